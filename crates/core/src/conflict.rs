@@ -1,0 +1,165 @@
+//! Losers that become visible: their deterministic names and dots.
+//!
+//! Every replica that sees the same loser creates the identical entry, with the identical dot, and only if
+//! that dot is not yet in the entry's context: so a copy that a user deleted is not created again.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use crate::id::{ActorId, Dot};
+use crate::limits::NAME_BYTES_MAX;
+use crate::path::RelPath;
+use crate::version::{Kind, Version};
+
+/// The dot of the entry that shows a loser beside its path.
+pub fn derived_dot(loser: Dot) -> Dot {
+    // SplitMix64 (Steele, Lea, Flood 2014) over actor and counter: well mixed, and the same everywhere.
+    let mix = |mut x: u64| {
+        x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        x ^ (x >> 31)
+    };
+    let actor = mix(mix(u64::from_be_bytes(loser.actor.0)) ^ loser.counter);
+    Dot { actor: ActorId(actor.to_be_bytes()), counter: 1 }
+}
+
+/// Where a loser is shown beside its path: `name.conflict-<YYYYMMDD>-<actor6>-<hash6>.ext`, the date in UTC
+/// from the version's effective time, the stem cut so that the name stays within 255 bytes. A copy of a
+/// copy replaces the old suffix, so names stop growing.
+pub fn copy_path(path: &RelPath, dot: Dot, version: &Version) -> Option<RelPath> {
+    let (dir, name) = path.split()?;
+    let (stem, ext) = split_extension(name.as_bytes());
+    let stem = strip_suffix(stem);
+    let (y, m, d) = civil(version.te.div_euclid(86_400 * 1_000_000_000));
+    let actor = format!("{}", dot.actor);
+    let hash = format!("{}", version.content);
+    let suffix = format!(".conflict-{y:04}{m:02}{d:02}-{}-{}", &actor[10..], &hash[..6]);
+    let room = NAME_BYTES_MAX.saturating_sub(suffix.len() + ext.len());
+    let mut out: Vec<u8> = cut(stem, room).to_vec();
+    out.extend_from_slice(suffix.as_bytes());
+    out.extend_from_slice(ext);
+    crate::path::Name::new(&out).ok().map(|n| dir.join(n))
+}
+
+/// What is minted at [`copy_path`]: the loser itself, as an ordinary version.
+pub fn copy_version(version: &Version) -> Version {
+    Version { prev: Vec::new(), moved: None, meta_only: false, ..version.clone() }
+}
+
+/// A name in two parts; the extension keeps its dot and is at most 16 bytes long.
+fn split_extension(name: &[u8]) -> (&[u8], &[u8]) {
+    match name.iter().rposition(|b| *b == b'.') {
+        Some(at) if at > 0 && name.len() - at <= 16 && !name[at..].starts_with(b".conflict-") => {
+            name.split_at(at)
+        }
+        _ => (name, &[]),
+    }
+}
+
+/// A stem without the suffix that an earlier conflict gave it.
+fn strip_suffix(stem: &[u8]) -> &[u8] {
+    const MARK: &[u8] = b".conflict-";
+    const TAIL: usize = 8 + 1 + 6 + 1 + 6;
+    let at = stem.len().saturating_sub(MARK.len() + TAIL);
+    let is_ours = stem[at..].starts_with(MARK)
+        && stem[at + MARK.len()..].iter().all(|b| b.is_ascii_hexdigit() || *b == b'-');
+    if at > 0 && is_ours { &stem[..at] } else { stem }
+}
+
+/// At most `room` bytes, not in the middle of a UTF-8 character.
+fn cut(stem: &[u8], room: usize) -> &[u8] {
+    if stem.len() <= room {
+        return stem;
+    }
+    let mut at = room;
+    while at > 0 && room - at < 3 && stem[at] & 0xc0 == 0x80 {
+        at -= 1;
+    }
+    &stem[..if stem[at] & 0xc0 == 0x80 { room } else { at }]
+}
+
+/// Year, month, day from days since 1970 (Howard Hinnant, "chrono-compatible low-level date algorithms").
+pub fn civil(days: i64) -> (i64, u32, u32) {
+    let z = days + 719_468;
+    let era = z.div_euclid(146_097);
+    let doe = z.rem_euclid(146_097);
+    let yoe = (doe - doe / 1460 + doe / 36_524 - doe / 146_096) / 365;
+    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
+    let mp = (5 * doy + 2) / 153;
+    let day = (doy - (153 * mp + 2) / 5 + 1) as u32;
+    let month = if mp < 10 { mp + 3 } else { mp - 9 } as u32;
+    (yoe + era * 400 + i64::from(month <= 2), month, day)
+}
+
+/// A few words for a kind, for people.
+pub fn kind_word(kind: Kind) -> String {
+    String::from(match kind {
+        Kind::File => "file",
+        Kind::Dir => "directory",
+        Kind::Link => "link",
+        Kind::Tomb => "deletion",
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::ContentId;
+    use crate::time::Mtime;
+
+    fn version(te: i64) -> Version {
+        Version {
+            kind: Kind::File,
+            content: ContentId([0xab; 32]),
+            size: 1,
+            mode: 0o644,
+            mtime: Mtime::default(),
+            te,
+            mode_te: te,
+            target: Box::default(),
+            prev: Vec::new(),
+            moved: None,
+            meta_only: false,
+            policy_epoch: 0,
+        }
+    }
+
+    fn named(path: &[u8]) -> RelPath {
+        let dot = Dot { actor: ActorId([1, 2, 3, 4, 5, 0xaa, 0xbb, 0xcc]), counter: 5 };
+        copy_path(&RelPath::new(path).unwrap(), dot, &version(1_709_251_200 * 1_000_000_000)).unwrap()
+    }
+
+    #[test]
+    fn copies_are_named_by_date_actor_and_content() {
+        assert_eq!(named(b"d/a.txt").to_string(), "d/a.conflict-20240301-aabbcc-ababab.txt");
+        assert_eq!(named(b".profile").to_string(), ".profile.conflict-20240301-aabbcc-ababab");
+    }
+
+    #[test]
+    fn a_copy_of_a_copy_does_not_grow() {
+        let once = named(b"d/a.txt");
+        assert_eq!(named(once.as_bytes()), once);
+        let bare = named(b"a");
+        assert_eq!(named(bare.as_bytes()), bare);
+    }
+
+    #[test]
+    fn long_names_are_cut_to_255_bytes_between_characters() {
+        let long = [&"ä".repeat(125).into_bytes()[..], b".html"].concat();
+        let name = named(&long);
+        assert!(name.as_bytes().len() <= 255);
+        assert!(core::str::from_utf8(name.as_bytes()).is_ok());
+        assert!(named(&[0x80; 255]).as_bytes().len() <= 255);
+    }
+
+    #[test]
+    fn derived_dots_are_distinct_and_stable() {
+        let dot = |c| derived_dot(Dot { actor: ActorId([9; 8]), counter: c });
+        assert_ne!(dot(1), dot(2));
+        assert_eq!(dot(1), dot(1));
+        assert_eq!(civil(0), (1970, 1, 1));
+        assert_eq!(civil(-1), (1969, 12, 31));
+    }
+}

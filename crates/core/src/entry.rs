@@ -1,0 +1,167 @@
+//! What a replica knows about one path: a dotted sibling set with a causal context.
+//!
+//! Source: dotted version vector sets (Preguiça, Baquero, Almeida, Fonte, Gonçalves, 2012). Merging keeps
+//! a sibling if the other side also has it or has never seen its dot, and joins the contexts.
+//!
+//! Invariants: siblings are sorted by dot, each dot is covered by the context, and an entry with an empty
+//! context has no siblings (nothing was ever known).
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use crate::id::{ActorId, Dot};
+use crate::version::Version;
+
+/// For each actor, the highest counter seen.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Context(BTreeMap<ActorId, u64>);
+
+impl Context {
+    /// Whether the event is known.
+    pub fn covers(&self, dot: Dot) -> bool {
+        self.0.get(&dot.actor).is_some_and(|c| *c >= dot.counter)
+    }
+
+    /// Adds one event.
+    pub fn add(&mut self, dot: Dot) {
+        let c = self.0.entry(dot.actor).or_default();
+        *c = (*c).max(dot.counter);
+    }
+
+    /// Adds everything that the other knows.
+    pub fn join(&mut self, other: &Self) {
+        for (actor, counter) in &other.0 {
+            self.add(Dot { actor: *actor, counter: *counter });
+        }
+    }
+
+    /// Whether everything the other knows is known here.
+    pub fn includes(&self, other: &Self) -> bool {
+        other.0.iter().all(|(a, c)| self.covers(Dot { actor: *a, counter: *c }))
+    }
+
+    /// Whether nothing is known.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Actors with their highest counters, in order of actor.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = Dot> {
+        self.0.iter().map(|(a, c)| Dot { actor: *a, counter: *c })
+    }
+}
+
+impl FromIterator<Dot> for Context {
+    fn from_iter<T: IntoIterator<Item = Dot>>(dots: T) -> Self {
+        let mut ctx = Self::default();
+        dots.into_iter().for_each(|d| ctx.add(d));
+        ctx
+    }
+}
+
+/// How what one side knows relates to what the other knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Relation {
+    /// The same siblings and contexts.
+    Equal,
+    /// The other side has everything of this one, and more.
+    Before,
+    /// This side has everything of the other, and more.
+    After,
+    /// Each side has something that the other lacks.
+    Concurrent,
+}
+
+/// What is known about one path.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Entry {
+    ctx: Context,
+    siblings: Vec<(Dot, Version)>,
+}
+
+impl Entry {
+    /// From parts, as decoded. `None` if they break the invariants.
+    pub fn from_parts(mut ctx: Context, mut siblings: Vec<(Dot, Version)>) -> Option<Self> {
+        siblings.sort_by_key(|(d, _)| *d);
+        if siblings.windows(2).any(|w| w[0].0 == w[1].0) || siblings.is_empty() != ctx.is_empty() {
+            return None;
+        }
+        for (dot, _) in &siblings {
+            ctx.add(*dot);
+        }
+        Some(Self { ctx, siblings })
+    }
+
+    /// A path on which exactly one event is known.
+    pub fn first(dot: Dot, version: Version) -> Self {
+        Self::default().record(dot, version)
+    }
+
+    /// What is known of other events.
+    pub fn ctx(&self) -> &Context {
+        &self.ctx
+    }
+
+    /// The live siblings, in order of dot. More than one means concurrent changes.
+    pub fn siblings(&self) -> &[(Dot, Version)] {
+        &self.siblings
+    }
+
+    /// The sibling with this dot.
+    pub fn get(&self, dot: Dot) -> Option<&Version> {
+        self.siblings.binary_search_by_key(&dot, |(d, _)| *d).ok().map(|i| &self.siblings[i].1)
+    }
+
+    /// Whether nothing was ever known here.
+    pub fn is_empty(&self) -> bool {
+        self.siblings.is_empty()
+    }
+
+    /// A user's change, made while seeing all siblings: supersedes every one of them.
+    pub fn record(&self, dot: Dot, version: Version) -> Self {
+        let mut ctx = self.ctx.clone();
+        ctx.add(dot);
+        Self { ctx, siblings: alloc::vec![(dot, version)] }
+    }
+
+    /// A change made while seeing only what `seen` covers: concurrent with every sibling it had not seen.
+    pub fn record_beside(&self, seen: &Context, dot: Dot, version: Version) -> Self {
+        let mut ctx = seen.clone();
+        ctx.add(dot);
+        self.merge(&Self { ctx, siblings: alloc::vec![(dot, version)] })
+    }
+
+    /// Everything that both know. Associative, commutative, idempotent.
+    pub fn merge(&self, other: &Self) -> Self {
+        if self == other {
+            return self.clone();
+        }
+        let kept = |from: &Self, with: &Self| {
+            from.siblings
+                .iter()
+                .filter(|(d, _)| with.get(*d).is_some() || !with.ctx.covers(*d))
+                .cloned()
+                .collect::<Vec<_>>()
+        };
+        let mut siblings = kept(self, other);
+        siblings.extend(kept(other, self));
+        siblings.sort_by_key(|(d, _)| *d);
+        siblings.dedup_by_key(|(d, _)| *d);
+        let mut ctx = self.ctx.clone();
+        ctx.join(&other.ctx);
+        Self { ctx, siblings }
+    }
+
+    /// How this relates to the other.
+    pub fn relation(&self, other: &Self) -> Relation {
+        if self == other {
+            return Relation::Equal;
+        }
+        let merged = self.merge(other);
+        match (merged == *self, merged == *other) {
+            (true, _) => Relation::After,
+            (_, true) => Relation::Before,
+            _ => Relation::Concurrent,
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! What a path shows: a pure function of its sibling set and the share's policies.
+//!
+//! Looking never mints a dot, so replicas that know the same siblings show the same thing without another
+//! word. Order key: `K = (te, content id, dot)`; never the raw clock first by device, never a device id.
+
+use alloc::vec::Vec;
+
+use crate::entry::Entry;
+use crate::id::Dot;
+use crate::policy::{ConflictPolicy, Policies};
+use crate::version::{Kind, Version};
+
+/// What must be at the path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shown {
+    /// Nothing was ever known here.
+    Unknown,
+    /// This sibling (a tombstone means: nothing is at the path), with these permission bits.
+    Version {
+        /// Which sibling.
+        dot: Dot,
+        /// Its permission bits, unless a concurrent change of mode is newer.
+        mode: u16,
+    },
+    /// A person must decide; every replica keeps showing what it shows.
+    Frozen,
+}
+
+/// What a sibling set amounts to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct View {
+    /// What is at the path.
+    pub shown: Shown,
+    /// Siblings with content that is not at the path: kept in the version store and listed.
+    pub losers: Vec<Dot>,
+    /// Those of the losers that become entries beside the path.
+    pub beside: Vec<Dot>,
+}
+
+impl View {
+    /// The sibling at the path, if any.
+    pub fn dot(&self) -> Option<Dot> {
+        match self.shown {
+            Shown::Version { dot, .. } => Some(dot),
+            Shown::Unknown | Shown::Frozen => None,
+        }
+    }
+}
+
+type Sibling<'a> = &'a (Dot, Version);
+
+/// The view of an entry.
+pub fn view(entry: &Entry, policies: &Policies) -> View {
+    let siblings = entry.siblings();
+    match siblings {
+        [] => View { shown: Shown::Unknown, losers: Vec::new(), beside: Vec::new() },
+        [one] => View { shown: shown(one, siblings), losers: Vec::new(), beside: Vec::new() },
+        many => concurrent(many, policies),
+    }
+}
+
+fn shown(winner: Sibling<'_>, siblings: &[(Dot, Version)]) -> Shown {
+    let mode = siblings
+        .iter()
+        .filter(|(_, v)| v.kind == winner.1.kind)
+        .max_by_key(|(d, v)| (v.mode_te, *d))
+        .map_or(winner.1.mode, |(_, v)| v.mode);
+    Shown::Version { dot: winner.0, mode }
+}
+
+/// Known on entry: at least two siblings, none of which saw another.
+fn concurrent(siblings: &[(Dot, Version)], policies: &Policies) -> View {
+    let epoch = siblings.iter().map(|(_, v)| v.policy_epoch).max().unwrap_or(0);
+    let policy = policies.at(epoch);
+    // 1. A change of metadata alone does not compete with a change of content or a deletion.
+    let mut rivals: Vec<Sibling<'_>> =
+        siblings.iter().filter(|s| !siblings.iter().any(|o| is_vacuous(&s.1, &o.1))).collect();
+    // 2. An edit beats a deletion, unless the preferred replica is the one that deleted.
+    let preferred_tomb = prefers(&policy, &rivals).filter(|s| s.1.is_tomb());
+    if preferred_tomb.is_none() && rivals.iter().any(|s| !s.1.is_tomb()) {
+        rivals.retain(|s| !s.1.is_tomb());
+    }
+    let Some(newest) = rivals.iter().copied().max_by_key(|s| key(s)) else {
+        // Two metadata changes cannot make each other vacuous, so one rival is always left.
+        return View { shown: Shown::Unknown, losers: Vec::new(), beside: Vec::new() };
+    };
+    let dir = rivals.iter().copied().filter(|s| s.1.kind == Kind::Dir).max_by_key(|s| key(s));
+    let all_same = rivals.iter().all(|s| s.1.same_content(&newest.1));
+    // 3. A directory keeps the name, because its children cannot be moved atomically everywhere.
+    let winner = match (&policy, dir) {
+        _ if all_same => newest,
+        (ConflictPolicy::Manual, _) => {
+            let losers = rivals.iter().filter(|s| has_content(&s.1)).map(|s| s.0).collect();
+            return View { shown: Shown::Frozen, losers, beside: Vec::new() };
+        }
+        (_, Some(dir)) => dir,
+        _ => prefers(&policy, &rivals).unwrap_or(newest),
+    };
+    // 4. Whoever has other content than the winner lost; equal losers are one loser.
+    let mut lost: Vec<Sibling<'_>> = Vec::new();
+    for s in rivals.iter().rev().copied() {
+        let known = lost.iter().any(|l| l.1.same_content(&s.1));
+        if has_content(&s.1) && !s.1.same_content(&winner.1) && !known {
+            lost.push(s);
+        }
+    }
+    let losers: Vec<Dot> = lost.iter().map(|s| s.0).collect();
+    let clash = winner.1.kind == Kind::Dir;
+    let beside =
+        if clash || policy == ConflictPolicy::KeepBoth { losers.clone() } else { Vec::new() };
+    View { shown: shown(winner, siblings), losers, beside }
+}
+
+/// Whether `x` changed only metadata of content that the concurrent `y` edited or deleted.
+fn is_vacuous(x: &Version, y: &Version) -> bool {
+    x.meta_only
+        && match y.kind {
+            Kind::Tomb => y.content == x.content && !x.is_tomb(),
+            Kind::File | Kind::Dir | Kind::Link => {
+                y.content != x.content
+                    && y.prev.contains(&x.content)
+                    && !x.prev.contains(&y.content)
+            }
+        }
+}
+
+fn has_content(v: &Version) -> bool {
+    matches!(v.kind, Kind::File | Kind::Link)
+}
+
+fn key(s: Sibling<'_>) -> (i64, crate::id::ContentId, Dot) {
+    (s.1.te, s.1.content, s.0)
+}
+
+fn prefers<'a>(policy: &ConflictPolicy, rivals: &[Sibling<'a>]) -> Option<Sibling<'a>> {
+    let ConflictPolicy::Prefer(actors) = policy else { return None };
+    rivals.iter().copied().filter(|s| actors.contains(&s.0.actor)).max_by_key(|s| key(s))
+}

@@ -1,0 +1,1 @@
+//! The Linux implementation of [`crate::dir`].
