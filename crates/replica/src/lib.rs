@@ -1,1 +1,136 @@
-//! placeholder
+//! The one contract between the engine and any copy of a tree.
+//!
+//! A [`Replica`] is one copy of the tree with an identity and an index of its own. The engine knows nothing
+//! else: a directory on this machine, a replica at the far end of a connection, a cloud store and the
+//! in-memory reference are all just this trait, held to it by one conformance suite.
+//!
+//! The contract in three sentences. *An `Err` means that the replica is unusable for now and the session
+//! goes on without it; anything about one path is a [`Problem`] or an [`Outcome`], never an `Err`. Every
+//! action carries a precondition that the replica verifies immediately before acting, and nothing that an
+//! action displaces is ever unlinked. Hints may repeat, lie or be lost; if any may have been lost the
+//! replica says so once and the engine looks everywhere.*
+//!
+//! Calls block. The engine calls one replica from one thread at a time, except for [`Replica::open`],
+//! [`Replica::stage`] and the reading methods, which may be called from any thread at any time.
+
+#![forbid(unsafe_code)]
+
+pub mod capability;
+#[cfg(feature = "conformance")]
+pub mod conformance;
+pub mod content;
+pub mod env;
+pub mod error;
+pub mod hints;
+pub mod look;
+pub mod memory;
+pub mod records;
+
+use std::ops::ControlFlow;
+
+use instep_core::id::{ActorId, ContentId, ReplicaId, ShareId};
+use instep_core::path::RelPath;
+use instep_core::plan::{Action, Outcome, Problem};
+use instep_core::row::Row;
+
+pub use capability::{Capabilities, Description};
+pub use content::{Content, Sources};
+pub use error::{Error, ErrorKind, Retry};
+pub use hints::{HintSet, Waker};
+pub use look::{Finding, Found, Look, Move, Scope, Totals};
+pub use records::{Book, ShareState};
+
+/// The result of a call that concerns the whole replica.
+pub type Result<T> = core::result::Result<T, Error>;
+
+/// Called for each row of a listing; break to stop early.
+pub type RowVisitor<'a> = &'a mut dyn FnMut(RelPath, Row) -> ControlFlow<()>;
+
+/// One copy of the tree.
+pub trait Replica: Send + Sync {
+    /// Its identity.
+    fn id(&self) -> ReplicaId;
+
+    /// The actor under which it mints dots now.
+    fn actor(&self) -> ActorId;
+
+    /// The share it takes part in.
+    fn share(&self) -> ShareId;
+
+    /// What a person is told about it.
+    fn describe(&self) -> Description;
+
+    /// What it can and cannot do.
+    fn capabilities(&self) -> &Capabilities;
+
+    /// Verifies that the root is still the one that was opened: mounted, in place, with its marker.
+    ///
+    /// `Err` of kind [`ErrorKind::Gone`] when it is not; the same call succeeds again when it is back.
+    fn guard(&self) -> Result<()>;
+
+    /// Starts to collect hints and to wake the engine when there are some.
+    ///
+    /// Watches are set before the first listing, so that a change between the two is never missed. Returns
+    /// problems for directories that cannot be watched; these are to be looked at by polling.
+    fn watch(&self, waker: Waker) -> Result<Vec<Problem>>;
+
+    /// The hints collected since the last call. Never blocks.
+    fn take_hints(&self) -> HintSet;
+
+    /// Looks at what is there and compares it with the index. Changes nothing.
+    ///
+    /// Everything that the look reports as absent was missing from a complete, error-free listing of its
+    /// parent; where a listing failed there is a problem instead, and nothing below it is reported.
+    fn look(&self, scope: &Scope) -> Result<Look>;
+
+    /// Mints a dot for each finding and records it, durable against the end of this process. Returns the
+    /// paths whose rows changed.
+    ///
+    /// A finding that is no longer true is recorded all the same: the next look corrects it.
+    fn record(&self, look: &Look, share: &ShareState) -> Result<Vec<RelPath>>;
+
+    /// What the index has at a path.
+    fn row(&self, path: &RelPath) -> Result<Option<Row>>;
+
+    /// The rows directly in a directory, by name.
+    fn children(&self, dir: &RelPath, visit: RowVisitor<'_>) -> Result<()>;
+
+    /// The rows below a directory, in an order that is the same on every replica.
+    fn subtree(&self, dir: &RelPath, visit: RowVisitor<'_>) -> Result<()>;
+
+    /// Opens content that this replica has: at `path` if the index says so, else in its version store,
+    /// trash or staging. `None` when it is not here.
+    fn open(&self, path: &RelPath, content: ContentId) -> Result<Option<Box<dyn Content>>>;
+
+    /// Brings content here without showing it: verified, complete, ready for an action. May be called while
+    /// actions run. Idempotent by content id.
+    fn stage(&self, path: &RelPath, content: ContentId, from: &mut dyn Content) -> Result<Outcome>;
+
+    /// Whether the content is staged here.
+    fn is_staged(&self, content: ContentId) -> bool;
+
+    /// Carries out actions and records them, in order where one depends on another; one outcome for each.
+    ///
+    /// Content that is not staged is taken from `sources`.
+    fn apply(&self, actions: &[Action], sources: &dyn Sources) -> Result<Vec<Outcome>>;
+
+    /// Renames `from` with everything below it to `to`, if `from` is unchanged and `to` is free. Only the
+    /// disk changes; [`Replica::adopt_move`] tells the index.
+    fn rename(&self, from: &RelPath, to: &RelPath) -> Result<Outcome>;
+
+    /// After [`Replica::rename`]: the rows below `from` become rows below `to` with the entries that the
+    /// mover recorded. `entries` are the mover's rows, old and new paths alike.
+    fn adopt_move(&self, from: &RelPath, to: &RelPath, entries: &[(RelPath, Row)]) -> Result<()>;
+
+    /// Makes everything since the last barrier survive a power cut: data, then names, then the index.
+    fn barrier(&self) -> Result<()>;
+
+    /// Reads one record of a book.
+    fn read_record(&self, book: Book, key: &str) -> Result<Option<String>>;
+
+    /// Writes (`Some`) or removes (`None`) one record of a book; durable with the next call that records.
+    fn write_record(&self, book: Book, key: &str, body: Option<&str>) -> Result<()>;
+
+    /// All records of a book, by key.
+    fn records(&self, book: Book) -> Result<Vec<(String, String)>>;
+}

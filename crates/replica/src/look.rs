@@ -1,0 +1,114 @@
+//! What a look found: differences between a disk and its index, as values.
+
+use std::collections::BTreeSet;
+
+use instep_core::id::ContentId;
+use instep_core::path::RelPath;
+use instep_core::plan::Problem;
+use instep_core::row::{Held, Print};
+use instep_core::time::Mtime;
+use instep_core::version::Kind;
+
+/// Where to look.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scope {
+    /// Everywhere.
+    Everything,
+    /// At these paths, and at these directories with everything below them.
+    Some {
+        /// Single paths.
+        paths: BTreeSet<RelPath>,
+        /// Directories with everything below.
+        trees: BTreeSet<RelPath>,
+    },
+}
+
+/// What is at a path now, differing from the index.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// Nothing, where the index has something.
+    Absent {
+        /// What was there.
+        was: Kind,
+    },
+    /// Something.
+    Present {
+        /// What it is.
+        kind: Kind,
+        /// Its content (of a link, of its target); none for a directory.
+        content: ContentId,
+        /// Bytes of a file.
+        size: u64,
+        /// Permission bits.
+        mode: u16,
+        /// Modification time.
+        mtime: Mtime,
+        /// A link's target.
+        target: Box<[u8]>,
+        /// What it looks like, to notice the next change.
+        print: Print,
+        /// Where the identical object was before.
+        moved_from: Option<RelPath>,
+        /// The content looks random now (compressed or encrypted).
+        high_entropy: bool,
+    },
+    /// Only the fingerprint differs: the index is refreshed, no version is minted.
+    Refreshed {
+        /// What it looks like now.
+        print: Print,
+    },
+    /// It is there but is not synchronized, and says why.
+    Held(Held),
+}
+
+/// One difference.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// Where.
+    pub path: RelPath,
+    /// What.
+    pub found: Found,
+}
+
+/// A directory or file that is now elsewhere, with everything below it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Move {
+    /// Where it was.
+    pub from: RelPath,
+    /// Where it is.
+    pub to: RelPath,
+    /// Everything that was below `from` is unchanged below `to`, and nothing else is there.
+    pub whole: bool,
+}
+
+/// Sums over what a look saw.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Totals {
+    /// Regular files.
+    pub files: u64,
+    /// Directories.
+    pub dirs: u64,
+    /// Symbolic links.
+    pub links: u64,
+    /// Bytes in regular files.
+    pub bytes: u64,
+}
+
+/// What a look found.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Look {
+    /// Differences, by path.
+    pub findings: Vec<Finding>,
+    /// Moves among them, outermost only.
+    pub moves: Vec<Move>,
+    /// What could not be looked at, and why.
+    pub problems: Vec<Problem>,
+    /// Sums; of the whole replica only when the scope was everything.
+    pub totals: Totals,
+    /// Paths that are being written, or have just gone: look again after this many milliseconds.
+    pub again: Vec<(RelPath, u64)>,
+    /// An ignore file changed: the rules were read again, and everything must be looked at.
+    pub rules_changed: bool,
+    /// Big files that changed and wait for their content to be hashed.
+    pub unhashed: Vec<RelPath>,
+}

@@ -1,0 +1,244 @@
+//! The books that a replica keeps beside its index, and the share's replicated settings.
+//!
+//! Bodies are JSON objects, so that a newer version can add fields and an older one keeps what it does not
+//! know. Keys sort by age where that matters.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use instep_core::id::{ActorId, ReplicaId, ShareId};
+use instep_core::policy::{ConflictPolicy, Policies};
+use serde::{Deserialize, Serialize};
+
+/// A book of records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Book {
+    /// The share's settings and members: [`ShareRecord`] under `share`.
+    Share,
+    /// Conflicts by the loser's dot: [`ConflictRecord`].
+    Conflicts,
+    /// Deletions and rewrites that wait for a person: [`HoldRecord`].
+    Holds,
+    /// What is in the trash: [`TrashRecord`].
+    Trash,
+    /// What happened, oldest first: [`LogRecord`].
+    Log,
+}
+
+/// One member of a share.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// The name in messages.
+    pub label: String,
+    /// Where it was last seen.
+    pub location: String,
+    /// All actors that this replica has minted under, oldest first, in hex.
+    pub actors: Vec<String>,
+    /// It left; kept so that its dots stay explained.
+    #[serde(default)]
+    pub gone: bool,
+}
+
+/// A conflict policy in a record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PolicyRecord {
+    /// The newest wins.
+    Newest,
+    /// Losers become files.
+    KeepBoth,
+    /// This replica (hex id) wins.
+    Prefer(String),
+    /// A person decides.
+    Manual,
+}
+
+/// The share's settings and members, replicated.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct ShareRecord {
+    /// Policies by epoch.
+    pub policies: BTreeMap<u32, PolicyRecord>,
+    /// Members by replica id in hex.
+    pub members: BTreeMap<String, Member>,
+}
+
+impl ShareRecord {
+    /// Everything that both records know; for a clash of policies the greater name wins everywhere.
+    pub fn merge(&mut self, other: &Self) {
+        for (epoch, policy) in &other.policies {
+            let mine = self.policies.entry(*epoch).or_insert_with(|| policy.clone());
+            if format!("{policy:?}") > format!("{mine:?}") {
+                *mine = policy.clone();
+            }
+        }
+        for (id, member) in &other.members {
+            let mine = self.members.entry(id.clone()).or_insert_with(|| member.clone());
+            for actor in &member.actors {
+                if !mine.actors.contains(actor) {
+                    mine.actors.push(actor.clone());
+                }
+            }
+            mine.gone |= member.gone;
+        }
+    }
+
+    /// The policies with their replicas resolved to actors.
+    pub fn policies(&self) -> Policies {
+        let actors = |id: &str| -> BTreeSet<ActorId> {
+            let member = self.members.get(id);
+            member.iter().flat_map(|m| &m.actors).filter_map(|a| a.parse().ok()).collect()
+        };
+        Policies(
+            self.policies
+                .iter()
+                .map(|(epoch, p)| {
+                    let policy = match p {
+                        PolicyRecord::Newest => ConflictPolicy::Newest,
+                        PolicyRecord::KeepBoth => ConflictPolicy::KeepBoth,
+                        PolicyRecord::Prefer(id) => ConflictPolicy::Prefer(actors(id)),
+                        PolicyRecord::Manual => ConflictPolicy::Manual,
+                    };
+                    (*epoch, policy)
+                })
+                .collect(),
+        )
+    }
+
+    /// The label of whoever minted under this actor.
+    pub fn label_of(&self, actor: ActorId) -> Option<&str> {
+        let text = actor.to_string();
+        self.members.values().find(|m| m.actors.contains(&text)).map(|m| m.label.as_str())
+    }
+}
+
+/// What all replicas of a session agree on while it runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShareState {
+    /// Which share.
+    pub id: ShareId,
+    /// Its settings and members.
+    pub record: ShareRecord,
+    /// The policies, resolved.
+    pub policies: Policies,
+}
+
+impl ShareState {
+    /// Resolves a record.
+    pub fn new(id: ShareId, record: ShareRecord) -> Self {
+        let policies = record.policies();
+        Self { id, record, policies }
+    }
+
+    /// The record's key and the replica ids of its present members.
+    pub fn members(&self) -> impl Iterator<Item = (ReplicaId, &Member)> {
+        self.record.members.iter().filter_map(|(id, m)| Some((id.parse().ok()?, m)))
+    }
+}
+
+/// A conflict, by the loser's dot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConflictRecord {
+    /// Where, escaped for people.
+    pub path: String,
+    /// Where, exact bytes in hex.
+    pub path_hex: String,
+    /// The losing version's dot.
+    pub loser: String,
+    /// The winning version's dot when it arose.
+    pub winner: String,
+    /// The loser's content id in hex.
+    pub content: String,
+    /// The loser's kind: `file` or `link`.
+    pub kind: String,
+    /// The loser's bytes.
+    pub size: u64,
+    /// The loser's permission bits.
+    pub mode: u16,
+    /// The loser's effective time, nanoseconds since 1970.
+    pub te: i64,
+    /// The winner's effective time, nanoseconds since 1970.
+    pub winner_te: i64,
+    /// Under which policy it was decided.
+    pub policy: String,
+    /// When it was noticed, nanoseconds since 1970.
+    pub noticed_ns: i64,
+    /// How it was resolved; none while it is open.
+    #[serde(default)]
+    pub resolved: Option<String>,
+}
+
+/// What a hold keeps back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HoldKind {
+    /// Deletions.
+    Deletes,
+    /// Rewrites into content that looks random.
+    Rewrites,
+}
+
+/// A hold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HoldRecord {
+    /// What it keeps back.
+    pub kind: HoldKind,
+    /// On which replica it was noticed.
+    pub replica: String,
+    /// When, nanoseconds since 1970.
+    pub since_ns: i64,
+    /// How many entries when it was noticed.
+    pub count: u64,
+    /// How many entries the share had then.
+    pub total: u64,
+    /// Held paths, exact bytes in hex.
+    pub paths_hex: Vec<String>,
+    /// The decision, once taken: `approved` or `rejected`.
+    #[serde(default)]
+    pub decision: Option<String>,
+}
+
+/// One object in the trash or the version store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrashRecord {
+    /// Where it was, escaped for people.
+    pub path: String,
+    /// Where it was, exact bytes in hex.
+    pub path_hex: String,
+    /// `file`, `directory` or `link`.
+    pub kind: String,
+    /// Bytes.
+    pub size: u64,
+    /// When it was displaced, nanoseconds since 1970.
+    pub at_ns: i64,
+    /// Why: `deleted`, `overwritten`, `moved`, `conflict`.
+    pub why: String,
+    /// Who superseded it (label), where known.
+    pub by: String,
+    /// Its content id in hex.
+    pub content: String,
+    /// Set when it is the loser of a conflict: the loser's dot. Never purged while that is open.
+    #[serde(default)]
+    pub loser: Option<String>,
+}
+
+/// One thing that happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogRecord {
+    /// When, nanoseconds since 1970.
+    pub at_ns: i64,
+    /// `create`, `update`, `delete`, `move`, `metadata`, `conflict`, `hold`, `restore`.
+    pub what: String,
+    /// Where, escaped for people.
+    pub path: String,
+    /// Where it came from, for a move.
+    #[serde(default)]
+    pub from_path: Option<String>,
+    /// The replica it came from.
+    pub from: String,
+    /// The replicas it went to.
+    pub to: Vec<String>,
+    /// Bytes.
+    pub size: u64,
+    /// How many similar operations this line stands for besides itself.
+    #[serde(default)]
+    pub similar: u64,
+}
