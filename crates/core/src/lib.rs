@@ -24,6 +24,7 @@ pub mod plan;
 pub mod policy;
 pub mod reconcile;
 pub mod row;
+pub mod safety;
 pub mod time;
 pub mod version;
 pub mod view;

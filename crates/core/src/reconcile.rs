@@ -1,1 +1,366 @@
-//! placeholder
+//! From what every replica knows about a path to what each must do: pure, and the same for any number.
+//!
+//! Known on entry: each side's row is the truth about its index, and its `shown` about its disk as of the
+//! last look. The merge over all sides is what everybody will know afterwards; the view of that merge is
+//! what everybody will show. An action is planned only where a disk or an index differs from that.
+//!
+//! In a mirror the source alone decides: targets know afterwards what the source knows, joined with what
+//! they had seen, and what they had of their own goes to trash.
+
+use alloc::vec::Vec;
+
+use crate::conflict;
+use crate::entry::Entry;
+use crate::id::Dot;
+use crate::path::RelPath;
+use crate::plan::{Action, Code, Goal, Keep, Precondition, Problem};
+use crate::policy::{Policies, Role};
+use crate::row::{Held, Row};
+use crate::version::{Kind, Version};
+use crate::view::{Shown, View, view};
+
+/// One replica's part in a reconciliation.
+#[derive(Debug, Clone, Copy)]
+pub struct Side<'a> {
+    /// What its index has at the path.
+    pub row: Option<&'a Row>,
+    /// What it may do.
+    pub role: Role,
+    /// It can be written now: online, not read-only, not excluded.
+    pub writable: bool,
+    /// It keeps permission bits.
+    pub modes: bool,
+}
+
+/// What is to be done about one path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    /// What everybody knows afterwards.
+    pub entry: Entry,
+    /// What everybody shows afterwards.
+    pub view: View,
+    /// What must be done, by replica.
+    pub actions: Vec<Action>,
+    /// Entries beside the path that the view calls into being.
+    pub derived: Vec<(RelPath, Entry)>,
+    /// What stands in the way, by replica.
+    pub blocked: Vec<(usize, Problem)>,
+}
+
+/// Decides about one path. `extra` is what is known beyond the sides' rows (a derived entry, a resolution);
+/// `alive_below` says whether anything below the path is alive.
+pub fn reconcile(
+    path: &RelPath,
+    sides: &[Side<'_>],
+    extra: &Entry,
+    alive_below: bool,
+    policies: &Policies,
+) -> Decision {
+    let entry = merged(sides, extra);
+    let view = view(&entry, policies);
+    let mut decision = Decision {
+        derived: derived(path, &entry, &view),
+        actions: Vec::new(),
+        blocked: Vec::new(),
+        entry,
+        view,
+    };
+    let empty = Row::default();
+    for (replica, side) in sides.iter().enumerate() {
+        if !side.writable || side.role == Role::Source {
+            continue;
+        }
+        let target = Target {
+            path,
+            replica,
+            row: side.row.unwrap_or(&empty),
+            modes: side.modes,
+            alive_below,
+            mirror: side.role == Role::Target,
+        };
+        match target.action(&decision.entry, &decision.view) {
+            Ok(action) => decision.actions.extend(action),
+            Err(problem) => decision.blocked.push((replica, problem)),
+        }
+    }
+    decision
+}
+
+/// What all sides that may speak know together.
+pub fn merged(sides: &[Side<'_>], extra: &Entry) -> Entry {
+    sides
+        .iter()
+        .filter(|s| s.role != Role::Target)
+        .filter_map(|s| s.row)
+        .fold(extra.clone(), |all, row| all.merge(&row.entry))
+}
+
+/// The entries that show losers beside the path.
+pub fn derived(path: &RelPath, entry: &Entry, view: &View) -> Vec<(RelPath, Entry)> {
+    let of = |loser: &Dot| {
+        let version = entry.get(*loser)?;
+        let beside = conflict::copy_path(path, *loser, version)?;
+        let dot = conflict::derived_dot(*loser);
+        Some((beside, Entry::first(dot, conflict::copy_version(version))))
+    };
+    view.beside.iter().filter_map(of).collect()
+}
+
+/// One replica that is to show the view.
+struct Target<'a> {
+    path: &'a RelPath,
+    replica: usize,
+    row: &'a Row,
+    modes: bool,
+    alive_below: bool,
+    mirror: bool,
+}
+
+impl Target<'_> {
+    fn action(&self, entry: &Entry, view: &View) -> Result<Option<Action>, Problem> {
+        if self.row.held == Some(Held::Ignored) {
+            return Ok(None);
+        }
+        let known = self.known_after(entry);
+        match view.shown {
+            Shown::Unknown if self.mirror => Ok(self.remove_extra(known)),
+            Shown::Unknown => Ok(None),
+            Shown::Frozen => Ok(self.record(known, self.row.shown)),
+            Shown::Version { dot, mode } => {
+                let Some(version) = entry.get(dot) else {
+                    return Ok(None);
+                };
+                if version.is_tomb() {
+                    return Ok(self.absent(known, dot, view));
+                }
+                if let Some(held) = self.row.held {
+                    return Err(self.held(held));
+                }
+                self.present(known, dot, version, mode, view)
+            }
+        }
+    }
+
+    /// A mirror's target remembers what it had seen, so that its own versions count as superseded.
+    fn known_after(&self, entry: &Entry) -> Entry {
+        if !self.mirror || entry.is_empty() {
+            return entry.clone();
+        }
+        let mut ctx = entry.ctx().clone();
+        ctx.join(self.row.entry.ctx());
+        Entry::from_parts(ctx, entry.siblings().to_vec()).unwrap_or_else(|| entry.clone())
+    }
+
+    fn held(&self, held: Held) -> Problem {
+        let (code, detail) = match held {
+            Held::Special => (Code::Special, "a FIFO, socket or device has this name here"),
+            Held::UnsafeLink => (Code::UnsafeLink, "the link is absolute or leaves the root"),
+            Held::NameClash => (
+                Code::NameClash,
+                "another name has this place on this file system",
+            ),
+            Held::Mount | Held::Ignored => (Code::Mount, "another file system is mounted here"),
+        };
+        Problem {
+            path: self.path.clone(),
+            code,
+            detail: detail.into(),
+        }
+    }
+
+    /// An extra at a mirror's target: nobody at the source ever knew it.
+    fn remove_extra(&self, known: Entry) -> Option<Action> {
+        self.row.print?;
+        Some(self.acting(Goal::Absent, known, None, Keep::Trash))
+    }
+
+    fn absent(&self, known: Entry, tomb: Dot, view: &View) -> Option<Action> {
+        let is_dir =
+            self.row.is_derived_dir() || self.row.present().is_some_and(|v| v.kind == Kind::Dir);
+        if is_dir && self.alive_below {
+            return self.record(known, None);
+        }
+        if self.row.print.is_some() {
+            return Some(self.acting(Goal::Absent, known, Some(tomb), self.keep(view)));
+        }
+        self.record(known, if self.alive_below { None } else { Some(tomb) })
+    }
+
+    fn present(
+        &self,
+        known: Entry,
+        dot: Dot,
+        version: &Version,
+        mode: u16,
+        view: &View,
+    ) -> Result<Option<Action>, Problem> {
+        if version.kind == Kind::Link && !is_safe_link(self.path, &version.target) {
+            return Err(self.held(Held::UnsafeLink));
+        }
+        if let Some(here) = self.row.present().filter(|v| v.same_content(version)) {
+            let mode_differs = self.modes
+                && version.kind != Kind::Link
+                && self.row.print.is_some_and(|p| p.mode != mode);
+            let time_differs = version.kind != Kind::Dir && here.mtime != version.mtime;
+            if !mode_differs && !time_differs {
+                return Ok(self.record(known, Some(dot)));
+            }
+            let mtime = (version.kind != Kind::Dir).then_some(version.mtime);
+            return Ok(Some(self.acting(
+                Goal::Metadata { mode, mtime },
+                known,
+                Some(dot),
+                Keep::Trash,
+            )));
+        }
+        if self.row.is_derived_dir() && version.kind == Kind::Dir {
+            let goal = Goal::Metadata { mode, mtime: None };
+            return Ok(Some(self.acting(goal, known, Some(dot), Keep::Trash)));
+        }
+        let goal = match version.kind {
+            Kind::File => Goal::File {
+                content: version.content,
+                size: version.size,
+                mode,
+                mtime: version.mtime,
+            },
+            Kind::Dir => Goal::Dir { mode },
+            Kind::Link => Goal::Link {
+                target: version.target.clone(),
+                mtime: version.mtime,
+            },
+            Kind::Tomb => Goal::Absent,
+        };
+        Ok(Some(self.acting(goal, known, Some(dot), self.keep(view))))
+    }
+
+    /// What is displaced lost a conflict, or is superseded.
+    fn keep(&self, view: &View) -> Keep {
+        let here = self.row.present().zip(self.row.shown);
+        match here {
+            Some((_, dot)) if view.losers.contains(&dot) => Keep::Version(dot),
+            Some((v, _)) => {
+                let same = |d: &&Dot| self.row.entry.get(**d).is_some_and(|l| l.same_content(v));
+                view.losers
+                    .iter()
+                    .find(same)
+                    .map_or(Keep::Trash, |d| Keep::Version(*d))
+            }
+            None => Keep::Trash,
+        }
+    }
+
+    fn record(&self, known: Entry, shown: Option<Dot>) -> Option<Action> {
+        if self.row.entry == known && self.row.shown == shown {
+            return None;
+        }
+        Some(Action {
+            replica: self.replica,
+            path: self.path.clone(),
+            before: self.before(),
+            goal: Goal::Record,
+            keep: Keep::Trash,
+            entry: known,
+            shown,
+        })
+    }
+
+    fn acting(&self, goal: Goal, entry: Entry, shown: Option<Dot>, keep: Keep) -> Action {
+        Action {
+            replica: self.replica,
+            path: self.path.clone(),
+            before: self.before(),
+            goal,
+            keep,
+            entry,
+            shown,
+        }
+    }
+
+    fn before(&self) -> Precondition {
+        match (self.row.print, self.row.present()) {
+            (Some(print), Some(v)) => Precondition::Unchanged {
+                kind: v.kind,
+                print,
+                content: v.content,
+            },
+            (Some(print), None) => Precondition::Unchanged {
+                kind: Kind::Dir,
+                print,
+                content: crate::id::ContentId::NONE,
+            },
+            (None, _) => Precondition::Absent,
+        }
+    }
+}
+
+/// Whether a link stays inside the root, judged by its text alone: relative, and never above the top.
+/// Nothing is ever resolved to decide this.
+pub fn is_safe_link(path: &RelPath, target: &[u8]) -> bool {
+    if target.is_empty() || target.first() == Some(&b'/') {
+        return false;
+    }
+    let mut depth = path.depth().saturating_sub(1) as i64;
+    for part in target.split(|b| *b == b'/') {
+        match part {
+            b"" | b"." => {}
+            b".." => depth -= 1,
+            _ => depth += 1,
+        }
+        if depth < 0 {
+            return false;
+        }
+    }
+    true
+}
+
+/// Puts actions in an order that one replica can carry out: renames; deletions below something that stops
+/// being a directory; everything that creates or changes, parents first; deletions, children first; at last
+/// the modes of directories, which might forbid the rest.
+pub fn order(actions: &mut Vec<Action>) {
+    let was_dir = |a: &Action| {
+        matches!(
+            a.before,
+            Precondition::Unchanged {
+                kind: Kind::Dir,
+                ..
+            }
+        ) && matches!(a.goal, Goal::File { .. } | Goal::Link { .. })
+    };
+    let replaced: alloc::collections::BTreeSet<(usize, RelPath)> = actions
+        .iter()
+        .filter(|a| was_dir(a))
+        .map(|a| (a.replica, a.path.clone()))
+        .collect();
+    let below_replaced = |a: &Action| {
+        let mut up = a.path.parent();
+        while let Some(dir) = up {
+            if replaced.contains(&(a.replica, dir.clone())) {
+                return true;
+            }
+            up = dir.parent();
+        }
+        false
+    };
+    let rank = |a: &Action| match &a.goal {
+        Goal::Rename { .. } => 0,
+        Goal::Absent if !replaced.is_empty() && below_replaced(a) => 1,
+        Goal::Absent => 3,
+        Goal::Metadata { mtime: None, .. } => 4,
+        Goal::File { .. }
+        | Goal::Dir { .. }
+        | Goal::Link { .. }
+        | Goal::Metadata { .. }
+        | Goal::Record => 2,
+    };
+    let mut ranked: Vec<(u8, Action)> = actions.drain(..).map(|a| (rank(&a), a)).collect();
+    ranked.sort_by(|(ra, a), (rb, b)| {
+        let by_path = a.path.cmp(&b.path);
+        ra.cmp(rb).then(if matches!(ra, 1 | 3) {
+            by_path.reverse()
+        } else {
+            by_path
+        })
+    });
+    actions.extend(ranked.into_iter().map(|(_, a)| a));
+}
