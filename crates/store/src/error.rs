@@ -4,6 +4,8 @@
 
 use std::io;
 
+use instep_core::path::RelPath;
+
 /// Shorthand of this crate.
 pub type Result<T> = core::result::Result<T, StoreError>;
 
@@ -63,6 +65,12 @@ pub enum StoreError {
     FlushFailed {
         /// What was attempted.
         attempt: &'static str,
+    },
+    /// A row with more siblings or actors than can be read back. Nothing was changed.
+    #[error("{path} has too many concurrent versions for the index")]
+    TooBig {
+        /// Which path.
+        path: RelPath,
     },
     /// The simulated machine under this handle died.
     #[error("{attempt}: the handle belongs to a dead process")]
@@ -137,7 +145,8 @@ impl StoreError {
             Self::ReadOnly { .. } => ErrorKind::ReadOnly,
             Self::RollbackNeeded { .. } => ErrorKind::Rollback,
             Self::FlushFailed { .. } | Self::Dead { .. } => ErrorKind::Reopen,
-            Self::Arranged { .. }
+            Self::TooBig { .. }
+            | Self::Arranged { .. }
             | Self::OldSqlite { .. }
             | Self::Io { .. }
             | Self::Sqlite { .. } => ErrorKind::Other,

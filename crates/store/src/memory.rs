@@ -413,6 +413,9 @@ impl IndexStore for MemoryStore {
     }
 
     fn put(&mut self, path: &RelPath, row: &Row) -> Result<()> {
+        if !row_codec::fits(row) {
+            return Err(StoreError::TooBig { path: path.clone() });
+        }
         let mut body = Vec::new();
         row_codec::put_row(&mut body, row);
         self.write(entry_key(path), Some(body.into()), "write a row")

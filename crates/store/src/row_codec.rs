@@ -6,6 +6,7 @@
 use instep_core::codec::{DecodeError, Reader, entry, put_entry, put_u64};
 use instep_core::entry::Entry;
 use instep_core::id::{ActorId, Dot};
+use instep_core::limits;
 use instep_core::row::{Held, Print, Row};
 
 const FORMAT: u8 = 1;
@@ -48,6 +49,12 @@ fn held_of(code: u8) -> Result<Option<Held>, DecodeError> {
 
 fn sibling_index(entry: &Entry, dot: Dot) -> Option<usize> {
     entry.siblings().iter().position(|(d, _)| *d == dot)
+}
+
+/// Whether the row can be read back once it is written: reading has bounds that writing has not.
+pub fn fits(row: &Row) -> bool {
+    row.entry.siblings().len() <= 2 * limits::SIBLINGS_MAX
+        && row.entry.ctx().iter().len() <= limits::ACTORS_MAX
 }
 
 /// Appends a row.

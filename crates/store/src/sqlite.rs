@@ -19,30 +19,24 @@
 //! - closing a second descriptor of a file drops this process' POSIX locks on it, but `SQLite` locks only
 //!   the database and the shared memory file, never the log.
 
-use std::fs::{self, File, OpenOptions};
-use std::io;
+mod open;
+
+use std::fs::File;
 use std::ops::ControlFlow;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::Path;
 
 use instep_core::path::{Name, RelPath};
 use instep_core::row::Row;
-use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, Params};
+use rusqlite::{Connection, OptionalExtension as _, Params};
+
+pub use open::{APPLICATION_ID, FORMAT};
 
 use crate::check::{Problem, Report, check_rows};
 use crate::error::{Result, StoreError};
 use crate::{Durability, IndexStore, RecordVisitor, RowVisitor, Table, below, key_of, row_codec};
 
-/// The format this program writes, in the database's `user_version`.
-pub const FORMAT: u32 = 1;
-/// Marks the file as ours, in the database's `application_id`: "inst".
-pub const APPLICATION_ID: u32 = 0x696e_7374;
-
 /// Older versions can corrupt a database when a checkpoint races the restart of its log.
 const SQLITE_MIN: (i32, &str) = (3_051_003, "3.51.3");
-const BUSY: Duration = Duration::from_secs(5);
 /// Pages in the log before they are moved into the database: 16 MiB.
 const CHECKPOINT_PAGES: u32 = 4096;
 
@@ -114,30 +108,6 @@ const fn record_sql(table: Table) -> &'static RecordSql {
     }
 }
 
-macro_rules! record_table {
-    ($table:literal) => {
-        concat!(
-            "CREATE TABLE ",
-            $table,
-            "(key BLOB PRIMARY KEY, body BLOB NOT NULL) STRICT, WITHOUT ROWID"
-        )
-    };
-}
-
-/// The tables, exactly as they stand in the file's own description of itself.
-const SCHEMA: [&str; 9] = [
-    "CREATE TABLE entry(dir BLOB, name BLOB, body BLOB NOT NULL, PRIMARY KEY(dir, name)) \
-     STRICT, WITHOUT ROWID",
-    "CREATE TABLE digest(dir BLOB PRIMARY KEY, hash BLOB NOT NULL) STRICT, WITHOUT ROWID",
-    record_table!("meta"),
-    record_table!("intent"),
-    record_table!("conflict"),
-    record_table!("stored"),
-    record_table!("trash"),
-    record_table!("hold"),
-    record_table!("log"),
-];
-
 fn at(attempt: &'static str) -> impl Fn(rusqlite::Error) -> StoreError {
     move |e| StoreError::of_sqlite(attempt, e)
 }
@@ -155,13 +125,7 @@ impl SqliteStore {
                 needed: SQLITE_MIN.1,
             });
         }
-        prepare_file(path, mode)?;
-        let conn = connect(path, mode)?;
-        same_file(path, &conn)?;
-        if mode == OpenMode::Create && is_blank(&conn)? {
-            create(&conn, path)?;
-        }
-        verify_format(&conn)?;
+        let conn = open::open(path, mode)?;
         let mut store = Self {
             conn,
             mode,
@@ -172,7 +136,7 @@ impl SqliteStore {
         };
         if mode != OpenMode::ReadOnly {
             store.configure_writer()?;
-            let log = File::open(sibling(path, "-wal"));
+            let log = File::open(open::sibling(path, "-wal"));
             store.log = Some(log.map_err(|e| StoreError::of_io("open the index log", e))?);
         }
         Ok(store)
@@ -359,6 +323,9 @@ impl IndexStore for SqliteStore {
     }
 
     fn put(&mut self, path: &RelPath, row: &Row) -> Result<()> {
+        if !row_codec::fits(row) {
+            return Err(StoreError::TooBig { path: path.clone() });
+        }
         let (dir, name) = key_of(path);
         let mut body = Vec::with_capacity(160);
         row_codec::put_row(&mut body, row);
@@ -503,170 +470,4 @@ fn digest_of(bytes: &[u8]) -> Result<[u8; 16]> {
     bytes
         .try_into()
         .map_err(|_| StoreError::corrupt("a digest does not have 16 bytes"))
-}
-
-fn sibling(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    PathBuf::from(name)
-}
-
-/// Sees to it that the file exists, readable by its owner alone, or says that it does not.
-fn prepare_file(path: &Path, mode: OpenMode) -> Result<()> {
-    let attempt = "open the index";
-    if mode == OpenMode::Create {
-        match OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path)
-        {
-            Ok(_) => return Ok(()),
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(e) => return Err(StoreError::of_io(attempt, e)),
-        }
-    }
-    let meta = fs::symlink_metadata(path).map_err(|e| StoreError::of_io(attempt, e))?;
-    if !meta.is_file() {
-        return Err(StoreError::corrupt("the index is not a regular file"));
-    }
-    Ok(())
-}
-
-fn connect(path: &Path, mode: OpenMode) -> Result<Connection> {
-    let attempt = "open the index";
-    let flags = match mode {
-        OpenMode::ReadOnly => OpenFlags::SQLITE_OPEN_READ_ONLY,
-        OpenMode::Create | OpenMode::Existing => OpenFlags::SQLITE_OPEN_READ_WRITE,
-    } | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let conn = Connection::open_with_flags(path, flags).map_err(at(attempt))?;
-    match configure(&conn) {
-        Ok(()) => Ok(conn),
-        // On a medium that cannot be written there is no place for shared memory; but when there is no
-        // log either, nobody writes and the database alone is the whole truth.
-        Err(e) if mode == OpenMode::ReadOnly && cannot_share(&e) && no_log(path) => {
-            drop(conn);
-            let flags = flags | OpenFlags::SQLITE_OPEN_URI;
-            let conn =
-                Connection::open_with_flags(immutable_uri(path), flags).map_err(at(attempt))?;
-            configure(&conn).map_err(at(attempt))?;
-            Ok(conn)
-        }
-        Err(e) => Err(StoreError::of_sqlite(attempt, e)),
-    }
-}
-
-fn cannot_share(e: &rusqlite::Error) -> bool {
-    matches!(
-        e.sqlite_error_code(),
-        Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly)
-    )
-}
-
-fn no_log(path: &Path) -> bool {
-    fs::symlink_metadata(sibling(path, "-wal")).map_or(true, |m| m.len() == 0)
-}
-
-fn immutable_uri(path: &Path) -> String {
-    use std::fmt::Write as _;
-    let mut uri = String::from("file:");
-    for b in path.as_os_str().as_encoded_bytes() {
-        match b {
-            b'/' | b'.' | b'-' | b'_' => uri.push(char::from(*b)),
-            b if b.is_ascii_alphanumeric() => uri.push(char::from(*b)),
-            b => write!(uri, "%{b:02x}").expect("writing to a string cannot fail"),
-        }
-    }
-    uri + "?immutable=1"
-}
-
-/// What every connection needs, and the first read, which is where most damage shows.
-fn configure(conn: &Connection) -> rusqlite::Result<()> {
-    conn.busy_timeout(BUSY)?;
-    conn.set_prepared_statement_cache_capacity(64);
-    // The file may come from somebody else: nothing in it may run.
-    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
-    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
-    conn.execute_batch(
-        "PRAGMA mmap_size = 0; PRAGMA cell_size_check = ON; PRAGMA cache_size = -2048;
-         PRAGMA temp_store = MEMORY;",
-    )?;
-    conn.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))
-}
-
-/// Refuses when another file took the place between the resolution of the path and the opening.
-fn same_file(path: &Path, conn: &Connection) -> Result<()> {
-    let attempt = "open the index";
-    let stat = |p: &Path| fs::metadata(p).map_err(|e| StoreError::of_io(attempt, e));
-    let resolved = conn.path().map_or(path, Path::new);
-    let (asked, opened) = (stat(path)?, stat(resolved)?);
-    if (asked.dev(), asked.ino()) == (opened.dev(), opened.ino()) {
-        Ok(())
-    } else {
-        let source = io::Error::other("its directory was moved meanwhile");
-        Err(StoreError::Io { attempt, source })
-    }
-}
-
-fn header(conn: &Connection) -> Result<(u32, u32, u32)> {
-    let sql = "SELECT application_id, user_version, (SELECT count(*) FROM sqlite_schema) \
-               FROM pragma_application_id, pragma_user_version";
-    conn.query_row(sql, [], |r| {
-        let word = |i| r.get::<_, i64>(i).map(|n| n as u32);
-        Ok((word(0)?, word(1)?, word(2)?))
-    })
-    .map_err(at("read the header of the index"))
-}
-
-fn is_blank(conn: &Connection) -> Result<bool> {
-    header(conn).map(|h| h == (0, 0, 0))
-}
-
-/// Makes the tables, all or none. Durable on return, the file's name included: the rollback journal of the
-/// change to write-ahead mode is still written with full flushes.
-fn create(conn: &Connection, path: &Path) -> Result<()> {
-    let attempt = "create the index";
-    conn.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))
-        .map_err(at(attempt))?;
-    let tables = SCHEMA.join(";");
-    let sql = format!(
-        "BEGIN IMMEDIATE; {tables}; PRAGMA application_id = {APPLICATION_ID}; \
-         PRAGMA user_version = {FORMAT}; COMMIT"
-    );
-    conn.execute_batch(&sql).map_err(at(attempt))?;
-    let dir = path
-        .parent()
-        .filter(|p| !p.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    File::open(dir)
-        .and_then(|d| d.sync_all())
-        .map_err(|e| StoreError::of_io(attempt, e))
-}
-
-fn verify_format(conn: &Connection) -> Result<()> {
-    let (id, format, objects) = header(conn)?;
-    if (id, format, objects) == (0, 0, 0) {
-        return Err(StoreError::corrupt("the file is empty"));
-    }
-    if id != APPLICATION_ID {
-        return Err(StoreError::NotAnIndex { found: id });
-    }
-    if format > FORMAT {
-        return Err(StoreError::NewerFormat {
-            found: format,
-            known: FORMAT,
-        });
-    }
-    let attempt = "read the tables of the index";
-    let mut statement = conn
-        .prepare("SELECT sql FROM sqlite_schema ORDER BY rowid")
-        .map_err(at(attempt))?;
-    let tables = statement
-        .query_map([], |r| r.get::<_, Option<String>>(0))
-        .and_then(Iterator::collect::<rusqlite::Result<Vec<_>>>)
-        .map_err(at(attempt))?;
-    if format != FORMAT || !tables.iter().map(|t| t.as_deref()).eq(SCHEMA.map(Some)) {
-        return Err(StoreError::corrupt("its tables are not those of an index"));
-    }
-    Ok(())
 }
