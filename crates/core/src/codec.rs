@@ -74,7 +74,11 @@ impl<'a> Reader<'a> {
 
     /// Fails unless everything was read.
     pub fn finish(self) -> Result<(), DecodeError> {
-        if self.0.is_empty() { Ok(()) } else { Err(DecodeError::Trailing) }
+        if self.0.is_empty() {
+            Ok(())
+        } else {
+            Err(DecodeError::Trailing)
+        }
     }
 
     /// The next `n` bytes.
@@ -106,7 +110,12 @@ impl<'a> Reader<'a> {
             }
             n |= u64::from(b & 0x7f) << shift;
             if b & 0x80 == 0 {
-                return Ok(n);
+                // A last byte of zero adds nothing, and encoding never writes one.
+                return if b == 0 && shift > 0 {
+                    Err(DecodeError::Invalid)
+                } else {
+                    Ok(n)
+                };
             }
         }
         Err(DecodeError::Invalid)
@@ -120,7 +129,10 @@ impl<'a> Reader<'a> {
 
     /// A count of at most `max`.
     pub fn count(&mut self, max: usize) -> Result<usize, DecodeError> {
-        usize::try_from(self.u64()?).ok().filter(|n| *n <= max).ok_or(DecodeError::TooBig)
+        usize::try_from(self.u64()?)
+            .ok()
+            .filter(|n| *n <= max)
+            .ok_or(DecodeError::TooBig)
     }
 
     /// A counted byte string of at most `max` bytes.
@@ -136,7 +148,10 @@ fn put_dot(out: &mut Vec<u8>, dot: Dot) {
 }
 
 fn dot(r: &mut Reader<'_>) -> Result<Dot, DecodeError> {
-    Ok(Dot { actor: ActorId(r.array()?), counter: r.u64()? })
+    Ok(Dot {
+        actor: ActorId(r.array()?),
+        counter: r.u64()?,
+    })
 }
 
 /// Appends an entry.
@@ -163,12 +178,15 @@ pub fn entry(r: &mut Reader<'_>) -> Result<Entry, DecodeError> {
         return Err(DecodeError::Invalid);
     }
     let n = r.count(limits::SIBLINGS_MAX * 2)?;
-    let siblings =
-        (0..n).map(|_| Ok((dot(r)?, version(r)?))).collect::<Result<Vec<_>, DecodeError>>()?;
+    let siblings = (0..n)
+        .map(|_| Ok((dot(r)?, version(r)?)))
+        .collect::<Result<Vec<_>, DecodeError>>()?;
     let n = r.count(limits::ACTORS_MAX)?;
     let ctx = match n {
         0 => siblings.iter().map(|(d, _)| *d).collect(),
-        n => (0..n).map(|_| dot(r)).collect::<Result<Context, DecodeError>>()?,
+        n => (0..n)
+            .map(|_| dot(r))
+            .collect::<Result<Context, DecodeError>>()?,
     };
     Entry::from_parts(ctx, siblings).ok_or(DecodeError::Invalid)
 }
@@ -225,6 +243,22 @@ pub fn put_version(out: &mut Vec<u8>, v: &Version) {
     }
 }
 
+fn nonempty(bytes: &[u8]) -> Result<&[u8], DecodeError> {
+    if bytes.is_empty() {
+        Err(DecodeError::Invalid)
+    } else {
+        Ok(bytes)
+    }
+}
+
+fn nonzero(n: u64) -> Result<u64, DecodeError> {
+    if n == 0 {
+        Err(DecodeError::Invalid)
+    } else {
+        Ok(n)
+    }
+}
+
 /// Reads a version.
 pub fn version(r: &mut Reader<'_>) -> Result<Version, DecodeError> {
     let flags = r.u8()?;
@@ -234,22 +268,33 @@ pub fn version(r: &mut Reader<'_>) -> Result<Version, DecodeError> {
         2 => Kind::Link,
         _ => Kind::Tomb,
     };
-    let mode = u16::try_from(r.u64()?).ok().filter(|m| *m <= 0o777).ok_or(DecodeError::Invalid)?;
+    let mode = u16::try_from(r.u64()?)
+        .ok()
+        .filter(|m| *m <= 0o777)
+        .ok_or(DecodeError::Invalid)?;
     let te = r.i64()?;
     let secs = r.i64()?;
-    let nanos =
-        u32::try_from(r.u64()?).ok().filter(|n| *n < 1_000_000_000).ok_or(DecodeError::Invalid)?;
-    let content = if kind == Kind::Dir { ContentId::NONE } else { ContentId(r.array()?) };
+    let nanos = u32::try_from(r.u64()?)
+        .ok()
+        .filter(|n| *n < 1_000_000_000)
+        .ok_or(DecodeError::Invalid)?;
+    let content = if kind == Kind::Dir {
+        ContentId::NONE
+    } else {
+        ContentId(r.array()?)
+    };
     let size = if kind == Kind::File { r.u64()? } else { 0 };
     let target: Box<[u8]> = match flags & HAS_TARGET {
         0 => Box::default(),
-        _ => r.bytes(limits::LINK_TARGET_BYTES_MAX)?.into(),
+        _ => nonempty(r.bytes(limits::LINK_TARGET_BYTES_MAX)?)?.into(),
     };
     let prev = match flags & HAS_PREV {
         0 => Vec::new(),
         _ => {
-            let n = r.count(limits::PREVIOUS_MAX)?;
-            (0..n).map(|_| r.array().map(ContentId)).collect::<Result<_, _>>()?
+            let n = nonzero(r.count(limits::PREVIOUS_MAX)? as u64)?;
+            (0..n)
+                .map(|_| r.array().map(ContentId))
+                .collect::<Result<_, _>>()?
         }
     };
     let moved = match flags & HAS_MOVED {
@@ -263,7 +308,11 @@ pub fn version(r: &mut Reader<'_>) -> Result<Version, DecodeError> {
         0 => 0,
         _ => u32::try_from(r.u64()?).map_err(|_| DecodeError::Invalid)?,
     };
-    let mode_te = if flags & MODE_OLDER == 0 { te } else { r.i64()? };
+    let mode_te = if flags & MODE_OLDER == 0 {
+        te
+    } else {
+        r.i64()?
+    };
     Ok(Version {
         kind,
         content,
