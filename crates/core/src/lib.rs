@@ -17,6 +17,7 @@ extern crate alloc;
 pub mod codec;
 pub mod conflict;
 pub mod entry;
+pub mod filter;
 pub mod id;
 pub mod limits;
 pub mod path;

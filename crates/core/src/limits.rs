@@ -34,3 +34,9 @@ pub const EPOCH_BYTES_MAX: u64 = 256 * 1024 * 1024;
 pub const OPEN_FILES: usize = 512;
 /// Days that displaced content stays in the trash.
 pub const TRASH_DAYS: u64 = 30;
+/// Bytes of one ignore file or list of rules; what follows is not read, and that is reported.
+pub const RULE_SOURCE_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of one ignore pattern: as long as the longest path a program can name.
+pub const RULE_PATTERN_BYTES_MAX: usize = 4096;
+/// Components of one ignore pattern: what fits a machine word of matching state.
+pub const RULE_COMPONENTS_MAX: usize = 63;
