@@ -181,12 +181,23 @@ pub fn entry(r: &mut Reader<'_>) -> Result<Entry, DecodeError> {
     let siblings = (0..n)
         .map(|_| Ok((dot(r)?, version(r)?)))
         .collect::<Result<Vec<_>, DecodeError>>()?;
-    let n = r.count(limits::ACTORS_MAX)?;
-    let ctx = match n {
-        0 => siblings.iter().map(|(d, _)| *d).collect(),
-        n => (0..n)
-            .map(|_| dot(r))
-            .collect::<Result<Context, DecodeError>>()?,
+    if !siblings.is_sorted_by(|(a, _), (b, _)| a < b) {
+        return Err(DecodeError::Invalid);
+    }
+    let own: Context = siblings.iter().map(|(d, _)| *d).collect();
+    let ctx = match r.count(limits::ACTORS_MAX)? {
+        0 => own,
+        n => {
+            let dots = (0..n)
+                .map(|_| dot(r))
+                .collect::<Result<Vec<_>, DecodeError>>()?;
+            let ctx: Context = dots.iter().copied().collect();
+            let sorted = dots.is_sorted_by(|a, b| a.actor < b.actor);
+            if !sorted || ctx == own || !ctx.includes(&own) {
+                return Err(DecodeError::Invalid);
+            }
+            ctx
+        }
     };
     Entry::from_parts(ctx, siblings).ok_or(DecodeError::Invalid)
 }
@@ -306,12 +317,13 @@ pub fn version(r: &mut Reader<'_>) -> Result<Version, DecodeError> {
     };
     let policy_epoch = match flags & HAS_EPOCH {
         0 => 0,
-        _ => u32::try_from(r.u64()?).map_err(|_| DecodeError::Invalid)?,
+        _ => u32::try_from(nonzero(r.u64()?)?).map_err(|_| DecodeError::Invalid)?,
     };
-    let mode_te = if flags & MODE_OLDER == 0 {
-        te
-    } else {
-        r.i64()?
+    let mode_te = match flags & MODE_OLDER {
+        0 => te,
+        _ => Some(r.i64()?)
+            .filter(|at| *at != te)
+            .ok_or(DecodeError::Invalid)?,
     };
     Ok(Version {
         kind,
