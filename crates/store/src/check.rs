@@ -1,4 +1,4 @@
-//! The full check of a store: every row is read and tested, not only those that are asked for.
+//! The full check of a store: everything is read and tested, not only what is asked for.
 //!
 //! Read-only: reports damage, never repairs it. An index that fails is moved aside and rebuilt by a rejoin.
 
@@ -9,7 +9,7 @@ use instep_core::path::RelPath;
 use instep_core::row::Row;
 
 use crate::error::Result;
-use crate::{IndexStore, StoreError};
+use crate::{IndexStore, StoreError, Table};
 
 /// Findings beyond this many are only counted.
 const PROBLEMS_MAX: usize = 100;
@@ -71,7 +71,7 @@ impl Report {
     }
 }
 
-/// Reads every row of any store. Damage becomes a finding; other errors are errors.
+/// Reads every row, digest and record of any store. Damage becomes a finding; other errors are errors.
 pub fn check_rows(store: &mut dyn IndexStore) -> Result<Report> {
     let mut report = Report::default();
     let root = RelPath::root();
@@ -84,9 +84,21 @@ pub fn check_rows(store: &mut dyn IndexStore) -> Result<Report> {
             ControlFlow::Continue(())
         })
     });
-    match walked.and_then(|()| store.digests(&mut |_, _| {})) {
+    note(&mut report, walked)?;
+    note(&mut report, store.digests(&mut |_, _| {}))?;
+    for table in Table::ALL {
+        note(
+            &mut report,
+            store.records(table, &mut |_, _| ControlFlow::Continue(())),
+        )?;
+    }
+    Ok(report)
+}
+
+fn note(report: &mut Report, outcome: Result<()>) -> Result<()> {
+    match outcome {
         Err(StoreError::Corrupt { what }) => report.add(Problem::Damaged(what)),
         other => other?,
     }
-    Ok(report)
+    Ok(())
 }

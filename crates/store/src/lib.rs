@@ -22,6 +22,7 @@ pub mod check;
 pub mod error;
 pub mod memory;
 pub mod row_codec;
+mod seal;
 pub mod sqlite;
 
 pub use check::{Problem, Report, check_rows};

@@ -2,7 +2,7 @@
 //!
 //! Owns the format of the file. Invariants: a transaction is opened by the first write and closed by
 //! [`commit`](crate::IndexStore::commit) or [`rollback`](crate::IndexStore::rollback) alone, and a failed
-//! write closes the way to a commit. Never repairs a damaged file, and never takes an empty file for an
+//! write closes the way to a commit. Every body carries a check value that is tested at each read. Never repairs a damaged file, and never takes an empty file for an
 //! empty index unless it was asked to create one.
 //!
 //! **Durability.** Connections run with `synchronous = NORMAL`: a commit appends its pages to the
@@ -24,6 +24,7 @@ mod open;
 use std::fs::File;
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::time::Duration;
 
 use instep_core::path::{Name, RelPath};
 use instep_core::row::Row;
@@ -33,7 +34,9 @@ pub use open::{APPLICATION_ID, FORMAT};
 
 use crate::check::{Problem, Report, check_rows};
 use crate::error::{Result, StoreError};
-use crate::{Durability, IndexStore, RecordVisitor, RowVisitor, Table, below, key_of, row_codec};
+use crate::{
+    Durability, IndexStore, RecordVisitor, RowVisitor, Table, below, key_of, row_codec, seal,
+};
 
 /// Older versions can corrupt a database when a checkpoint races the restart of its log.
 const SQLITE_MIN: (i32, &str) = (3_051_003, "3.51.3");
@@ -75,6 +78,7 @@ pub struct SqliteStore {
 macro_rules! record_sql {
     ($table:literal) => {
         RecordSql {
+            name: $table,
             get: concat!("SELECT body FROM ", $table, " WHERE key = ?1"),
             put: concat!(
                 "INSERT OR REPLACE INTO ",
@@ -88,7 +92,11 @@ macro_rules! record_sql {
     };
 }
 
+/// What seals of digests begin with, as those of records begin with their table.
+const DIGEST: &[u8] = b"digest";
+
 struct RecordSql {
+    name: &'static str,
     get: &'static str,
     put: &'static str,
     remove: &'static str,
@@ -188,6 +196,25 @@ impl SqliteStore {
         Ok(report)
     }
 
+    /// How long to wait for another writer before [`StoreError::Busy`]; five seconds unless set.
+    pub fn set_patience(&mut self, patience: Duration) -> Result<()> {
+        self.conn
+            .busy_timeout(patience)
+            .map_err(at("configure the index"))
+    }
+
+    /// Bounds the file to this many pages of 4096 bytes: what does not fit is [`StoreError::NoSpace`].
+    pub fn limit_pages(&mut self, pages: u32) -> Result<()> {
+        self.conn
+            .pragma_update_and_check(None, "max_page_count", pages, |_| Ok(()))
+            .map_err(at("configure the index"))
+    }
+
+    /// Whether something is committed that a power cut could still take.
+    pub fn is_unflushed(&self) -> bool {
+        self.unflushed
+    }
+
     fn ready(&self, attempt: &'static str) -> Result<()> {
         match self.txn {
             Txn::Broken => Err(StoreError::RollbackNeeded { attempt }),
@@ -252,17 +279,23 @@ impl SqliteStore {
             let name = Name::new(blob(r, 1, attempt)?)
                 .map_err(|e| StoreError::corrupt(format!("a stored name: {e}")))?;
             let path = stored_path(dir)?.join(name);
-            let row = decode(&path, blob(r, 2, attempt)?)?;
+            let row = decode(&path, key_of(&path), blob(r, 2, attempt)?)?;
             flow = visit(path, row);
             Ok(flow)
         })?;
         Ok(flow)
     }
 
-    fn scan_records(&self, sql: &'static str, visit: &mut RecordVisitor<'_>) -> Result<()> {
+    fn scan_records(
+        &self,
+        sql: &'static str,
+        table: &[u8],
+        visit: &mut RecordVisitor<'_>,
+    ) -> Result<()> {
         let attempt = "read records from the index";
         self.scan(sql, [], attempt, |r| {
-            Ok(visit(blob(r, 0, attempt)?, blob(r, 1, attempt)?))
+            let key = blob(r, 0, attempt)?;
+            Ok(visit(key, unseal((table, key), blob(r, 1, attempt)?)?))
         })
     }
 
@@ -289,7 +322,7 @@ impl IndexStore for SqliteStore {
         let mut found = None;
         let sql = "SELECT body FROM entry WHERE dir = ?1 AND name = ?2";
         self.scan(sql, (dir, name), attempt, |r| {
-            found = Some(decode(path, blob(r, 0, attempt)?)?);
+            found = Some(decode(path, (dir, name), blob(r, 0, attempt)?)?);
             Ok(ControlFlow::Break(()))
         })?;
         Ok(found)
@@ -301,7 +334,8 @@ impl IndexStore for SqliteStore {
         self.scan(sql, (dir.as_bytes(),), attempt, |r| {
             let name = Name::new(blob(r, 0, attempt)?)
                 .map_err(|e| StoreError::corrupt(format!("a stored name in {dir}: {e}")))?;
-            visit(name, decode(&name, blob(r, 1, attempt)?)?);
+            let key = (dir.as_bytes(), name.as_bytes());
+            visit(name, decode(&name, key, blob(r, 1, attempt)?)?);
             Ok(ControlFlow::Continue(()))
         })
     }
@@ -330,6 +364,7 @@ impl IndexStore for SqliteStore {
         let mut body = Vec::with_capacity(160);
         row_codec::put_row(&mut body, row);
         let sql = "INSERT OR REPLACE INTO entry(dir, name, body) VALUES (?1, ?2, ?3)";
+        let body = seal::close(body, (dir, name));
         self.write(sql, (dir, name, body), "write a row to the index")
     }
 
@@ -343,7 +378,7 @@ impl IndexStore for SqliteStore {
         let mut found = None;
         let sql = "SELECT hash FROM digest WHERE dir = ?1";
         self.scan(sql, (dir.as_bytes(),), attempt, |r| {
-            found = Some(digest_of(blob(r, 0, attempt)?)?);
+            found = Some(digest_of(dir.as_bytes(), blob(r, 0, attempt)?)?);
             Ok(ControlFlow::Break(()))
         })?;
         Ok(found)
@@ -354,7 +389,8 @@ impl IndexStore for SqliteStore {
         match digest {
             Some(hash) => {
                 let sql = "INSERT OR REPLACE INTO digest(dir, hash) VALUES (?1, ?2)";
-                self.write(sql, (dir.as_bytes(), &hash[..]), attempt)
+                let hash = seal::close(hash.to_vec(), (DIGEST, dir.as_bytes()));
+                self.write(sql, (dir.as_bytes(), hash), attempt)
             }
             None => self.write(
                 "DELETE FROM digest WHERE dir = ?1",
@@ -371,10 +407,8 @@ impl IndexStore for SqliteStore {
             [],
             attempt,
             |r| {
-                visit(
-                    stored_path(blob(r, 0, attempt)?)?,
-                    digest_of(blob(r, 1, attempt)?)?,
-                );
+                let dir = blob(r, 0, attempt)?;
+                visit(stored_path(dir)?, digest_of(dir, blob(r, 1, attempt)?)?);
                 Ok(ControlFlow::Continue(()))
             },
         )
@@ -383,19 +417,18 @@ impl IndexStore for SqliteStore {
     fn record(&mut self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>> {
         let attempt = "read a record from the index";
         let mut found = None;
-        self.scan(record_sql(table).get, (key,), attempt, |r| {
-            found = Some(blob(r, 0, attempt)?.to_vec());
+        let sql = record_sql(table);
+        self.scan(sql.get, (key,), attempt, |r| {
+            found = Some(unseal((sql.name.as_bytes(), key), blob(r, 0, attempt)?)?.to_vec());
             Ok(ControlFlow::Break(()))
         })?;
         Ok(found)
     }
 
     fn put_record(&mut self, table: Table, key: &[u8], body: &[u8]) -> Result<()> {
-        self.write(
-            record_sql(table).put,
-            (key, body),
-            "write a record to the index",
-        )
+        let sql = record_sql(table);
+        let body = seal::close(body.to_vec(), (sql.name.as_bytes(), key));
+        self.write(sql.put, (key, body), "write a record to the index")
     }
 
     fn remove_record(&mut self, table: Table, key: &[u8]) -> Result<()> {
@@ -407,11 +440,13 @@ impl IndexStore for SqliteStore {
     }
 
     fn records(&mut self, table: Table, visit: &mut RecordVisitor<'_>) -> Result<()> {
-        self.scan_records(record_sql(table).forward, visit)
+        let sql = record_sql(table);
+        self.scan_records(sql.forward, sql.name.as_bytes(), visit)
     }
 
     fn records_rev(&mut self, table: Table, visit: &mut RecordVisitor<'_>) -> Result<()> {
-        self.scan_records(record_sql(table).backward, visit)
+        let sql = record_sql(table);
+        self.scan_records(sql.backward, sql.name.as_bytes(), visit)
     }
 
     fn commit(&mut self, durability: Durability) -> Result<()> {
@@ -458,7 +493,19 @@ fn blob<'r>(row: &'r rusqlite::Row<'_>, column: usize, attempt: &'static str) ->
         .map_err(|e| StoreError::corrupt(format!("{attempt}: {e}")))
 }
 
-fn decode(what: &dyn std::fmt::Display, body: &[u8]) -> Result<Row> {
+fn unseal<'b>(key: (&[u8], &[u8]), sealed: &'b [u8]) -> Result<&'b [u8]> {
+    seal::open(sealed, key).ok_or_else(|| {
+        let (table, key) = (String::from_utf8_lossy(key.0), key.1.escape_ascii());
+        StoreError::corrupt(format!(
+            "the record {table} {key} does not match its check value"
+        ))
+    })
+}
+
+fn decode(what: &dyn std::fmt::Display, key: (&[u8], &[u8]), sealed: &[u8]) -> Result<Row> {
+    let body = seal::open(sealed, key).ok_or_else(|| {
+        StoreError::corrupt(format!("the row of {what} does not match its check value"))
+    })?;
     row_codec::row(body).map_err(|e| StoreError::corrupt(format!("the row of {what}: {e}")))
 }
 
@@ -466,8 +513,8 @@ fn stored_path(bytes: &[u8]) -> Result<RelPath> {
     RelPath::new(bytes).map_err(|e| StoreError::corrupt(format!("a stored path: {e}")))
 }
 
-fn digest_of(bytes: &[u8]) -> Result<[u8; 16]> {
-    bytes
+fn digest_of(dir: &[u8], sealed: &[u8]) -> Result<[u8; 16]> {
+    unseal((DIGEST, dir), sealed)?
         .try_into()
         .map_err(|_| StoreError::corrupt("a digest does not have 16 bytes"))
 }
