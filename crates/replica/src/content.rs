@@ -58,7 +58,10 @@ impl Content for Bytes {
     }
 
     fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> std::io::Result<usize> {
-        let tail = self.0.get(usize::try_from(offset).unwrap_or(usize::MAX)..).unwrap_or(&[]);
+        let tail = self
+            .0
+            .get(usize::try_from(offset).unwrap_or(usize::MAX)..)
+            .unwrap_or(&[]);
         let n = tail.len().min(buf.len());
         buf[..n].copy_from_slice(&tail[..n]);
         Ok(n)

@@ -48,7 +48,11 @@ pub struct Error {
 impl Error {
     /// An error without a cause below.
     pub fn new(kind: ErrorKind, attempt: impl Into<String>) -> Self {
-        Self { kind, attempt: attempt.into(), source: None }
+        Self {
+            kind,
+            attempt: attempt.into(),
+            source: None,
+        }
     }
 
     /// An error with its cause.
@@ -57,13 +61,19 @@ impl Error {
         attempt: impl Into<String>,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
-        Self { kind, attempt: attempt.into(), source: Some(source.into()) }
+        Self {
+            kind,
+            attempt: attempt.into(),
+            source: Some(source.into()),
+        }
     }
 
     /// Whether trying again may help.
     pub fn retry(&self) -> Retry {
         match self.kind {
-            ErrorKind::Gone | ErrorKind::ReadOnly | ErrorKind::NoSpace | ErrorKind::Other => Retry::Later,
+            ErrorKind::Gone | ErrorKind::ReadOnly | ErrorKind::NoSpace | ErrorKind::Other => {
+                Retry::Later
+            }
             ErrorKind::Denied
             | ErrorKind::InUse
             | ErrorKind::Damaged

@@ -24,6 +24,7 @@ pub mod error;
 pub mod hints;
 pub mod look;
 pub mod memory;
+pub mod mint;
 pub mod records;
 
 use std::ops::ControlFlow;

@@ -65,13 +65,19 @@ impl ShareRecord {
     /// Everything that both records know; for a clash of policies the greater name wins everywhere.
     pub fn merge(&mut self, other: &Self) {
         for (epoch, policy) in &other.policies {
-            let mine = self.policies.entry(*epoch).or_insert_with(|| policy.clone());
+            let mine = self
+                .policies
+                .entry(*epoch)
+                .or_insert_with(|| policy.clone());
             if format!("{policy:?}") > format!("{mine:?}") {
                 *mine = policy.clone();
             }
         }
         for (id, member) in &other.members {
-            let mine = self.members.entry(id.clone()).or_insert_with(|| member.clone());
+            let mine = self
+                .members
+                .entry(id.clone())
+                .or_insert_with(|| member.clone());
             for actor in &member.actors {
                 if !mine.actors.contains(actor) {
                     mine.actors.push(actor.clone());
@@ -85,7 +91,11 @@ impl ShareRecord {
     pub fn policies(&self) -> Policies {
         let actors = |id: &str| -> BTreeSet<ActorId> {
             let member = self.members.get(id);
-            member.iter().flat_map(|m| &m.actors).filter_map(|a| a.parse().ok()).collect()
+            member
+                .iter()
+                .flat_map(|m| &m.actors)
+                .filter_map(|a| a.parse().ok())
+                .collect()
         };
         Policies(
             self.policies
@@ -106,7 +116,10 @@ impl ShareRecord {
     /// The label of whoever minted under this actor.
     pub fn label_of(&self, actor: ActorId) -> Option<&str> {
         let text = actor.to_string();
-        self.members.values().find(|m| m.actors.contains(&text)).map(|m| m.label.as_str())
+        self.members
+            .values()
+            .find(|m| m.actors.contains(&text))
+            .map(|m| m.label.as_str())
     }
 }
 
@@ -125,12 +138,19 @@ impl ShareState {
     /// Resolves a record.
     pub fn new(id: ShareId, record: ShareRecord) -> Self {
         let policies = record.policies();
-        Self { id, record, policies }
+        Self {
+            id,
+            record,
+            policies,
+        }
     }
 
     /// The record's key and the replica ids of its present members.
     pub fn members(&self) -> impl Iterator<Item = (ReplicaId, &Member)> {
-        self.record.members.iter().filter_map(|(id, m)| Some((id.parse().ok()?, m)))
+        self.record
+            .members
+            .iter()
+            .filter_map(|(id, m)| Some((id.parse().ok()?, m)))
     }
 }
 

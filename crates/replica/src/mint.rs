@@ -1,0 +1,424 @@
+//! What a finding makes of a row: the one place where versions are minted.
+//!
+//! Pure, so that every implementation of [`crate::Replica::record`] mints the same version for the same
+//! finding. Invariants: at most one dot is taken per finding, and none when nothing changed that users care
+//! about; a change made while the row was materialised supersedes all siblings, one made while it was not is
+//! concurrent with them. Nothing here writes anything.
+
+use instep_core::entry::{Context, Entry};
+use instep_core::id::{ContentId, Dot};
+use instep_core::limits::PREVIOUS_MAX;
+use instep_core::path::RelPath;
+use instep_core::row::{Print, Row};
+use instep_core::time::{Hlc, Mtime, effective_time};
+use instep_core::version::{Kind, Version};
+
+use crate::look::{Found, Move};
+
+/// The event under which a version is minted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Event {
+    /// Its dot, never used before.
+    pub dot: Dot,
+    /// The replica's hybrid clock, later than at every earlier event.
+    pub hlc: Hlc,
+    /// The newest epoch of the share's policies.
+    pub policy_epoch: u32,
+}
+
+/// The row after a finding was recorded; equal to `row` when nothing changed. `next` is called when a dot is
+/// needed, at most once. `moved_to` says where something absent went.
+pub fn after(
+    row: &Row,
+    found: &Found,
+    moved_to: Option<&RelPath>,
+    next: &mut dyn FnMut() -> Event,
+) -> Row {
+    match found {
+        Found::Absent { .. } => gone(row, moved_to, next),
+        Found::Refreshed { print } => Row {
+            print: Some(*print),
+            held: None,
+            ..row.clone()
+        },
+        Found::Held(held) => Row {
+            shown: None,
+            print: None,
+            held: Some(*held),
+            ..row.clone()
+        },
+        Found::Present {
+            kind,
+            content,
+            size,
+            mode,
+            mtime,
+            target,
+            print,
+            moved_from,
+            ..
+        } => {
+            let seen = Seen {
+                kind: *kind,
+                content: *content,
+                size: *size,
+                mode: *mode,
+                mtime: *mtime,
+                target,
+                print: *print,
+                moved_from: moved_from.as_ref(),
+            };
+            seen.record(row, next)
+        }
+    }
+}
+
+/// Where the object at `path` went, as far as a look's moves tell.
+pub fn moved_to(moves: &[Move], path: &RelPath) -> Option<RelPath> {
+    moves.iter().find_map(|m| path.rebase(&m.from, &m.to))
+}
+
+/// The tombstone that an absent path shows, when nothing alive is known there.
+pub fn settled_tomb(entry: &Entry) -> Option<Dot> {
+    let siblings = entry.siblings();
+    if siblings.iter().any(|(_, v)| !v.is_tomb()) {
+        return None;
+    }
+    siblings
+        .iter()
+        .max_by_key(|(d, v)| (v.te, v.content, *d))
+        .map(|(d, _)| *d)
+}
+
+fn gone(row: &Row, moved_to: Option<&RelPath>, next: &mut dyn FnMut() -> Event) -> Row {
+    let Some(was) = row.present() else {
+        let shown = row.shown.or_else(|| settled_tomb(&row.entry));
+        return Row {
+            shown,
+            print: None,
+            held: None,
+            ..row.clone()
+        };
+    };
+    let event = next();
+    let tomb = Version {
+        kind: Kind::Tomb,
+        content: was.content,
+        size: 0,
+        mode: 0,
+        mtime: Mtime::default(),
+        te: event.hlc,
+        mode_te: event.hlc,
+        target: Box::default(),
+        prev: previous(was, was.content),
+        moved: moved_to.cloned(),
+        meta_only: false,
+        policy_epoch: event.policy_epoch,
+    };
+    Row {
+        entry: row.entry.record(event.dot, tomb),
+        shown: Some(event.dot),
+        print: None,
+        held: None,
+        epoch: row.epoch,
+    }
+}
+
+/// The contents before `content`, newest first.
+fn previous(was: &Version, content: ContentId) -> Vec<ContentId> {
+    let mut out = Vec::with_capacity(PREVIOUS_MAX);
+    for id in core::iter::once(&was.content).chain(&was.prev) {
+        if *id != content && *id != ContentId::NONE && !out.contains(id) && out.len() < PREVIOUS_MAX
+        {
+            out.push(*id);
+        }
+    }
+    out
+}
+
+/// [`Found::Present`], borrowed.
+struct Seen<'a> {
+    kind: Kind,
+    content: ContentId,
+    size: u64,
+    mode: u16,
+    mtime: Mtime,
+    target: &'a [u8],
+    print: Print,
+    moved_from: Option<&'a RelPath>,
+}
+
+impl Seen<'_> {
+    fn record(&self, row: &Row, next: &mut dyn FnMut() -> Event) -> Row {
+        let (entry, shown) = if self.is_shown_by(row) {
+            (row.entry.clone(), row.shown)
+        } else if let Some(dot) = self.adopted(row) {
+            (row.entry.clone(), Some(dot))
+        } else {
+            let event = next();
+            let version = self.version(row, event);
+            let entry = if row.shown.is_none() {
+                row.entry
+                    .record_beside(&Context::default(), event.dot, version)
+            } else {
+                row.entry.record(event.dot, version)
+            };
+            (entry, Some(event.dot))
+        };
+        Row {
+            entry,
+            shown,
+            print: Some(self.print),
+            held: None,
+            epoch: row.epoch,
+        }
+    }
+
+    fn same_content(&self, version: &Version) -> bool {
+        version.kind == self.kind && version.content == self.content
+    }
+
+    /// Nothing differs but the fingerprint.
+    fn is_shown_by(&self, row: &Row) -> bool {
+        row.present().is_some_and(|v| {
+            self.same_content(v)
+                && row.print.is_some_and(|p| p.mode == self.mode)
+                && (self.kind == Kind::Dir || v.mtime == self.mtime)
+        })
+    }
+
+    /// The sibling that was not materialised here and turns out to be what is on disk.
+    fn adopted(&self, row: &Row) -> Option<Dot> {
+        if row.shown.is_some() {
+            return None;
+        }
+        let same = |v: &Version| self.same_content(v) && v.mode == self.mode;
+        row.entry
+            .siblings()
+            .iter()
+            .find(|(_, v)| same(v))
+            .map(|(d, _)| *d)
+    }
+
+    fn version(&self, row: &Row, event: Event) -> Version {
+        let was = row.on_disk();
+        let mtime = if self.kind == Kind::Dir {
+            Mtime::default()
+        } else {
+            self.mtime
+        };
+        let te = effective_time(mtime, event.hlc);
+        Version {
+            kind: self.kind,
+            content: self.content,
+            size: self.size,
+            mode: self.mode,
+            mtime,
+            te,
+            mode_te: self.mode_te(row, te, event.hlc),
+            target: self.target.into(),
+            prev: was.map(|v| previous(v, self.content)).unwrap_or_default(),
+            moved: self.moved_from.cloned(),
+            meta_only: was.is_some_and(|v| self.same_content(v)),
+            policy_epoch: event.policy_epoch,
+        }
+    }
+
+    /// Carried over when the mode is what it was; now when it was changed; the version's own instant when
+    /// something new is there, because then the mode came with it.
+    fn mode_te(&self, row: &Row, te: Hlc, now: Hlc) -> Hlc {
+        let alike = |v: &Version| v.kind == self.kind;
+        if !row.present().is_some_and(alike) {
+            return te;
+        }
+        if row.print.is_none_or(|p| p.mode != self.mode) {
+            return now;
+        }
+        let of_kind = row.entry.siblings().iter().filter(|(_, v)| alike(v));
+        of_kind.map(|(_, v)| v.mode_te).max().unwrap_or(te)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
+mod tests {
+    use super::*;
+    use instep_core::id::ActorId;
+    use instep_core::row::Held;
+
+    const NOW: Hlc = 1_800_000_000 * 1_000_000_000;
+
+    fn dot(actor: u8, counter: u64) -> Dot {
+        Dot {
+            actor: ActorId([actor; 8]),
+            counter,
+        }
+    }
+
+    fn print(hash: u64, mode: u16) -> Print {
+        Print { ino: 1, hash, mode }
+    }
+
+    fn file(content: u8, mode: u16, secs: i64) -> Found {
+        Found::Present {
+            kind: Kind::File,
+            content: ContentId([content; 32]),
+            size: 3,
+            mode,
+            mtime: Mtime { secs, nanos: 0 },
+            target: Box::default(),
+            print: print(u64::from(content) + u64::from(mode) + secs as u64, mode),
+            moved_from: None,
+            high_entropy: false,
+        }
+    }
+
+    /// Records a sequence of findings, each under the next dot of one actor.
+    fn history(start: Row, found: &[Found]) -> Row {
+        let mut counter = 0;
+        found.iter().fold(start, |row, f| {
+            after(&row, f, None, &mut || {
+                counter += 1;
+                let hlc = NOW + counter as i64;
+                Event {
+                    dot: dot(1, counter),
+                    hlc,
+                    policy_epoch: 4,
+                }
+            })
+        })
+    }
+
+    fn shown(row: &Row) -> &Version {
+        row.on_disk().unwrap()
+    }
+
+    #[test]
+    fn an_edit_remembers_two_earlier_contents_without_repeating_itself() {
+        let f = |c| file(c, 0o644, 1_700_000_000);
+        let row = history(Row::default(), &[f(1), f(2), f(3), f(2)]);
+        let v = shown(&row);
+        assert_eq!(v.prev, [ContentId([3; 32]), ContentId([1; 32])]);
+        assert_eq!((v.te, v.policy_epoch), (1_700_000_000 * 1_000_000_000, 4));
+        assert_eq!(row.entry.siblings().len(), 1);
+        assert!(!v.meta_only);
+    }
+
+    #[test]
+    fn a_chmod_and_a_touch_are_metadata_only() {
+        let row = history(
+            Row::default(),
+            &[file(1, 0o644, 1_700_000_000), file(1, 0o600, 1_700_000_000)],
+        );
+        assert!(shown(&row).meta_only);
+        assert_eq!(
+            shown(&row).mode_te,
+            NOW + 2,
+            "a change of mode is dated when it was seen"
+        );
+        let row = history(
+            Row::default(),
+            &[file(1, 0o644, 1_700_000_000), file(1, 0o644, 1_700_000_009)],
+        );
+        assert!(shown(&row).meta_only);
+        assert_eq!(
+            shown(&row).mode_te,
+            1_700_000_000 * 1_000_000_000,
+            "the mode was not changed"
+        );
+    }
+
+    #[test]
+    fn a_fingerprint_alone_takes_no_dot() {
+        let row = history(Row::default(), &[file(1, 0o644, 1_700_000_000)]);
+        let Found::Present {
+            kind,
+            content,
+            size,
+            mode,
+            mtime,
+            target,
+            ..
+        } = file(1, 0o644, 1_700_000_000)
+        else {
+            unreachable!()
+        };
+        let again = Found::Present {
+            kind,
+            content,
+            size,
+            mode,
+            mtime,
+            target,
+            print: print(77, 0o644),
+            moved_from: None,
+            high_entropy: false,
+        };
+        let after = after(&row, &again, None, &mut || {
+            unreachable!("nothing was changed")
+        });
+        assert_eq!(after.entry, row.entry);
+        assert_eq!(after.print, Some(print(77, 0o644)));
+    }
+
+    #[test]
+    fn a_deletion_names_the_content_it_removed_and_is_minted_once() {
+        let absent = Found::Absent { was: Kind::File };
+        let row = history(Row::default(), &[file(1, 0o644, 5), absent.clone(), absent]);
+        assert!(shown(&row).is_tomb());
+        assert_eq!(shown(&row).content, ContentId([1; 32]));
+        assert_eq!(row.shown, Some(dot(1, 2)));
+        assert_eq!(row.print, None);
+    }
+
+    #[test]
+    fn what_was_never_shown_here_is_adopted_or_stays_beside() {
+        let there = history(Row::default(), &[file(1, 0o644, 1_700_000_000)]);
+        let waiting = Row {
+            shown: None,
+            print: None,
+            held: Some(Held::Ignored),
+            ..there.clone()
+        };
+        let same = after(
+            &waiting,
+            &file(1, 0o644, 1_700_000_500),
+            None,
+            &mut || unreachable!(),
+        );
+        assert_eq!(same.shown, there.shown);
+        assert_eq!(same.held, None);
+        let mut event = || Event {
+            dot: dot(2, 1),
+            hlc: NOW,
+            policy_epoch: 0,
+        };
+        let other = after(&waiting, &file(2, 0o644, 1_700_000_500), None, &mut event);
+        assert_eq!(
+            other.entry.siblings().len(),
+            2,
+            "unseen content is not superseded"
+        );
+        assert!(!shown(&other).meta_only);
+    }
+
+    #[test]
+    fn absence_of_something_held_deletes_nothing() {
+        let row = history(
+            Row::default(),
+            &[file(1, 0o644, 5), Found::Held(Held::Special)],
+        );
+        assert_eq!(
+            (row.shown, row.print, row.held),
+            (None, None, Some(Held::Special))
+        );
+        let gone = after(
+            &row,
+            &Found::Absent { was: Kind::File },
+            None,
+            &mut || unreachable!(),
+        );
+        assert_eq!(gone.entry, row.entry);
+        assert_eq!(gone.held, None);
+    }
+}
