@@ -1,0 +1,499 @@
+//! The simulated file system: an in-memory tree with a page cache, a durable image, crashes and faults.
+//!
+//! Owns one machine's file system. The engine holds [`SimDir`], [`SimFile`] and the like, which behave as
+//! the real ones; the simulator holds the [`SimFs`], with which it sets the clock, injects errors, acts as
+//! the user by path, kills the process, or cuts the power. Invariants: every choice follows from the seed
+//! and the order of calls; no wall clock, no thread, no hash order. A hook may run before every call of the
+//! engine and act as the user there. Never touches a real file.
+
+mod content;
+mod durable;
+mod faults;
+mod file;
+mod handles;
+mod tree;
+mod user;
+mod watch;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use instep_core::path::RelPath;
+use rustix::io::Errno;
+
+pub use file::{SimFile, SimLease, SimLockFile};
+pub use handles::SimDir;
+pub use user::{NodeView, Save, UserFd};
+pub use watch::SimWatcher;
+
+use crate::api::{ERRNO_CRASHED, Error, Result};
+use faults::{Rng, Verdict};
+use tree::{Holder, Sys, World, no};
+
+/// Which images a power cut may leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CrashModel {
+    /// All that POSIX permits: any operations that are not synced, any sectors of data.
+    Adversarial,
+    /// Directory operations in order up to some instant; data of unsynced files missing or zero.
+    Ext4,
+    /// As ext4, and the size of a file may be there without its data.
+    Xfs,
+    /// The state of some instant, plus what was synced by itself.
+    Btrfs,
+}
+
+/// What a simulated file system can do, and how it behaves.
+#[derive(Debug, Clone)]
+pub struct SimConfig {
+    /// Where every choice comes from.
+    pub seed: u64,
+    /// What a power cut leaves.
+    pub crash_model: CrashModel,
+    /// The type in [`crate::Profile`].
+    pub fs_type: String,
+    /// The device number.
+    pub dev: u64,
+    /// Owner of everything.
+    pub uid: u32,
+    /// Group of everything.
+    pub gid: u32,
+    /// `RENAME_EXCHANGE` works.
+    pub exchange: bool,
+    /// `RENAME_NOREPLACE` works.
+    pub noreplace: bool,
+    /// `O_TMPFILE` works.
+    pub unnamed_files: bool,
+    /// Read leases work.
+    pub leases: bool,
+    /// A user's open for writing waits for a lease to end, as on Linux. Otherwise it goes on at once, as
+    /// when the lease has been held for too long. A program that saves waits inside its open; one that
+    /// only opens is told `EAGAIN`.
+    pub leases_block: bool,
+    /// `FICLONE` works.
+    pub reflink: bool,
+    /// Hard links work.
+    pub hard_links: bool,
+    /// Mode bits are kept.
+    pub modes: bool,
+    /// Nothing can be changed.
+    pub read_only: bool,
+    /// Names that differ by ASCII case are different names.
+    pub case_sensitive: bool,
+    /// Modification times are kept to this many nanoseconds.
+    pub mtime_granularity_ns: u32,
+    /// The kernel's coarse clock: changes within one tick get one stamp.
+    pub tick_ns: u32,
+    /// A change after the stamp was looked at gets a new one within the tick (Linux 6.13).
+    pub multigrain: bool,
+    /// A new inode takes the number of one that was freed.
+    pub ino_reuse: bool,
+    /// Bytes that can be allocated.
+    pub capacity_bytes: u64,
+    /// Inodes that can exist.
+    pub capacity_inodes: u64,
+    /// After a power cut, data may be new while the modification time is old.
+    pub lazy_times: bool,
+    /// Names that one read of a directory returns; the user can act between two.
+    pub list_chunk: usize,
+    /// `copy_file_range` copies less than asked now and then.
+    pub short_copies: bool,
+    /// Events that a watcher's queue holds.
+    pub event_queue: usize,
+    /// Watches that can exist.
+    pub max_watches: u64,
+    /// Events lost without a trace, in 1000.
+    pub event_loss_per_mille: u32,
+    /// Events become readable up to this much later.
+    pub event_delay_ns: u64,
+}
+
+impl SimConfig {
+    /// Everything works; a power cut leaves whatever POSIX permits.
+    pub fn adversarial(seed: u64) -> Self {
+        Self {
+            seed,
+            crash_model: CrashModel::Adversarial,
+            fs_type: "sim".to_owned(),
+            dev: 64,
+            uid: 1000,
+            gid: 1000,
+            exchange: true,
+            noreplace: true,
+            unnamed_files: true,
+            leases: true,
+            leases_block: false,
+            reflink: false,
+            hard_links: true,
+            modes: true,
+            read_only: false,
+            case_sensitive: true,
+            mtime_granularity_ns: 1,
+            tick_ns: 4_000_000,
+            multigrain: true,
+            ino_reuse: true,
+            capacity_bytes: 1 << 40,
+            capacity_inodes: 1 << 32,
+            lazy_times: false,
+            list_chunk: 64,
+            short_copies: true,
+            event_queue: 16_384,
+            max_watches: 1 << 20,
+            event_loss_per_mille: 0,
+            event_delay_ns: 0,
+        }
+    }
+
+    /// Like ext4 on a current kernel.
+    pub fn ext4(seed: u64) -> Self {
+        Self {
+            crash_model: CrashModel::Ext4,
+            fs_type: "ext4".to_owned(),
+            ..Self::adversarial(seed)
+        }
+    }
+
+    /// Like XFS on a current kernel.
+    pub fn xfs(seed: u64) -> Self {
+        let (fs_type, reflink) = ("xfs".to_owned(), true);
+        Self {
+            crash_model: CrashModel::Xfs,
+            fs_type,
+            reflink,
+            ino_reuse: false,
+            ..Self::adversarial(seed)
+        }
+    }
+
+    /// Like btrfs on a current kernel.
+    pub fn btrfs(seed: u64) -> Self {
+        let (fs_type, reflink) = ("btrfs".to_owned(), true);
+        Self {
+            crash_model: CrashModel::Btrfs,
+            fs_type,
+            reflink,
+            ino_reuse: false,
+            ..Self::adversarial(seed)
+        }
+    }
+
+    /// Like FAT through FUSE: two seconds, no modes, no leases, no exchange, no links, case folded.
+    pub fn poor(seed: u64) -> Self {
+        Self {
+            fs_type: "fuse.poor".to_owned(),
+            exchange: false,
+            noreplace: false,
+            unnamed_files: false,
+            leases: false,
+            hard_links: false,
+            modes: false,
+            case_sensitive: false,
+            mtime_granularity_ns: 2_000_000_000,
+            multigrain: false,
+            ..Self::adversarial(seed)
+        }
+    }
+}
+
+type Hook = Box<dyn FnMut(&SimFs, &str) + Send>;
+
+struct Shared {
+    world: Mutex<World>,
+    hook: Mutex<Option<Hook>>,
+}
+
+/// A simulated machine's file system. Clones are the same machine.
+#[derive(Clone)]
+pub struct SimFs {
+    shared: Arc<Shared>,
+}
+
+impl fmt::Debug for SimFs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SimFs").finish_non_exhaustive()
+    }
+}
+
+/// 2026-01-01 00:00:00 UTC: where a simulated clock starts.
+const START_NS: i64 = 1_767_225_600 * 1_000_000_000;
+
+impl SimFs {
+    /// A machine with an empty root.
+    pub fn new(cfg: SimConfig) -> Self {
+        Self::from_world(World::empty(cfg, START_NS))
+    }
+
+    fn from_world(world: World) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                world: Mutex::new(world),
+                hook: Mutex::new(None),
+            }),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, World> {
+        self.shared
+            .world
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
+    /// The root directory, opened by a process that starts now.
+    pub fn root_dir(&self) -> Result<SimDir> {
+        self.dir_at("")
+    }
+
+    /// A directory by path, opened by a process that starts now: how several roots share a machine.
+    /// Neither counted nor interrupted.
+    pub fn dir_at(&self, path: impl AsRef<[u8]>) -> Result<SimDir> {
+        let path = path.as_ref();
+        let attempt = || format!("open root \"{}\"", path.escape_ascii());
+        let mut world = self.lock();
+        let opened = if world.crashed {
+            Err(ERRNO_CRASHED)
+        } else {
+            open_root(self, &mut world, path)
+        };
+        drop(world);
+        opened.map_err(|errno| Error::new(attempt(), errno))
+    }
+
+    /// A watcher for the process under test.
+    pub fn new_watcher(&self) -> SimWatcher {
+        SimWatcher::new(self)
+    }
+
+    // --- clock
+
+    /// Sets the clock, in nanoseconds since 1970. It may go backwards.
+    pub fn set_now(&self, ns: i64) {
+        self.lock().now = ns;
+    }
+
+    /// The clock.
+    pub fn now(&self) -> i64 {
+        self.lock().now
+    }
+
+    /// Moves the clock forward.
+    pub fn advance(&self, ns: i64) {
+        self.lock().now += ns;
+    }
+
+    /// Changes a knob while the machine runs: room, read-only, loss of events.
+    pub fn configure(&self, change: impl FnOnce(&mut SimConfig)) {
+        change(&mut self.lock().cfg);
+    }
+
+    // --- what goes wrong
+
+    /// From now on, calls of `op` (`*`: every call) fail with `errno` in `per_mille` of 1000 cases.
+    pub fn inject(&self, op: &'static str, per_mille: u32, errno: i32) {
+        self.lock()
+            .faults
+            .add(op, per_mille, errno, u64::MAX, false);
+    }
+
+    /// The next `times` calls of `op` fail with `errno`.
+    pub fn fail_next(&self, op: &'static str, times: u64, errno: i32) {
+        self.lock().faults.add(op, 1000, errno, times, false);
+    }
+
+    /// The next call of `op` has its effect, and fails with `errno` all the same.
+    pub fn fail_after_effect(&self, op: &'static str, errno: i32) {
+        self.lock().faults.add(op, 1000, errno, 1, true);
+    }
+
+    /// Ends all injected errors.
+    pub fn clear_faults(&self) {
+        self.lock().faults.clear();
+    }
+
+    /// Runs `hook` before every call of the engine, with the name of the call. It may act as the user and
+    /// turn any knob; calls of the engine from inside it run without a hook.
+    pub fn set_hook(&self, hook: Hook) {
+        *self.hook() = Some(hook);
+    }
+
+    /// Ends the hook.
+    pub fn clear_hook(&self) {
+        let old = self.hook().take();
+        drop(old);
+    }
+
+    fn hook(&self) -> MutexGuard<'_, Option<Hook>> {
+        self.shared
+            .hook
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn run_hook(&self, op: &str) {
+        let taken = self.hook().take();
+        if let Some(mut hook) = taken {
+            hook(self, op);
+            let mut slot = self.hook();
+            if slot.is_none() {
+                *slot = Some(hook);
+            }
+        }
+    }
+
+    // --- counting
+
+    /// How often each call was made since the last reset, whether it failed or not.
+    pub fn count_calls(&self) -> BTreeMap<&'static str, u64> {
+        self.lock().faults.counts().clone()
+    }
+
+    /// How many calls were made since the machine started.
+    pub fn total_calls(&self) -> u64 {
+        self.lock().faults.total()
+    }
+
+    /// Starts counting anew.
+    pub fn reset_calls(&self) {
+        self.lock().faults.reset_counts();
+    }
+
+    // --- the end
+
+    /// Call number `calls` from now, and all later ones, find the machine crashed.
+    pub fn crash_after(&self, calls: u64) {
+        self.lock().faults.crash_after(calls);
+    }
+
+    /// Calls off a crash that has not happened.
+    pub fn cancel_crash(&self) {
+        self.lock().faults.cancel_crash();
+    }
+
+    /// Whether the power is off.
+    pub fn has_crashed(&self) -> bool {
+        self.lock().crashed
+    }
+
+    /// Changes that a power cut could lose.
+    pub fn pending(&self) -> usize {
+        self.lock().disk.pending()
+    }
+
+    /// Cuts the power. The machine stays dead; the result is one that has started from what was left.
+    pub fn crash(&self, seed: u64) -> Self {
+        self.lock().crashed = true;
+        self.image(seed)
+    }
+
+    /// What [`SimFs::crash`] would return, while this machine goes on. Faults, hook and counts are not
+    /// taken over; clock and configuration are.
+    pub fn image(&self, seed: u64) -> Self {
+        let world = self.lock();
+        let mut rng = Rng::new(seed);
+        let image = world.disk.image(&mut rng);
+        let cfg = SimConfig {
+            seed: rng.next(),
+            ..world.cfg.clone()
+        };
+        Self::from_world(World::from_image(cfg, world.now, world.root, image))
+    }
+
+    /// Kills the process under test: its handles, locks, leases and watches are gone, and its unnamed files
+    /// with them. The tree stays, durable or not, and so do the user's programs.
+    pub fn kill(&self) {
+        let mut world = self.lock();
+        world.kill();
+    }
+
+    // --- one call of the engine
+
+    fn call<T>(
+        &self,
+        epoch: u64,
+        op: &'static str,
+        attempt: impl FnOnce() -> String,
+        run: impl FnOnce(&mut World) -> Sys<T>,
+    ) -> Result<T> {
+        self.call_or(epoch, op, attempt, run, |_| ())
+    }
+
+    /// As `call`; `failing` is the damage that an injected failure does.
+    fn call_or<T>(
+        &self,
+        epoch: u64,
+        op: &'static str,
+        attempt: impl FnOnce() -> String,
+        run: impl FnOnce(&mut World) -> Sys<T>,
+        failing: impl FnOnce(&mut World),
+    ) -> Result<T> {
+        self.run_hook(op);
+        let mut world = self.lock();
+        let verdict = world.enter(epoch, op);
+        let mut unwanted = None;
+        let done = match verdict {
+            Verdict::Proceed => run(&mut world),
+            Verdict::Fail(errno) => {
+                if errno != ERRNO_CRASHED {
+                    failing(&mut world);
+                }
+                Err(errno)
+            }
+            Verdict::FailAfter(errno) => {
+                unwanted = Some(run(&mut world));
+                Err(errno)
+            }
+        };
+        drop(world);
+        // A handle takes the lock when it goes.
+        drop(unwanted);
+        done.map_err(|errno| Error::new(attempt(), errno))
+    }
+}
+
+impl World {
+    /// Begins a call of the engine.
+    fn enter(&mut self, epoch: u64, op: &'static str) -> Verdict {
+        if let Err(errno) = self.alive(epoch) {
+            return Verdict::Fail(errno);
+        }
+        let verdict = self.faults.enter(op, &mut self.rng);
+        if verdict == Verdict::Fail(ERRNO_CRASHED) {
+            self.crashed = true;
+        }
+        verdict
+    }
+
+    fn kill(&mut self) {
+        self.epoch += 1;
+        self.watchers.clear();
+        let ids: Vec<_> = self.nodes.keys().copied().collect();
+        for node in self.nodes.values_mut() {
+            (node.opens, node.writers) = (0, 0);
+            node.leases.clear();
+            node.lock = node.lock.filter(|holder| *holder == Holder::User);
+        }
+        self.run_deferred();
+        for id in ids {
+            self.release(id);
+        }
+    }
+}
+
+fn open_root(fs: &SimFs, world: &mut World, path: &[u8]) -> Sys<SimDir> {
+    let path = RelPath::new(path).map_err(|_| no(Errno::INVAL))?;
+    let id = path
+        .components()
+        .try_fold(world.root, |dir, name| world.lookup(dir, name.as_bytes()))?;
+    if !world.node(id)?.inode.is_dir() {
+        return Err(no(Errno::NOTDIR));
+    }
+    SimDir::open(fs, world, id)
+}
