@@ -1,0 +1,96 @@
+//! Thin runners: they start the simulator, or a scenario against the real program, and pass on how it ended.
+
+use std::path::Path;
+use std::process::Command;
+
+/// The simulator, optimised, with its own arguments.
+pub(crate) fn sim(top: &Path, args: &[String]) -> Result<(), String> {
+    let mut cargo = cargo(top);
+    cargo.args([
+        "run",
+        "--release",
+        "--locked",
+        "--quiet",
+        "--package",
+        "instep-sim",
+        "--",
+    ]);
+    succeed(cargo.args(args), "simulator")
+}
+
+/// One scenario against the real program.
+pub(crate) fn acceptance(top: &Path, name: &str, args: &[String]) -> Result<(), String> {
+    if std::env::var_os("INSTEP").is_none() {
+        let mut build = cargo(top);
+        succeed(
+            build.args(["build", "--release", "--locked", "--bin", "instep"]),
+            "build instep",
+        )?;
+    }
+    let mut python = Command::new("python3");
+    python
+        .current_dir(top)
+        .arg(format!("acceptance/{name}.py"))
+        .args(args);
+    succeed(&mut python, name)
+}
+
+/// `accept NAME... | all | list`; what starts with a dash goes to each scenario.
+pub(crate) fn accept(top: &Path, args: &[String]) -> Result<(), String> {
+    let (options, names): (Vec<String>, Vec<String>) =
+        args.iter().cloned().partition(|arg| arg.starts_with('-'));
+    let known = scenarios(top)?;
+    let wanted = match names.first().map(String::as_str) {
+        None | Some("list") => {
+            println!("{}", known.join("\n"));
+            return Ok(());
+        }
+        Some("all") => known,
+        Some(_) => names,
+    };
+    let mut failed = Vec::new();
+    for name in wanted {
+        if let Err(text) = acceptance(top, &name, &options) {
+            failed.push(text);
+        }
+    }
+    if failed.is_empty() {
+        Ok(())
+    } else {
+        Err(failed.join("\n"))
+    }
+}
+
+/// The scenarios that there are, by name.
+fn scenarios(top: &Path) -> Result<Vec<String>, String> {
+    let folder = top.join("acceptance");
+    let entries = std::fs::read_dir(&folder).map_err(|e| format!("list acceptance: {e}"))?;
+    let names = entries
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let scenario = |name: String| {
+        let stem = name.strip_suffix(".py")?;
+        let numbered = stem
+            .strip_prefix('s')?
+            .starts_with(|c: char| c.is_ascii_digit());
+        numbered.then(|| stem.to_owned())
+    };
+    let mut scenarios: Vec<String> = names.filter_map(scenario).collect();
+    scenarios.sort();
+    Ok(scenarios)
+}
+
+fn cargo(top: &Path) -> Command {
+    let mut cargo = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".into()));
+    cargo.current_dir(top);
+    cargo
+}
+
+fn succeed(command: &mut Command, what: &str) -> Result<(), String> {
+    let status = command.status().map_err(|e| format!("start {what}: {e}"))?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(format!("{what} failed: {status}"))
+    }
+}
