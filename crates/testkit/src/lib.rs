@@ -4,6 +4,7 @@
 //! Invariant: nothing here looks at a tree through instep's own code. Everything goes through `std::fs`, so a
 //! defect of instep cannot hide itself from the tests. Nothing here decides what is right; tests do.
 //! Randomness comes from a seed and from nowhere else, so that a failure can be repeated.
+#![forbid(unsafe_code)]
 
 pub mod cli;
 pub mod compare;
