@@ -117,13 +117,26 @@ impl Git {
 }
 
 /// A tree with an ignore file in some of its directories.
-#[derive(Debug)]
 struct Case {
     /// Every path, and whether it is a directory.
     entries: BTreeMap<Vec<u8>, bool>,
     excludes: Vec<u8>,
     config: Vec<u8>,
     nested: BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
+impl std::fmt::Debug for Case {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (path, is_dir) in &self.entries {
+            writeln!(f, "  {}{}", shown(path), if *is_dir { "/" } else { "" })?;
+        }
+        writeln!(f, "  excludes: {}", shown(&self.excludes))?;
+        writeln!(f, "  info/exclude: {}", shown(&self.config))?;
+        for (dir, text) in &self.nested {
+            writeln!(f, "  .gitignore in {:?}: {}", shown(dir), shown(text))?;
+        }
+        Ok(())
+    }
 }
 
 impl Case {
@@ -192,7 +205,7 @@ impl Case {
             let name = if dir.is_empty() {
                 ".gitignore".into()
             } else {
-                hex(dir) + "/.gitignore"
+                shown(dir) + "/.gitignore"
             };
             sources.push(source(name, Layer::GitIgnore, dir, text));
         }
@@ -201,7 +214,7 @@ impl Case {
 }
 
 /// Sources are named by text, directories are bytes: one spelling for both sides of the comparison.
-fn hex(bytes: &[u8]) -> String {
+fn shown(bytes: &[u8]) -> String {
     bytes.escape_ascii().to_string()
 }
 
@@ -211,7 +224,7 @@ fn ours(rule: Option<RuleId>) -> Decision {
 
 fn theirs(decision: Decision) -> Decision {
     decision.map(|(source, line)| match source.strip_suffix(b"/.gitignore") {
-        Some(dir) => (format!("{}/.gitignore", hex(dir)).into_bytes(), line),
+        Some(dir) => (format!("{}/.gitignore", shown(dir)).into_bytes(), line),
         None => (source, line),
     })
 }
@@ -265,7 +278,7 @@ fn compare(git: &Git, case: &Case) {
     for (path, expected) in paths.iter().zip(expected) {
         let is_dir = case.entries[path.as_bytes()];
         let got = ours(rules.last_match(path, is_dir));
-        let show = |d: &Decision| d.as_ref().map(|(s, l)| format!("{}:{l}", hex(s)));
+        let show = |d: &Decision| d.as_ref().map(|(s, l)| format!("{}:{l}", shown(s)));
         assert_eq!(show(&got), show(&expected), "{path:?} (ours, then git's)");
         assert_eq!(
             show(&walked[path]),

@@ -43,12 +43,24 @@ impl fmt::Display for PatternFault {
 pub(super) struct ByteSet([u64; 4]);
 
 impl ByteSet {
-    pub(super) fn insert(&mut self, byte: u8) {
+    fn of(byte: u8) -> Self {
+        let mut set = Self::default();
+        set.insert(byte);
+        set
+    }
+
+    fn insert(&mut self, byte: u8) {
         self.0[usize::from(byte >> 6)] |= 1 << (byte & 63);
     }
 
     pub(super) fn has(&self, byte: u8) -> bool {
         self.0[usize::from(byte >> 6)] & (1 << (byte & 63)) != 0
+    }
+
+    pub(super) fn add(&mut self, other: &Self) {
+        for (word, more) in self.0.iter_mut().zip(other.0) {
+            *word |= more;
+        }
     }
 
     fn invert(&mut self) {
@@ -68,6 +80,15 @@ enum Item {
 }
 
 impl Item {
+    /// The bytes it stands for, where they are few enough to say something about a name.
+    fn bytes(&self) -> Option<ByteSet> {
+        match self {
+            Self::Byte(byte) => Some(ByteSet::of(*byte)),
+            Self::Set(set) => Some(ByteSet::clone(set)),
+            Self::AnyByte | Self::Star => None,
+        }
+    }
+
     fn accepts(&self, byte: u8) -> bool {
         match self {
             Self::Byte(b) => *b == byte,
@@ -131,27 +152,21 @@ impl Glob {
         }
     }
 
-    /// A byte with which every matching name begins.
-    pub(super) fn first_byte(&self) -> Option<u8> {
+    /// The bytes with which a matching name begins; nothing where that is open.
+    pub(super) fn first_bytes(&self) -> Option<ByteSet> {
         match self {
-            Self::Literal(bytes) | Self::Prefix(bytes) => bytes.first().copied(),
+            Self::Literal(bytes) | Self::Prefix(bytes) => bytes.first().map(|b| ByteSet::of(*b)),
             Self::Suffix(_) => None,
-            Self::Items(Items(items)) => match items.first() {
-                Some(Item::Byte(b)) => Some(*b),
-                _ => None,
-            },
+            Self::Items(Items(items)) => items.first()?.bytes(),
         }
     }
 
-    /// A byte with which every matching name ends.
-    pub(super) fn last_byte(&self) -> Option<u8> {
+    /// The bytes with which a matching name ends; nothing where that is open.
+    pub(super) fn last_bytes(&self) -> Option<ByteSet> {
         match self {
-            Self::Literal(bytes) | Self::Suffix(bytes) => bytes.last().copied(),
+            Self::Literal(bytes) | Self::Suffix(bytes) => bytes.last().map(|b| ByteSet::of(*b)),
             Self::Prefix(_) => None,
-            Self::Items(Items(items)) => match items.last() {
-                Some(Item::Byte(b)) => Some(*b),
-                _ => None,
-            },
+            Self::Items(Items(items)) => items.last()?.bytes(),
         }
     }
 }

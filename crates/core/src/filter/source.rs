@@ -119,10 +119,10 @@ struct Wanted {
 
 impl Wanted {
     fn add(&mut self, glob: &Glob) {
-        if let Some(byte) = glob.first_byte() {
-            self.first.insert(byte);
-        } else if let Some(byte) = glob.last_byte() {
-            self.last.insert(byte);
+        if let Some(bytes) = glob.first_bytes() {
+            self.first.add(&bytes);
+        } else if let Some(bytes) = glob.last_bytes() {
+            self.last.add(&bytes);
         } else {
             self.any = true;
         }
