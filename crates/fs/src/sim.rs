@@ -199,6 +199,33 @@ impl SimConfig {
     }
 }
 
+/// The errors that [`SimFs::swarm`] chooses from: what disks, limits and permissions do to each call.
+const SWARM: &[(&str, Errno)] = &[
+    ("open_dir", Errno::ACCESS),
+    ("open_dir", Errno::MFILE),
+    ("list", Errno::IO),
+    ("list_stat", Errno::IO),
+    ("list_stat_entry", Errno::ACCESS),
+    ("stat", Errno::IO),
+    ("open_file", Errno::ACCESS),
+    ("open_file", Errno::MFILE),
+    ("read_at", Errno::IO),
+    ("create_unnamed", Errno::NOSPC),
+    ("create_file", Errno::NOSPC),
+    ("write_all_at", Errno::NOSPC),
+    ("write_all_at", Errno::IO),
+    ("set_mode", Errno::PERM),
+    ("publish", Errno::NOSPC),
+    ("exchange", Errno::IO),
+    ("rename_noreplace", Errno::NOSPC),
+    ("remove_file", Errno::BUSY),
+    ("read_lease", Errno::AGAIN),
+    ("sync", Errno::IO),
+    ("sync_data", Errno::IO),
+    ("sync_fs", Errno::IO),
+    ("watch_add", Errno::NOSPC),
+];
+
 type Hook = Box<dyn FnMut(&SimFs, &str) + Send>;
 
 struct Shared {
@@ -311,6 +338,18 @@ impl SimFs {
     /// The next call of `op` has its effect, and fails with `errno` all the same.
     pub fn fail_after_effect(&self, op: &'static str, errno: i32) {
         self.lock().faults.add(op, 1000, errno, 1, true);
+    }
+
+    /// Injects a random choice of errors at random rates, most of them rare: every seed another mix.
+    pub fn swarm(&self, seed: u64) {
+        let mut rng = Rng::new(seed);
+        let mut world = self.lock();
+        for (op, errno) in SWARM {
+            let (on, rate) = (rng.chance(400), [1, 5, 20, 100][rng.below(4) as usize]);
+            if on {
+                world.faults.add(op, rate, no(*errno), u64::MAX, false);
+            }
+        }
     }
 
     /// Ends all injected errors.

@@ -275,33 +275,18 @@ impl Durable {
 
     /// Marks the operations in `dir`, and those they rest on, and folds what can be folded.
     fn promise(&mut self, dir: NodeId) {
-        let mut names: BTreeSet<(NodeId, Box<[u8]>)> = BTreeSet::new();
-        let mut dirs = BTreeSet::from([dir]);
-        let mut moves = false;
+        let mut needs = Needs {
+            dirs: BTreeSet::from([dir]),
+            ..Needs::default()
+        };
         for change in self.changes.iter_mut().rev() {
-            let assigns = &change.assigns;
-            let moves_dir = assigns.iter().any(|a| {
-                let node = a.now.and_then(|n| self.base.get(&n));
-                node.is_some_and(Inode::is_dir) && assigns.iter().any(|b| b.was == a.now)
-            });
-            let wanted = change.durable
-                || (moves && moves_dir)
-                || assigns.iter().any(|a| dirs.contains(&a.dir))
-                || assigns
-                    .iter()
-                    .any(|a| names.contains(&(a.dir, a.name.clone())));
-            if !wanted {
+            let moves_dir = moves_dir(&self.base, &change.assigns);
+            if !(change.durable || (needs.moves && moves_dir) || needs.want(&change.assigns)) {
                 continue;
             }
+            needs.moves |= moves_dir;
+            needs.extend(&change.assigns, dir, change.durable);
             change.durable = true;
-            moves |= moves_dir;
-            names.extend(assigns.iter().map(|a| (a.dir, a.name.clone())));
-            // A directory can only be removed once everything in it is gone.
-            dirs.extend(
-                assigns
-                    .iter()
-                    .filter_map(|a| a.was.filter(|w| !assigns.iter().any(|b| b.now == Some(*w)))),
-            );
         }
         self.fold();
     }
@@ -471,6 +456,50 @@ enum Fate {
     SizeOnly,
     /// Any sectors of any writes did.
     Sectors,
+}
+
+/// What earlier operations must be durable for those that are promised.
+#[derive(Default)]
+struct Needs {
+    /// Every operation in these directories.
+    dirs: BTreeSet<NodeId>,
+    /// Every operation on these names.
+    names: BTreeSet<(NodeId, Box<[u8]>)>,
+    /// The operations that gave these directories a name.
+    made: BTreeSet<NodeId>,
+    /// Every move of a directory: one of them may undo a cycle.
+    moves: bool,
+}
+
+impl Needs {
+    fn want(&self, assigns: &[Assign]) -> bool {
+        assigns.iter().any(|a| {
+            self.dirs.contains(&a.dir)
+                || a.now.is_some_and(|id| self.made.contains(&id))
+                || self.names.contains(&(a.dir, a.name.clone()))
+        })
+    }
+
+    fn extend(&mut self, assigns: &[Assign], synced: NodeId, promised_before: bool) {
+        for a in assigns {
+            self.names.insert((a.dir, a.name.clone()));
+            // What leaves a synced directory must arrive; the synced one itself may yet be lost.
+            if a.dir != synced && !promised_before {
+                self.made.insert(a.dir);
+            }
+            // A directory can only be removed once everything in it is gone.
+            let removed = a.was.filter(|w| !assigns.iter().any(|b| b.now == Some(*w)));
+            self.dirs.extend(removed);
+        }
+    }
+}
+
+/// Whether an operation moves a directory, rather than making or removing one.
+fn moves_dir(image: &Image, assigns: &[Assign]) -> bool {
+    assigns.iter().any(|a| {
+        a.now.and_then(|n| image.get(&n)).is_some_and(Inode::is_dir)
+            && assigns.iter().any(|b| b.was == a.now)
+    })
 }
 
 /// Bytes that a disk writes all or none of.

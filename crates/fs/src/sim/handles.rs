@@ -515,8 +515,9 @@ impl SimDir {
 }
 
 /// One piece of a listing: the names after `after`.
-fn chunk_of(world: &mut World, dir: NodeId, after: Option<&[u8]>) -> Sys<Vec<(Box<[u8]>, Kind)>> {
+fn chunk_of(world: &World, dir: NodeId, after: Option<&[u8]>) -> Sys<Vec<(Box<[u8]>, Kind)>> {
     use std::ops::Bound;
+    world.check_linked(dir)?;
     let node = world.node(dir)?;
     if node.denied {
         return Err(no(Errno::ACCESS));

@@ -40,6 +40,8 @@ pub(super) struct Node {
     pub(super) inode: Inode,
     /// Where it is named: one place for a directory.
     pub(super) names: BTreeSet<(NodeId, Box<[u8]>)>,
+    /// How many of the entries are directories.
+    subdirs: usize,
     /// Handles of the process under test, and how many of them can write.
     pub(super) opens: u32,
     pub(super) writers: u32,
@@ -63,6 +65,7 @@ impl Node {
         Self {
             inode,
             names: BTreeSet::new(),
+            subdirs: 0,
             opens: 0,
             writers: 0,
             user_opens: 0,
@@ -151,8 +154,12 @@ impl World {
             .collect();
         for (dir, inode) in &image {
             for (name, child) in inode.entries().into_iter().flatten() {
+                let is_dir = image.get(child).is_some_and(Inode::is_dir);
                 if let Some(node) = nodes.get_mut(child) {
                     node.names.insert((*dir, name.clone()));
+                }
+                if let Some(node) = nodes.get_mut(dir) {
+                    node.subdirs += usize::from(is_dir);
                 }
             }
         }
@@ -276,9 +283,14 @@ impl World {
             body,
             mount,
         } = &node.inode;
+        let btrfs = self.cfg.crash_model == CrashModel::Btrfs;
         let (size, blocks, nlink) = match body {
             Body::File(c) => (c.len(), c.allocated() / 512, node.names.len()),
-            Body::Dir { entries, .. } => (entries.len() as u64 * 32, 0, self.dir_nlink(node)),
+            Body::Dir { entries, .. } => (
+                entries.len() as u64 * 32,
+                0,
+                if btrfs { 1 } else { 2 + node.subdirs },
+            ),
             Body::Link(target) => (target.len() as u64, 0, node.names.len()),
             Body::Special => (0, 0, node.names.len()),
         };
@@ -301,19 +313,6 @@ impl World {
             blocks,
             mount_root: *mount,
         })
-    }
-
-    fn dir_nlink(&self, node: &Node) -> usize {
-        if self.cfg.crash_model == CrashModel::Btrfs {
-            return 1;
-        }
-        let children = node.inode.entries().into_iter().flatten();
-        let dirs = children.filter(|(_, id)| self.nodes.get(id).is_some_and(|n| n.inode.is_dir()));
-        if node.names.is_empty() && !node.inode.mount {
-            2
-        } else {
-            2 + dirs.count()
-        }
     }
 
     fn within_mount(&self, id: NodeId) -> bool {
@@ -397,9 +396,8 @@ impl World {
         self.next_ino - 1
     }
 
-    /// A directory that can take new names.
-    fn check_dir(&self, dir: NodeId) -> Sys<()> {
-        self.writable()?;
+    /// A directory that is still part of the tree.
+    pub(super) fn check_linked(&self, dir: NodeId) -> Sys<()> {
         let node = self.node(dir)?;
         if !node.inode.is_dir() {
             return Err(no(Errno::NOTDIR));
@@ -409,6 +407,12 @@ impl World {
         } else {
             Ok(())
         }
+    }
+
+    /// A directory that can take new names.
+    fn check_dir(&self, dir: NodeId) -> Sys<()> {
+        self.writable()?;
+        self.check_linked(dir)
     }
 
     /// Refuses a name that is taken.
@@ -465,6 +469,10 @@ impl World {
         }
         let mut at = Mtime::default();
         for a in &assigns {
+            let (gone, new) = (self.is_dir(a.was), self.is_dir(a.now));
+            if let Some(dir) = self.nodes.get_mut(&a.dir) {
+                dir.subdirs = dir.subdirs + usize::from(new) - usize::from(gone);
+            }
             if let Some(Body::Dir { entries, .. }) =
                 self.nodes.get_mut(&a.dir).map(|n| &mut n.inode.body)
             {
