@@ -1,0 +1,177 @@
+//! What a user types for a folder: `PATH` or `NAME=PATH`, and the names of those without one.
+//!
+//! Invariant: labels within one command are distinct and never look like an option, a path or a keyword.
+//! Nothing here looks at the disk.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::error::{Exit, Failure};
+
+/// One folder as it was typed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Endpoint {
+    /// The name given with `NAME=`.
+    pub(crate) name: Option<String>,
+    /// The folder.
+    pub(crate) path: PathBuf,
+}
+
+impl clap::builder::ValueParserFactory for Endpoint {
+    type Parser = EndpointParser;
+
+    fn value_parser() -> EndpointParser {
+        EndpointParser
+    }
+}
+
+/// Parses an [`Endpoint`] from any bytes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct EndpointParser;
+
+impl clap::builder::TypedValueParser for EndpointParser {
+    type Value = Endpoint;
+
+    fn parse_ref(
+        &self,
+        _: &clap::Command,
+        _: Option<&clap::Arg>,
+        value: &OsStr,
+    ) -> Result<Endpoint, clap::Error> {
+        parse(value).map_err(|failure| {
+            clap::Error::raw(clap::error::ErrorKind::ValueValidation, Arc::new(failure))
+        })
+    }
+}
+
+/// Whether a text can be a name: a letter or digit first, then letters, digits, `-`, `_` and `.`.
+fn is_label(text: &str) -> bool {
+    let mut chars = text.chars();
+    chars.next().is_some_and(char::is_alphanumeric)
+        && chars.all(|c| c.is_alphanumeric() || matches!(c, '-' | '_' | '.'))
+        && text.len() <= 64
+}
+
+/// Parses what was typed.
+pub(crate) fn parse(typed: &OsStr) -> Result<Endpoint, Failure> {
+    let bytes = typed.as_bytes();
+    let local = Endpoint {
+        name: None,
+        path: PathBuf::from(typed),
+    };
+    let slash = bytes.iter().position(|b| *b == b'/').unwrap_or(bytes.len());
+    if let Some(at) = bytes[..slash].iter().position(|b| *b == b'=') {
+        let name = String::from_utf8_lossy(&bytes[..at]).into_owned();
+        if !is_label(&name) || matches!(name.as_str(), "newest" | "both") {
+            return Err(Failure::new(1025, Exit::Usage, format!("{name:?} cannot be the name of a folder"))
+                .why("a name starts with a letter or digit, has letters, digits, - _ . and is not newest or both")
+                .remedy(format!("write ./{} if = is part of the path", typed.to_string_lossy())));
+        }
+        let path = home(OsStr::from_bytes(&bytes[at + 1..]));
+        refuse_remote(&path)?;
+        return Ok(Endpoint {
+            name: Some(name),
+            path,
+        });
+    }
+    refuse_remote(&local.path)?;
+    Ok(local)
+}
+
+/// `NAME=~/x` is not expanded by every shell.
+fn home(path: &OsStr) -> PathBuf {
+    match (path.as_bytes(), std::env::var_os("HOME")) {
+        (b"~", Some(home)) => PathBuf::from(home),
+        ([b'~', b'/', rest @ ..], Some(home)) => {
+            PathBuf::from(home).join(OsString::from_vec(rest.to_vec()))
+        }
+        _ => PathBuf::from(path),
+    }
+}
+
+/// A colon before the first slash means another machine or a cloud store.
+fn refuse_remote(path: &std::path::Path) -> Result<(), Failure> {
+    let bytes = path.as_os_str().as_bytes();
+    let slash = bytes.iter().position(|b| *b == b'/').unwrap_or(bytes.len());
+    if !bytes[..slash].contains(&b':') {
+        return Ok(());
+    }
+    let shown = path.display();
+    Err(Failure::new(1026, Exit::Usage, format!("{shown} is not a folder on this machine"))
+        .why("a colon before the first slash means another machine or a cloud store, and this version knows only local folders")
+        .remedy(format!("write ./{shown} if the colon is part of the name")))
+}
+
+/// Gives every folder a label: its own, else the next free of `A`, `B`, …, `Z`, `A2`, ….
+pub(crate) fn labels(endpoints: &[Endpoint]) -> Result<Vec<String>, Failure> {
+    let given: Vec<&String> = endpoints.iter().filter_map(|e| e.name.as_ref()).collect();
+    for (i, name) in given.iter().enumerate() {
+        if given[..i].contains(name) {
+            return Err(
+                Failure::new(1025, Exit::Usage, format!("two folders are called {name}"))
+                    .why("every message and --keep use the name to say which folder is meant")
+                    .remedy("give each folder a name of its own"),
+            );
+        }
+    }
+    let mut free = (0u32..)
+        .map(|n| {
+            let letter = char::from(b'A' + (n % 26) as u8);
+            if n < 26 {
+                letter.to_string()
+            } else {
+                format!("{letter}{}", n / 26 + 1)
+            }
+        })
+        .filter(|label| !given.contains(&label));
+    Ok(endpoints
+        .iter()
+        .map(|e| e.name.clone().or_else(|| free.next()).unwrap_or_default())
+        .collect())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
+mod tests {
+    use super::*;
+
+    fn typed(text: &str) -> Result<Endpoint, u16> {
+        parse(OsStr::new(text)).map_err(|f| f.code)
+    }
+
+    #[test]
+    fn names_are_taken_off_and_paths_with_equal_signs_are_kept() {
+        let named = typed("laptop=/a/b").unwrap();
+        assert_eq!(
+            (named.name.as_deref(), named.path),
+            (Some("laptop"), PathBuf::from("/a/b"))
+        );
+        assert_eq!(typed("./x=y").unwrap().name, None);
+        assert_eq!(typed("/a/x=y").unwrap().path, PathBuf::from("/a/x=y"));
+        assert_eq!(typed("=y"), Err(1025));
+        assert_eq!(typed("newest=/a"), Err(1025));
+    }
+
+    #[test]
+    fn other_machines_are_refused_by_name() {
+        assert_eq!(typed("nas:notes"), Err(1026));
+        assert_eq!(typed("s3://bucket/x"), Err(1026));
+        assert_eq!(typed("b=nas:/x"), Err(1026));
+        assert!(typed("./nas:notes").is_ok());
+    }
+
+    #[test]
+    fn unnamed_folders_get_the_letters_that_are_free() {
+        let all: Vec<_> = ["/x", "A=/y", "/z"]
+            .iter()
+            .map(|t| typed(t).unwrap())
+            .collect();
+        assert_eq!(labels(&all).unwrap(), ["B", "A", "C"]);
+        let twice: Vec<_> = ["A=/x", "A=/y"].iter().map(|t| typed(t).unwrap()).collect();
+        assert_eq!(labels(&twice).unwrap_err().code, 1025);
+        let many = vec![typed("/x").unwrap(); 28];
+        assert_eq!(labels(&many).unwrap()[25..], ["Z", "A2", "B2"]);
+    }
+}
