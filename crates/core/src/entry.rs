@@ -112,6 +112,11 @@ impl Entry {
         self.siblings.binary_search_by_key(&dot, |(d, _)| *d).ok().map(|i| &self.siblings[i].1)
     }
 
+    /// The sibling that is on disk, if any is.
+    pub fn get_shown(&self, shown: Option<Dot>) -> Option<&Version> {
+        shown.and_then(|d| self.get(d))
+    }
+
     /// Whether nothing was ever known here.
     pub fn is_empty(&self) -> bool {
         self.siblings.is_empty()
@@ -124,14 +129,29 @@ impl Entry {
         Self { ctx, siblings: alloc::vec![(dot, version)] }
     }
 
-    /// A change made while seeing only what `seen` covers: concurrent with every sibling it had not seen.
+    /// A change made while seeing only what `seen` covers: concurrent with every sibling it had not seen,
+    /// also with those of its own actor. An event that is already known changes nothing.
     pub fn record_beside(&self, seen: &Context, dot: Dot, version: Version) -> Self {
-        let mut ctx = seen.clone();
+        if self.ctx.covers(dot) {
+            return self.clone();
+        }
+        let mut ctx = self.ctx.clone();
+        ctx.join(seen);
         ctx.add(dot);
-        self.merge(&Self { ctx, siblings: alloc::vec![(dot, version)] })
+        // Not a merge with an entry of the new event alone: its context would claim, by the new dot's
+        // counter, that every earlier event of the same actor had been seen.
+        let mut siblings: Vec<_> =
+            self.siblings.iter().filter(|(d, _)| !seen.covers(*d)).cloned().collect();
+        siblings.push((dot, version));
+        siblings.sort_by_key(|(d, _)| *d);
+        Self { ctx, siblings }
     }
 
     /// Everything that both know. Associative, commutative, idempotent.
+    ///
+    /// Two things cannot come from honest replicas, and are merged so that nothing is lost and all sides
+    /// agree: one dot with two versions (the greater counts), and two entries each of which claims to
+    /// supersede all of the other (both stay).
     pub fn merge(&self, other: &Self) -> Self {
         if self == other {
             return self.clone();
@@ -145,7 +165,10 @@ impl Entry {
         };
         let mut siblings = kept(self, other);
         siblings.extend(kept(other, self));
-        siblings.sort_by_key(|(d, _)| *d);
+        if siblings.is_empty() {
+            siblings.extend(self.siblings.iter().chain(&other.siblings).cloned());
+        }
+        siblings.sort_by(|a, b| (a.0, &b.1).cmp(&(b.0, &a.1)));
         siblings.dedup_by_key(|(d, _)| *d);
         let mut ctx = self.ctx.clone();
         ctx.join(&other.ctx);

@@ -21,7 +21,9 @@ pub enum Kind {
 }
 
 /// One version of a path.
-#[derive(Debug, Clone, PartialEq, Eq)]
+///
+/// The order means nothing; it only makes a choice between two versions the same everywhere.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version {
     /// What it is.
     pub kind: Kind,

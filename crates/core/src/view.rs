@@ -75,28 +75,32 @@ fn concurrent(siblings: &[(Dot, Version)], policies: &Policies) -> View {
     // 1. A change of metadata alone does not compete with a change of content or a deletion.
     let mut rivals: Vec<Sibling<'_>> =
         siblings.iter().filter(|s| !siblings.iter().any(|o| is_vacuous(&s.1, &o.1))).collect();
-    // 2. An edit beats a deletion, unless the preferred replica is the one that deleted.
+    if rivals.is_empty() {
+        // Changes of metadata to contents that followed each other in a circle: nobody gives way.
+        rivals = siblings.iter().collect();
+    }
+    // 2. Frozen is what a person must decide: anything with content against something else.
+    if policy == ConflictPolicy::Manual && must_ask(&rivals) {
+        let losers = rivals.iter().filter(|s| has_content(&s.1)).map(|s| s.0).collect();
+        return View { shown: Shown::Frozen, losers, beside: Vec::new() };
+    }
+    // 3. An edit beats a deletion, unless the preferred replica is the one that deleted.
     let preferred_tomb = prefers(&policy, &rivals).filter(|s| s.1.is_tomb());
     if preferred_tomb.is_none() && rivals.iter().any(|s| !s.1.is_tomb()) {
         rivals.retain(|s| !s.1.is_tomb());
     }
     let Some(newest) = rivals.iter().copied().max_by_key(|s| key(s)) else {
-        // Two metadata changes cannot make each other vacuous, so one rival is always left.
+        // Never: there are siblings, and each step above leaves at least one of them.
         return View { shown: Shown::Unknown, losers: Vec::new(), beside: Vec::new() };
     };
     let dir = rivals.iter().copied().filter(|s| s.1.kind == Kind::Dir).max_by_key(|s| key(s));
+    // 4. A directory keeps the name, because its children cannot be moved atomically everywhere.
     let all_same = rivals.iter().all(|s| s.1.same_content(&newest.1));
-    // 3. A directory keeps the name, because its children cannot be moved atomically everywhere.
-    let winner = match (&policy, dir) {
-        _ if all_same => newest,
-        (ConflictPolicy::Manual, _) => {
-            let losers = rivals.iter().filter(|s| has_content(&s.1)).map(|s| s.0).collect();
-            return View { shown: Shown::Frozen, losers, beside: Vec::new() };
-        }
-        (_, Some(dir)) => dir,
-        _ => prefers(&policy, &rivals).unwrap_or(newest),
+    let winner = match dir.or_else(|| prefers(&policy, &rivals)) {
+        Some(chosen) if !all_same => chosen,
+        _ => newest,
     };
-    // 4. Whoever has other content than the winner lost; equal losers are one loser.
+    // 5. Whoever has other content than the winner lost; equal losers are one loser.
     let mut lost: Vec<Sibling<'_>> = Vec::new();
     for s in rivals.iter().rev().copied() {
         let known = lost.iter().any(|l| l.1.same_content(&s.1));
@@ -122,6 +126,11 @@ fn is_vacuous(x: &Version, y: &Version) -> bool {
                     && !x.prev.contains(&y.content)
             }
         }
+}
+
+fn must_ask(rivals: &[Sibling<'_>]) -> bool {
+    rivals.iter().any(|s| has_content(&s.1))
+        && rivals.iter().any(|s| !s.1.same_content(&rivals[0].1))
 }
 
 fn has_content(v: &Version) -> bool {

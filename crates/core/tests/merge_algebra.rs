@@ -1,0 +1,413 @@
+//! The algebra of entries, against a model that remembers every event and what its author had seen; and
+//! the byte form, against bytes from anyone.
+#![allow(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::mem::size_of;
+
+use instep_core::codec::{DecodeError, Reader, entry as decode, put_entry, put_u64};
+use instep_core::entry::{Context, Entry, Relation};
+use instep_core::id::{ActorId, ContentId, Dot};
+use instep_core::limits;
+use instep_core::path::RelPath;
+use instep_core::time::Mtime;
+use instep_core::version::{Kind, Version};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::Index;
+
+fn file(content: u64) -> Version {
+    let mut id = [0; 32];
+    id[..8].copy_from_slice(&content.to_le_bytes());
+    Version {
+        kind: Kind::File,
+        content: ContentId(id),
+        size: 1,
+        mode: 0o644,
+        mtime: Mtime::default(),
+        te: content as i64,
+        mode_te: content as i64,
+        target: Box::default(),
+        prev: Vec::new(),
+        moved: None,
+        meta_only: false,
+        policy_epoch: 0,
+    }
+}
+
+// --- histories
+
+#[derive(Debug, Clone)]
+enum Op {
+    /// A replica changes the path, seeing everything that it knows.
+    Record(usize),
+    /// A replica changes the path, seeing what it knew at some earlier moment, or nothing.
+    Beside(usize, Option<Index>),
+    /// One replica hears from another, perhaps an old message.
+    Hear(usize, usize, Index),
+}
+
+fn any_op() -> impl Strategy<Value = Op> {
+    let replica = || 0..4_usize;
+    prop_oneof![
+        replica().prop_map(Op::Record),
+        (replica(), any::<Option<Index>>()).prop_map(|(r, at)| Op::Beside(r, at)),
+        (replica(), replica(), any::<Index>()).prop_map(|(to, from, at)| Op::Hear(to, from, at)),
+    ]
+}
+
+/// What a replica knows, twice: as an entry, and as the plain set of events.
+#[derive(Debug, Clone, Default)]
+struct State {
+    entry: Entry,
+    known: BTreeSet<Dot>,
+}
+
+#[derive(Debug, Default)]
+struct History {
+    /// For each event, what its author had seen.
+    seen: BTreeMap<Dot, BTreeSet<Dot>>,
+    /// For each replica, every state that it was in; the last is the present one.
+    states: [Vec<State>; 4],
+}
+
+impl History {
+    fn run(ops: &[Op]) -> Self {
+        let mut history = Self::default();
+        history
+            .states
+            .iter_mut()
+            .for_each(|s| s.push(State::default()));
+        for op in ops {
+            history.step(op);
+        }
+        history
+    }
+
+    fn step(&mut self, op: &Op) {
+        let now = |states: &[State]| states[states.len() - 1].clone();
+        let counter = self.seen.len() as u64 + 1;
+        let (replica, next) = match op {
+            Op::Record(r) => {
+                let State { entry, mut known } = now(&self.states[*r]);
+                let dot = Dot {
+                    actor: ActorId([*r as u8; 8]),
+                    counter,
+                };
+                self.seen.insert(dot, known.clone());
+                known.insert(dot);
+                (
+                    *r,
+                    State {
+                        entry: entry.record(dot, file(counter)),
+                        known,
+                    },
+                )
+            }
+            Op::Beside(r, at) => {
+                let State { entry, mut known } = now(&self.states[*r]);
+                let old = at.map_or_else(State::default, |at| at.get(&self.states[*r]).clone());
+                let dot = Dot {
+                    actor: ActorId([*r as u8; 8]),
+                    counter,
+                };
+                self.seen.insert(dot, old.known);
+                known.insert(dot);
+                (
+                    *r,
+                    State {
+                        entry: entry.record_beside(old.entry.ctx(), dot, file(counter)),
+                        known,
+                    },
+                )
+            }
+            Op::Hear(to, from, at) => {
+                let State { entry, mut known } = now(&self.states[*to]);
+                let heard = at.get(&self.states[*from]).clone();
+                known.extend(heard.known);
+                (
+                    *to,
+                    State {
+                        entry: entry.merge(&heard.entry),
+                        known,
+                    },
+                )
+            }
+        };
+        self.states[replica].push(next);
+    }
+
+    /// The events that nobody who is known had seen when changing the path.
+    fn alive(&self, known: &BTreeSet<Dot>) -> Vec<Dot> {
+        let superseded = |d: &Dot| known.iter().any(|k| self.seen[k].contains(d));
+        known.iter().copied().filter(|d| !superseded(d)).collect()
+    }
+
+    fn all(&self) -> Vec<&State> {
+        self.states.iter().flatten().collect()
+    }
+}
+
+fn dots(entry: &Entry) -> Vec<Dot> {
+    entry.siblings().iter().map(|(d, _)| *d).collect()
+}
+
+fn encoded(entry: &Entry) -> Vec<u8> {
+    let mut out = Vec::new();
+    put_entry(&mut out, entry);
+    out
+}
+
+fn decoded(bytes: &[u8]) -> Result<Entry, DecodeError> {
+    let mut r = Reader::new(bytes);
+    let entry = decode(&mut r)?;
+    r.finish().map(|()| entry)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Neither lost nor resurrected: the siblings are exactly the events that no known event had seen.
+    #[test]
+    fn siblings_are_the_events_that_nothing_superseded(ops in vec(any_op(), 1..30)) {
+        let history = History::run(&ops);
+        for state in history.all() {
+            prop_assert_eq!(dots(&state.entry), history.alive(&state.known));
+            for d in &state.known {
+                prop_assert!(state.entry.ctx().covers(*d));
+            }
+        }
+    }
+
+    #[test]
+    fn merging_is_associative_commutative_and_idempotent(
+        ops in vec(any_op(), 1..30), a: Index, b: Index, c: Index,
+    ) {
+        let history = History::run(&ops);
+        let all = history.all();
+        let [a, b, c] = [a, b, c].map(|i| &i.get(&all).entry);
+        prop_assert_eq!(a.merge(b), b.merge(a));
+        prop_assert_eq!(a.merge(b).merge(c), a.merge(&b.merge(c)));
+        prop_assert_eq!(&a.merge(a), a);
+        let ab = a.merge(b);
+        prop_assert_eq!(&ab.merge(b), &ab);
+        prop_assert_eq!(ab.is_empty(), a.is_empty() && b.is_empty());
+    }
+
+    #[test]
+    fn relations_say_who_knows_more(ops in vec(any_op(), 1..30), a: Index, b: Index) {
+        let history = History::run(&ops);
+        let all = history.all();
+        let [a, b] = [a, b].map(|i| *i.get(&all));
+        let want = match (a.known.is_superset(&b.known), b.known.is_superset(&a.known)) {
+            (true, true) => Relation::Equal,
+            (true, false) => Relation::After,
+            (false, true) => Relation::Before,
+            (false, false) => Relation::Concurrent,
+        };
+        prop_assert_eq!(a.entry.relation(&b.entry), want);
+    }
+
+    #[test]
+    fn a_record_supersedes_everything_its_author_knew(ops in vec(any_op(), 1..30), at: Index) {
+        let history = History::run(&ops);
+        let before = &at.get(&history.all()).entry;
+        let dot = Dot { actor: ActorId([9; 8]), counter: 1 };
+        let after = before.record(dot, file(0));
+        prop_assert_eq!(dots(&after), [dot]);
+        prop_assert_eq!(after.relation(before), Relation::After);
+        prop_assert_eq!(after.merge(before), after);
+    }
+
+    #[test]
+    fn a_change_beside_is_concurrent_with_all_that_was_not_seen(ops in vec(any_op(), 1..30), at: Index) {
+        let history = History::run(&ops);
+        let before = &at.get(&history.all()).entry;
+        let dot = Dot { actor: ActorId([0; 8]), counter: 1_000 };
+        let beside = before.record_beside(&Context::default(), dot, file(0));
+        let mut want = dots(before);
+        want.push(dot);
+        want.sort();
+        prop_assert_eq!(dots(&beside), want);
+        let seen = before.record_beside(before.ctx(), dot, file(0));
+        prop_assert_eq!(&seen, &before.record(dot, file(0)));
+        // The same event once more changes nothing, also after it was superseded.
+        prop_assert_eq!(&beside.record_beside(&Context::default(), dot, file(0)), &beside);
+        let gone = beside.record(Dot { actor: ActorId([9; 8]), counter: 1 }, file(1));
+        prop_assert_eq!(&gone.record_beside(&Context::default(), dot, file(0)), &gone);
+    }
+
+    #[test]
+    fn everything_that_a_history_makes_survives_its_bytes(ops in vec(any_op(), 1..30)) {
+        for state in History::run(&ops).all() {
+            let bytes = encoded(&state.entry);
+            prop_assert_eq!(&decoded(&bytes).unwrap(), &state.entry);
+        }
+    }
+}
+
+// --- entries and bytes from anyone
+
+fn any_dot() -> impl Strategy<Value = Dot> {
+    (0..4_u8, prop_oneof![1..6_u64, 1..=u64::MAX]).prop_map(|(actor, counter)| Dot {
+        actor: ActorId([actor; 8]),
+        counter,
+    })
+}
+
+fn any_path() -> impl Strategy<Value = RelPath> {
+    vec("[a-zA-Z. é]{0,8}x", 0..4).prop_map(|v| RelPath::new(v.join("/").as_bytes()).unwrap())
+}
+
+fn any_version() -> impl Strategy<Value = Version> {
+    let kind = prop::sample::select(vec![Kind::File, Kind::Dir, Kind::Link, Kind::Tomb]);
+    let times = (
+        any::<i64>(),
+        0..1_000_000_000_u32,
+        any::<i64>(),
+        prop::option::of(any::<i64>()),
+    );
+    let content = any::<[u8; 32]>();
+    let rest = (
+        vec(any::<u8>(), 0..20),
+        vec(any::<[u8; 32]>(), 0..=limits::PREVIOUS_MAX),
+        prop::option::of(any_path()),
+        any::<bool>(),
+        prop_oneof![Just(0), any::<u32>()],
+    );
+    (kind, content, any::<u64>(), 0..=0o777_u16, times, rest).prop_map(
+        |(kind, content, size, mode, (secs, nanos, te, mode_te), rest)| {
+            let (target, prev, moved, meta_only, policy_epoch) = rest;
+            Version {
+                kind,
+                content: if kind == Kind::Dir {
+                    ContentId::NONE
+                } else {
+                    ContentId(content)
+                },
+                size: if kind == Kind::File { size } else { 0 },
+                mode,
+                mtime: Mtime { secs, nanos },
+                te,
+                mode_te: mode_te.unwrap_or(te),
+                target: target.into(),
+                prev: prev.into_iter().map(ContentId).collect(),
+                moved,
+                meta_only,
+                policy_epoch,
+            }
+        },
+    )
+}
+
+/// Well-formed, but not necessarily from any honest history: contexts and dots as a hostile peer makes them.
+fn any_entry() -> impl Strategy<Value = Entry> {
+    (vec((any_dot(), any_version()), 0..5), vec(any_dot(), 0..6)).prop_map(|(siblings, ctx)| {
+        let siblings: BTreeMap<Dot, Version> = siblings.into_iter().collect();
+        if siblings.is_empty() {
+            return Entry::default();
+        }
+        let ctx = ctx.into_iter().chain(siblings.keys().copied()).collect();
+        Entry::from_parts(ctx, siblings.into_iter().collect()).unwrap()
+    })
+}
+
+/// Bytes in memory, without what the allocator adds.
+fn retained(entry: &Entry) -> usize {
+    let of = |(_, v): &(Dot, Version)| {
+        let moved = v.moved.as_ref().map_or(0, |p| p.as_bytes().len());
+        size_of::<(Dot, Version)>() + v.target.len() + 32 * v.prev.len() + moved
+    };
+    entry.siblings().iter().map(of).sum::<usize>() + entry.ctx().iter().len() * size_of::<Dot>()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_entry_survives_its_bytes(entry in any_entry()) {
+        prop_assert_eq!(&decoded(&encoded(&entry)).unwrap(), &entry);
+    }
+
+    /// Forged entries may contradict each other, but never make a path unknown or unreadable, and two
+    /// replicas that merge the same two agree.
+    #[test]
+    fn forged_entries_merge_to_something_that_can_be_stored(a in any_entry(), b in any_entry()) {
+        let merged = a.merge(&b);
+        prop_assert_eq!(&merged, &b.merge(&a));
+        prop_assert_eq!(&merged.merge(&merged), &merged);
+        prop_assert_eq!(merged.is_empty(), a.is_empty() && b.is_empty());
+        prop_assert_eq!(&decoded(&encoded(&merged)).unwrap(), &merged);
+    }
+
+    #[test]
+    fn bytes_from_anyone_do_no_harm(bytes in vec(any::<u8>(), 0..300)) {
+        if let Ok(entry) = decoded(&bytes) {
+            prop_assert_eq!(encoded(&entry), bytes);
+        }
+    }
+
+    /// Damage one byte of something real: it is refused, or is what somebody could have encoded.
+    #[test]
+    fn there_is_one_byte_form_of_each_entry(entry in any_entry(), at: Index, to: u8, cut: bool) {
+        let mut bytes = encoded(&entry);
+        let i = at.index(bytes.len());
+        if cut {
+            bytes.truncate(i);
+        } else {
+            bytes[i] = to;
+        }
+        if let Ok(other) = decoded(&bytes) {
+            prop_assert!(retained(&other) <= 64 * bytes.len());
+            prop_assert_eq!(encoded(&other), bytes);
+        }
+    }
+}
+
+#[test]
+fn counts_beyond_what_follows_are_refused_at_once() {
+    let counted = |n: u64| {
+        let mut bytes = vec![1];
+        put_u64(&mut bytes, n);
+        bytes
+    };
+    let siblings_max = 2 * limits::SIBLINGS_MAX as u64;
+    assert_eq!(decoded(&counted(siblings_max)), Err(DecodeError::Short));
+    assert_eq!(
+        decoded(&counted(siblings_max + 1)),
+        Err(DecodeError::TooBig)
+    );
+    assert_eq!(decoded(&counted(u64::MAX)), Err(DecodeError::TooBig));
+    // A context alone: nothing is known, so there is nothing to have seen.
+    let mut bytes = encoded(&Entry::default());
+    assert_eq!(decoded(&bytes), Ok(Entry::default()));
+    bytes.pop();
+    put_u64(&mut bytes, 1);
+    bytes.extend_from_slice(&[7; 8]);
+    bytes.push(1);
+    assert_eq!(decoded(&bytes), Err(DecodeError::Invalid));
+}
+
+#[test]
+fn numbers_have_one_form() {
+    let read = |bytes: &[u8]| Reader::new(bytes).u64();
+    assert_eq!(read(&[0]), Ok(0));
+    assert_eq!(read(&[0x80, 0]), Err(DecodeError::Invalid));
+    assert_eq!(read(&[0xff, 0x7f]), Ok(0x3fff));
+    assert_eq!(read(&[0xff; 10]), Err(DecodeError::Invalid));
+    assert_eq!(read(&[0xff]), Err(DecodeError::Short));
+    let mut max = vec![0xff; 9];
+    max.push(1);
+    assert_eq!(read(&max), Ok(u64::MAX));
+}
+
+#[test]
+fn one_dot_with_two_versions_is_resolved_alike_everywhere() {
+    let dot = Dot {
+        actor: ActorId([1; 8]),
+        counter: 1,
+    };
+    let (a, b) = (Entry::first(dot, file(1)), Entry::first(dot, file(2)));
+    assert_eq!(a.merge(&b), b.merge(&a));
+    assert_eq!(a.merge(&b).siblings().len(), 1);
+}
