@@ -230,7 +230,15 @@ type Hook = Box<dyn FnMut(&SimFs, &str) + Send>;
 
 struct Shared {
     world: Mutex<World>,
-    hook: Mutex<Option<Hook>>,
+    hook: Mutex<HookSlot>,
+}
+
+/// The hook; empty while it runs.
+#[derive(Default)]
+struct HookSlot {
+    hook: Option<Hook>,
+    /// Counts settings, so that a hook replaced or ended while it ran does not come back.
+    serial: u64,
 }
 
 /// A simulated machine's file system. Clones are the same machine.
@@ -258,7 +266,7 @@ impl SimFs {
         Self {
             shared: Arc::new(Shared {
                 world: Mutex::new(world),
-                hook: Mutex::new(None),
+                hook: Mutex::default(),
             }),
         }
     }
@@ -318,7 +326,10 @@ impl SimFs {
 
     /// Changes a knob while the machine runs: room, read-only, loss of events.
     pub fn configure(&self, change: impl FnOnce(&mut SimConfig)) {
-        change(&mut self.lock().cfg);
+        let mut world = self.lock();
+        change(&mut world.cfg);
+        let (model, lazy) = (world.cfg.crash_model, world.cfg.lazy_times);
+        world.disk.configure(model, lazy);
     }
 
     // --- what goes wrong
@@ -358,18 +369,26 @@ impl SimFs {
     }
 
     /// Runs `hook` before every call of the engine, with the name of the call. It may act as the user and
-    /// turn any knob; calls of the engine from inside it run without a hook.
+    /// turn any knob; calls of the engine from inside it run without a hook. It is handed the machine, so
+    /// that it need not own one: a hook that does keeps its machine alive for ever.
     pub fn set_hook(&self, hook: Hook) {
-        *self.hook() = Some(hook);
+        self.replace_hook(Some(hook));
     }
 
     /// Ends the hook.
     pub fn clear_hook(&self) {
-        let old = self.hook().take();
+        self.replace_hook(None);
+    }
+
+    fn replace_hook(&self, hook: Option<Hook>) {
+        let mut slot = self.hook();
+        slot.serial += 1;
+        let old = core::mem::replace(&mut slot.hook, hook);
+        drop(slot);
         drop(old);
     }
 
-    fn hook(&self) -> MutexGuard<'_, Option<Hook>> {
+    fn hook(&self) -> MutexGuard<'_, HookSlot> {
         self.shared
             .hook
             .lock()
@@ -377,13 +396,14 @@ impl SimFs {
     }
 
     fn run_hook(&self, op: &str) {
-        let taken = self.hook().take();
-        if let Some(mut hook) = taken {
-            hook(self, op);
-            let mut slot = self.hook();
-            if slot.is_none() {
-                *slot = Some(hook);
-            }
+        let mut slot = self.hook();
+        let (taken, serial) = (slot.hook.take(), slot.serial);
+        drop(slot);
+        let Some(mut hook) = taken else { return };
+        hook(self, op);
+        let mut slot = self.hook();
+        if slot.serial == serial {
+            slot.hook = Some(hook);
         }
     }
 
@@ -397,6 +417,11 @@ impl SimFs {
     /// How many calls were made since the machine started.
     pub fn total_calls(&self) -> u64 {
         self.lock().faults.total()
+    }
+
+    /// A digest of every call so far and how it ended: equal for two runs that took the same course.
+    pub fn history(&self) -> u64 {
+        self.lock().faults.history()
     }
 
     /// Starts counting anew.
@@ -490,6 +515,9 @@ impl SimFs {
                 Err(errno)
             }
         };
+        world
+            .faults
+            .note(op, done.as_ref().err().copied().unwrap_or(0));
         drop(world);
         // A handle takes the lock when it goes.
         drop(unwanted);

@@ -156,6 +156,12 @@ impl Durable {
         }
     }
 
+    /// Changes what a power cut may leave of whatever is pending.
+    pub(super) fn configure(&mut self, model: CrashModel, lazy_times: bool) {
+        self.model = model;
+        self.lazy_times = lazy_times;
+    }
+
     /// Changes that are not on the medium.
     pub(super) fn pending(&self) -> usize {
         self.changes.len() + self.dirty.values().map(Vec::len).sum::<usize>()

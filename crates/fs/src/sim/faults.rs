@@ -73,6 +73,7 @@ pub(super) struct Faults {
     list: Vec<Fault>,
     counts: BTreeMap<&'static str, u64>,
     total: u64,
+    history: u64,
     crash_at: Option<u64>,
 }
 
@@ -113,6 +114,17 @@ impl Faults {
 
     pub(super) fn total(&self) -> u64 {
         self.total
+    }
+
+    pub(super) fn history(&self) -> u64 {
+        self.history
+    }
+
+    /// Adds how a call ended to the history.
+    pub(super) fn note(&mut self, op: &str, errno: i32) {
+        for byte in op.bytes().chain(errno.to_le_bytes()) {
+            self.history = (self.history ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
     }
 
     pub(super) fn reset_counts(&mut self) {

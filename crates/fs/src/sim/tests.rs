@@ -7,6 +7,7 @@ mod crashes;
 mod events;
 mod faults;
 mod leases;
+mod linux;
 
 use instep_core::path::{Name, RelPath};
 use instep_core::time::Mtime;

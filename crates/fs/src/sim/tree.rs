@@ -585,6 +585,9 @@ impl World {
             if *over == id {
                 return Ok(());
             }
+            if self.is_below(dir, *over) {
+                return Err(no(Errno::NOTEMPTY));
+            }
             self.check_replace(id, *over)?;
         }
         let to_stored = displaced

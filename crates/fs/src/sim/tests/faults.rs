@@ -119,10 +119,11 @@ fn one_seed_gives_one_history() {
                 root.sync().unwrap();
             }
         }
-        (fs.snapshot(), fs.crash(seed).snapshot())
+        (fs.snapshot(), fs.crash(seed).snapshot(), fs.history())
     };
     assert_eq!(run(3), run(3));
     assert_ne!(run(3).1, run(4).1);
+    assert_ne!(run(3).2, run(4).2);
 }
 
 #[test]
@@ -189,4 +190,32 @@ fn a_crash_inside_any_call_of_a_protocol_leaves_a_machine_that_starts() {
             assert!(at <= 6 || content == b"new");
         }
     }
+}
+
+#[test]
+fn a_process_can_die_just_before_any_call() {
+    let (fs, root) = machine();
+    fs.write_file("f", "old", Save::InPlace).unwrap();
+    put(&root, "s", b"new");
+    fs.set_hook(Box::new(|fs, op| {
+        if op == "exchange" {
+            fs.kill();
+        }
+    }));
+    assert_eq!(
+        kind_of(root.exchange(n("s"), &root, n("f"))),
+        ErrorKind::Crashed
+    );
+    fs.set_hook(Box::new(|fs, _| {
+        fs.clear_hook();
+        fs.append("f", "!").unwrap();
+    }));
+    let root = fs.root_dir().unwrap();
+    assert_eq!(
+        read(&root, "f"),
+        b"old!",
+        "a hook that ended itself runs once"
+    );
+    fs.set_hook(Box::new(|fs, _| drop(fs.crash(1))));
+    assert_eq!(kind_of(root.stat_self()), ErrorKind::Crashed);
 }
