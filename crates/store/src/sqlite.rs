@@ -73,6 +73,8 @@ pub struct SqliteStore {
     /// Something may be committed and not flushed. True at first: another process may have left it so.
     unflushed: bool,
     flush_failed: bool,
+    /// Device and inode of the file when it was opened.
+    identity: (u64, u64),
 }
 
 macro_rules! record_sql {
@@ -141,6 +143,7 @@ impl SqliteStore {
             log: None,
             unflushed: true,
             flush_failed: false,
+            identity: open::identity(path)?,
         };
         if mode != OpenMode::ReadOnly {
             store.configure_writer()?;
@@ -208,6 +211,12 @@ impl SqliteStore {
         self.conn
             .pragma_update_and_check(None, "max_page_count", pages, |_| Ok(()))
             .map_err(at("configure the index"))
+    }
+
+    /// Whether the path still names the file that was opened. A database whose file was removed or
+    /// replaced goes on without an error, and everything written to it is lost.
+    pub fn is_still_at(&self, path: &Path) -> bool {
+        open::identity(path).is_ok_and(|found| found == self.identity)
     }
 
     /// Whether something is committed that a power cut could still take.

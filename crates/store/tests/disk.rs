@@ -502,3 +502,15 @@ fn a_zeroed_header_is_damage() {
         assert_eq!(e.kind(), ErrorKind::Corrupt, "{e:?}");
     }
 }
+
+#[test]
+fn an_index_that_was_taken_away_or_replaced_is_noticed() {
+    let (dir, file) = fresh();
+    let store = filled(&file, 5);
+    assert!(store.is_still_at(&file));
+    let aside = dir.path().join("aside.db");
+    fs::rename(&file, &aside).unwrap();
+    assert!(!store.is_still_at(&file));
+    fs::copy(&aside, &file).unwrap();
+    assert!(!store.is_still_at(&file));
+}

@@ -147,18 +147,21 @@ fn configure(conn: &Connection) -> rusqlite::Result<()> {
     conn.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))
 }
 
+/// Which file a path names now: device and inode.
+pub(super) fn identity(path: &Path) -> Result<(u64, u64)> {
+    let meta = fs::metadata(path).map_err(|e| StoreError::of_io("look at the index", e))?;
+    Ok((meta.dev(), meta.ino()))
+}
+
 /// Refuses when another file took the place between the resolution of the path and the opening.
 fn same_file(path: &Path, conn: &Connection) -> Result<()> {
-    let attempt = "open the index";
-    let stat = |p: &Path| fs::metadata(p).map_err(|e| StoreError::of_io(attempt, e));
     let resolved = conn.path().map_or(path, Path::new);
-    let (asked, opened) = (stat(path)?, stat(resolved)?);
-    if (asked.dev(), asked.ino()) == (opened.dev(), opened.ino()) {
-        Ok(())
-    } else {
-        let source = io::Error::other("its directory was moved meanwhile");
-        Err(StoreError::Io { attempt, source })
+    if identity(path)? == identity(resolved)? {
+        return Ok(());
     }
+    let attempt = "open the index";
+    let source = io::Error::other("its directory was moved meanwhile");
+    Err(StoreError::Io { attempt, source })
 }
 
 fn header(conn: &Connection) -> Result<(u32, u32, u32)> {
@@ -222,4 +225,31 @@ fn verify_format(conn: &Connection) -> Result<()> {
         return Err(StoreError::corrupt("its tables are not those of an index"));
     }
     Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_medium_that_cannot_be_written_is_read_whatever_its_path_contains() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("a b%41?x=1#\u{e4}.db");
+        drop(open(&file, OpenMode::Create).unwrap());
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+        let conn = Connection::open_with_flags(immutable_uri(&file), flags).unwrap();
+        configure(&conn).unwrap();
+        verify_format(&conn).unwrap();
+        assert_eq!(
+            identity(Path::new(conn.path().unwrap())).unwrap(),
+            identity(&file).unwrap()
+        );
+        assert!(no_log(&file));
+        assert_eq!(
+            fs::read_dir(dir.path()).unwrap().count(),
+            1,
+            "nothing was created"
+        );
+    }
 }
