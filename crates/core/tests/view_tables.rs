@@ -214,6 +214,7 @@ fn a_change_of_metadata_gives_way_to_a_change_of_content() {
     // Not made from that content: both are kept.
     row("fA! fB<C", "2|1|", "2|1|1", "1|2|", "frozen|1 2|");
     // Each was made from the other: neither gives way.
+    row("fA!<B fB<A", "2|1|", "2|1|1", "1|2|", "frozen|1 2|");
     row("fA!<B fB!<A", "2|1|", "2|1|1", "1|2|", "frozen|1 2|");
 }
 
@@ -262,7 +263,9 @@ fn a_newer_chmod_survives_a_concurrent_edit() {
         }
     );
     // A link has no bits of its own, and takes none from a file.
-    let link = Entry::first(dot(3), sibling("lC", 30)).merge(&both);
+    let mut link = sibling("lC", 30);
+    link.mode_te = 0;
+    let link = Entry::first(dot(3), link).merge(&both);
     let shown = view(&link, &Policies::default()).shown;
     assert_eq!(
         shown,
