@@ -122,10 +122,10 @@ impl State {
                 print: node.print(),
             });
         }
-        Some(self.present(node))
+        Some(Self::present(node))
     }
 
-    fn present(&self, node: &Node) -> Found {
+    fn present(node: &Node) -> Found {
         let object = &node.object;
         let is_file = matches!(object, Object::File { .. });
         let is_link = matches!(object, Object::Link { .. });
