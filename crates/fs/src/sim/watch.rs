@@ -117,7 +117,7 @@ impl WatchState {
     }
 
     /// Takes what is visible by now, in order.
-    fn take(&mut self, now: i64) -> Vec<Event> {
+    pub(super) fn take(&mut self, now: i64) -> Vec<Event> {
         let count = self.queue.iter().take_while(|(at, _)| *at <= now).count();
         self.queue.drain(..count).map(|(_, event)| event).collect()
     }
@@ -249,6 +249,11 @@ impl SimWatcher {
             id,
             epoch,
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn id(&self) -> u64 {
+        self.id
     }
 
     /// Watches `dir`, and reports what happens in it under `path`.

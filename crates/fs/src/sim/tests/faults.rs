@@ -178,16 +178,21 @@ fn a_crash_inside_any_call_of_a_protocol_leaves_a_machine_that_starts() {
         root.remove_file(n("staged"))?;
         root.sync()
     };
-    for at in 1..=9 {
-        for seed in 0..20 {
-            let (fs, root) = machine();
+    for cfg in all_models() {
+        let model = cfg.crash_model;
+        for (at, seed) in (1..=9).flat_map(|at| (0..20).map(move |seed| (at, seed))) {
+            let fs = SimFs::new(cfg.clone());
+            let root = fs.root_dir().unwrap();
             put_durably(&root, "f", b"old");
             fs.crash_after(at);
             let done = protocol(&root);
-            assert_eq!(done.is_ok(), at == 9, "{at}");
+            assert_eq!(done.is_ok(), at == 9, "{model:?} {at}");
             let content = fs.crash(seed).read("f").unwrap();
-            assert!(content == b"old" || content == b"new", "{at} {seed}");
-            assert!(at <= 6 || content == b"new");
+            assert!(
+                content == b"old" || content == b"new",
+                "{model:?} {at} {seed}"
+            );
+            assert!(at <= 6 || content == b"new", "{model:?} {at} {seed}");
         }
     }
 }

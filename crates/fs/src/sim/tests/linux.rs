@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 
 use rustix::fs::{self as real, AtFlags, Mode, OFlags, RenameFlags, ResolveFlags};
 
+use super::super::watch::{Event, Signal};
 use super::*;
 
 /// What a call did, in terms that both sides share.
@@ -199,25 +200,28 @@ fn step(rng: &mut Rng, dirs: &[Twin]) -> (String, (Outcome, Outcome)) {
     (shown, done)
 }
 
+/// A few nested directories, on both sides.
+fn twins() -> (tempfile::TempDir, SimFs, Vec<Twin>) {
+    let temp = tempfile::tempdir().unwrap();
+    let (fs, root) = machine();
+    let os = real::open(temp.path(), OFlags::DIRECTORY, Mode::empty()).unwrap();
+    let mut dirs = vec![Twin { sim: root, os }];
+    for (at, name) in [(0, "d"), (1, "e"), (0, "e")] {
+        let made = dirs[at].make_dir(name);
+        assert!(made.0.is_ok() && made.1.is_ok());
+        let os = real::openat(&dirs[at].os, name, OFlags::DIRECTORY, Mode::empty()).unwrap();
+        dirs.push(Twin {
+            sim: dirs[at].sim.open_dir(n(name)).unwrap(),
+            os,
+        });
+    }
+    (temp, fs, dirs)
+}
+
 #[test]
 fn linux_gives_the_same_answers() {
     for seed in 0..40 {
-        let temp = tempfile::tempdir().unwrap();
-        let (_fs, root) = machine();
-        let open =
-            |path: &std::path::Path| real::open(path, OFlags::DIRECTORY, Mode::empty()).unwrap();
-        let mut dirs = vec![Twin {
-            sim: root.clone(),
-            os: open(temp.path()),
-        }];
-        for (at, name) in [(0, "d"), (1, "e"), (0, "e")] {
-            assert_eq!(dirs[at].make_dir(name).0, Ok(String::new()));
-            let os = real::openat(&dirs[at].os, name, OFlags::DIRECTORY, Mode::empty()).unwrap();
-            dirs.push(Twin {
-                sim: dirs[at].sim.open_dir(n(name)).unwrap(),
-                os,
-            });
-        }
+        let (_temp, _fs, dirs) = twins();
         let mut rng = Rng::new(seed);
         let mut history = Vec::new();
         for _ in 0..250 {
@@ -235,4 +239,118 @@ fn linux_gives_the_same_answers() {
             assert_eq!(sim, os, "seed {seed}: directory {at}");
         }
     }
+}
+
+/// The directories' events so far, cookies numbered as they first appear.
+fn heard_os(inotify: &OwnedFd, watches: &[i32]) -> Vec<String> {
+    use real::inotify::{ReadFlags as R, Reader};
+    let mut buf = [core::mem::MaybeUninit::uninit(); 4096];
+    let mut reader = Reader::new(inotify, &mut buf);
+    let mut out = Vec::new();
+    let mut cookies = Vec::new();
+    while let Ok(event) = reader.next() {
+        let known = [
+            (R::CREATE, Signal::Create),
+            (R::MODIFY, Signal::Modify),
+            (R::CLOSE_WRITE, Signal::CloseWrite),
+            (R::MOVED_FROM, Signal::MovedFrom),
+            (R::MOVED_TO, Signal::MovedTo),
+            (R::DELETE, Signal::Delete),
+            (R::MOVE_SELF, Signal::MoveSelf),
+        ];
+        let flags = event.events();
+        let Some((_, signal)) = known.iter().find(|(flag, _)| flags.contains(*flag)) else {
+            continue;
+        };
+        let at = watches.iter().position(|w| *w == event.wd()).unwrap();
+        let name = event
+            .file_name()
+            .map(|n| n.to_str().unwrap())
+            .unwrap_or_default();
+        let is_dir = flags.contains(R::ISDIR) || *signal == Signal::MoveSelf;
+        out.push(shown(
+            at,
+            name,
+            *signal,
+            is_dir,
+            event.cookie(),
+            &mut cookies,
+        ));
+    }
+    out
+}
+
+fn heard_sim(fs: &SimFs, watcher: u64, dirs: &[Twin]) -> Vec<String> {
+    let mut cookies = Vec::new();
+    let events = fs.lock().watchers.get_mut(&watcher).unwrap().take(i64::MAX);
+    let show = |e: &Event| {
+        let at = dirs
+            .iter()
+            .position(|d| d.sim.handle().id == e.dir)
+            .unwrap();
+        shown(
+            at,
+            std::str::from_utf8(&e.name).unwrap(),
+            e.signal,
+            e.is_dir,
+            e.cookie,
+            &mut cookies,
+        )
+    };
+    events.iter().map(show).collect()
+}
+
+fn shown(
+    at: usize,
+    name: &str,
+    signal: Signal,
+    is_dir: bool,
+    cookie: u32,
+    seen: &mut Vec<u32>,
+) -> String {
+    if cookie != 0 && !seen.contains(&cookie) {
+        seen.push(cookie);
+    }
+    let pair = seen.iter().position(|c| *c == cookie);
+    format!(
+        "{at}/{name} {signal:?} {} {pair:?}",
+        if is_dir { "dir" } else { "" }
+    )
+}
+
+#[test]
+fn linux_reports_the_same_events() {
+    use real::inotify::{self, CreateFlags, WatchFlags as W};
+    let mut count = 0;
+    for seed in 100..130 {
+        let (_temp, fs, dirs) = twins();
+        let inotify = inotify::init(CreateFlags::NONBLOCK).unwrap();
+        let mask = W::CREATE
+            | W::MODIFY
+            | W::CLOSE_WRITE
+            | W::MOVED_FROM
+            | W::MOVED_TO
+            | W::DELETE
+            | W::MOVE_SELF;
+        let watch = |dir: &Twin| {
+            let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&dir.os));
+            inotify::add_watch(&inotify, path, mask | W::ONLYDIR | W::EXCL_UNLINK).unwrap()
+        };
+        let watches: Vec<i32> = dirs.iter().map(watch).collect();
+        let watcher = fs.new_watcher();
+        for (at, dir) in dirs.iter().enumerate() {
+            watcher.add(&dir.sim, &p(&format!("d{at}"))).unwrap();
+        }
+        let mut rng = Rng::new(seed);
+        for _ in 0..200 {
+            let (call, _) = step(&mut rng, &dirs);
+            let (sim, os) = (
+                heard_sim(&fs, watcher.id(), &dirs),
+                heard_os(&inotify, &watches),
+            );
+            assert_eq!(sim, os, "seed {seed}: {call}");
+            count += sim.len();
+        }
+    }
+    assert!(count > 1000, "{count}");
 }
