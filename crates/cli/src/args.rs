@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::endpoint::Endpoint;
+use crate::endpoint::{self, Endpoint};
 use crate::quantity;
 
 /// The examples that come first in every help text.
@@ -53,13 +53,13 @@ pub(crate) struct Cli {
 #[command(next_help_heading = "Output")]
 pub(crate) struct Global {
     /// Print JSON: one document, or one object per line from sync and mirror
-    #[arg(long, global = true, env = "INSTEP_JSON", value_parser = clap::builder::FalseyValueParser::new())]
+    #[arg(long, global = true, env = "INSTEP_JSON", hide_env_values = true, value_parser = clap::builder::FalseyValueParser::new())]
     pub(crate) json: bool,
     /// Use ASCII symbols and no colour
-    #[arg(long, global = true, env = "INSTEP_PLAIN", value_parser = clap::builder::FalseyValueParser::new())]
+    #[arg(long, global = true, env = "INSTEP_PLAIN", hide_env_values = true, value_parser = clap::builder::FalseyValueParser::new())]
     pub(crate) plain: bool,
     /// Say less: only what needs attention
-    #[arg(short, long, global = true, conflicts_with = "verbose", env = "INSTEP_QUIET", value_parser = clap::builder::FalseyValueParser::new())]
+    #[arg(short, long, global = true, conflicts_with = "verbose", env = "INSTEP_QUIET", hide_env_values = true, value_parser = clap::builder::FalseyValueParser::new())]
     pub(crate) quiet: bool,
     /// Say more: every change on a line of its own
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
@@ -71,11 +71,18 @@ pub(crate) struct Global {
         value_name = "WHEN",
         default_value = "auto",
         hide_default_value = true,
-        env = "INSTEP_COLOR"
+        env = "INSTEP_COLOR",
+        hide_env_values = true
     )]
     pub(crate) color: Color,
     /// Read this configuration file instead of the user's
-    #[arg(long, global = true, value_name = "FILE", env = "INSTEP_CONFIG")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "INSTEP_CONFIG",
+        hide_env_values = true
+    )]
     pub(crate) config: Option<PathBuf>,
 }
 
@@ -180,31 +187,31 @@ Examples:
 #[command(next_help_heading = "Session")]
 pub(crate) struct Session {
     /// Stop when everything known is done
-    #[arg(long, env = "INSTEP_ONCE", value_parser = clap::builder::FalseyValueParser::new())]
+    #[arg(long, env = "INSTEP_ONCE", hide_env_values = true, value_parser = clap::builder::FalseyValueParser::new())]
     pub(crate) once: bool,
     /// Show what would happen and create nothing
-    #[arg(short = 'n', long = "dry-run", env = "INSTEP_DRY_RUN", value_parser = clap::builder::FalseyValueParser::new())]
+    #[arg(short = 'n', long = "dry-run", env = "INSTEP_DRY_RUN", hide_env_values = true, value_parser = clap::builder::FalseyValueParser::new())]
     pub(crate) dry_run: bool,
     /// Create roots that do not exist
-    #[arg(long, env = "INSTEP_CREATE", value_parser = clap::builder::FalseyValueParser::new())]
+    #[arg(long, env = "INSTEP_CREATE", hide_env_values = true, value_parser = clap::builder::FalseyValueParser::new())]
     pub(crate) create: bool,
     /// Work on so many files at once
-    #[arg(short, long, value_name = "N", env = "INSTEP_JOBS", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(short, long, value_name = "N", env = "INSTEP_JOBS", hide_env_values = true, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) jobs: Option<u16>,
     /// Keep at most so many files open
-    #[arg(long, value_name = "N", env = "INSTEP_OPEN_FILES", value_parser = clap::value_parser!(u32).range(16..))]
+    #[arg(long, value_name = "N", env = "INSTEP_OPEN_FILES", hide_env_values = true, value_parser = clap::value_parser!(u32).range(16..))]
     pub(crate) open_files: Option<u32>,
     /// Look at everything this often instead of relying on events alone: 500ms, 30s, 5m, 1h
-    #[arg(long, value_name = "DUR", env = "INSTEP_POLL", value_parser = quantity::duration)]
+    #[arg(long, value_name = "DUR", env = "INSTEP_POLL", hide_env_values = true, value_parser = quantity::duration)]
     pub(crate) poll: Option<Duration>,
     /// Synchronize owner and group too
-    #[arg(long, env = "INSTEP_OWNER", value_parser = clap::builder::FalseyValueParser::new())]
+    #[arg(long, env = "INSTEP_OWNER", hide_env_values = true, value_parser = clap::builder::FalseyValueParser::new())]
     pub(crate) owner: bool,
     /// Synchronize extended attributes too
-    #[arg(long, env = "INSTEP_XATTR", value_parser = clap::builder::FalseyValueParser::new())]
+    #[arg(long, env = "INSTEP_XATTR", hide_env_values = true, value_parser = clap::builder::FalseyValueParser::new())]
     pub(crate) xattr: bool,
     /// Apply .gitignore files too
-    #[arg(long, env = "INSTEP_GITIGNORE", value_parser = clap::builder::FalseyValueParser::new())]
+    #[arg(long, env = "INSTEP_GITIGNORE", hide_env_values = true, value_parser = clap::builder::FalseyValueParser::new())]
     pub(crate) gitignore: bool,
 }
 
@@ -223,7 +230,7 @@ pub(crate) enum Policy {
 #[derive(Debug, Args)]
 pub(crate) struct Sync {
     /// Folders to keep equal; NAME=PATH gives one a name
-    #[arg(value_name = "FOLDER", required = true, num_args = 2..)]
+    #[arg(value_name = "FOLDER", required = true, num_args = 2.., value_parser = endpoint::parser())]
     pub(crate) roots: Vec<Endpoint>,
     /// Let this folder's version win conflicts that arise from now on
     #[arg(
@@ -231,11 +238,17 @@ pub(crate) struct Sync {
         value_name = "NAME",
         conflicts_with = "policy",
         env = "INSTEP_PREFER",
+        hide_env_values = true,
         help_heading = "Session"
     )]
     pub(crate) prefer: Option<String>,
     /// Who wins conflicts that arise from now on
-    #[arg(long, env = "INSTEP_POLICY", help_heading = "Session")]
+    #[arg(
+        long,
+        env = "INSTEP_POLICY",
+        hide_env_values = true,
+        help_heading = "Session"
+    )]
     pub(crate) policy: Option<Policy>,
     /// Join folders of different shares into one
     #[arg(long, help_heading = "Session")]
@@ -249,10 +262,10 @@ pub(crate) struct Sync {
 #[derive(Debug, Args)]
 pub(crate) struct Mirror {
     /// The folder that is copied; nothing in it is created or changed
-    #[arg(value_name = "SRC")]
+    #[arg(value_name = "SRC", value_parser = endpoint::parser())]
     pub(crate) source: Endpoint,
     /// Folders that become exact copies
-    #[arg(value_name = "DST", required = true)]
+    #[arg(value_name = "DST", required = true, value_parser = endpoint::parser())]
     pub(crate) targets: Vec<Endpoint>,
     /// Go on although SRC is empty and a target is not
     #[arg(long, help_heading = "Session")]
@@ -266,7 +279,7 @@ pub(crate) struct Mirror {
 #[derive(Debug, Args)]
 pub(crate) struct Plan {
     /// Folders to compare; NAME=PATH gives one a name
-    #[arg(value_name = "FOLDER", required = true, num_args = 2..)]
+    #[arg(value_name = "FOLDER", required = true, num_args = 2.., value_parser = endpoint::parser())]
     pub(crate) roots: Vec<Endpoint>,
     /// Exit with 10 when there is something to do
     #[arg(long)]
@@ -278,7 +291,7 @@ pub(crate) struct Plan {
     #[arg(long)]
     pub(crate) merge_shares: bool,
     /// Apply .gitignore files too
-    #[arg(long, env = "INSTEP_GITIGNORE", value_parser = clap::builder::FalseyValueParser::new())]
+    #[arg(long, env = "INSTEP_GITIGNORE", hide_env_values = true, value_parser = clap::builder::FalseyValueParser::new())]
     pub(crate) gitignore: bool,
 }
 
@@ -491,7 +504,7 @@ pub(crate) enum IgnoreCommand {
         #[arg(value_name = "PATH", required = true)]
         paths: Vec<PathBuf>,
         /// Apply .gitignore files too
-        #[arg(long, env = "INSTEP_GITIGNORE", value_parser = clap::builder::FalseyValueParser::new())]
+        #[arg(long, env = "INSTEP_GITIGNORE", hide_env_values = true, value_parser = clap::builder::FalseyValueParser::new())]
         gitignore: bool,
     },
     /// List the rules that apply everywhere: rule packs and the master list

@@ -6,7 +6,8 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::PathBuf;
-use std::sync::Arc;
+
+use clap::builder::{OsStringValueParser, TypedValueParser};
 
 use crate::error::{Exit, Failure};
 
@@ -19,31 +20,9 @@ pub(crate) struct Endpoint {
     pub(crate) path: PathBuf,
 }
 
-impl clap::builder::ValueParserFactory for Endpoint {
-    type Parser = EndpointParser;
-
-    fn value_parser() -> EndpointParser {
-        EndpointParser
-    }
-}
-
 /// Parses an [`Endpoint`] from any bytes.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct EndpointParser;
-
-impl clap::builder::TypedValueParser for EndpointParser {
-    type Value = Endpoint;
-
-    fn parse_ref(
-        &self,
-        _: &clap::Command,
-        _: Option<&clap::Arg>,
-        value: &OsStr,
-    ) -> Result<Endpoint, clap::Error> {
-        parse(value).map_err(|failure| {
-            clap::Error::raw(clap::error::ErrorKind::ValueValidation, Arc::new(failure))
-        })
-    }
+pub(crate) fn parser() -> impl TypedValueParser<Value = Endpoint> {
+    OsStringValueParser::new().try_map(|typed| parse(&typed))
 }
 
 /// Whether a text can be a name: a letter or digit first, then letters, digits, `-`, `_` and `.`.

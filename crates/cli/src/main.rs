@@ -7,10 +7,15 @@
 
 mod args;
 mod commands;
+mod config;
+mod control;
 mod endpoint;
 mod error;
 mod explain;
+mod places;
 mod quantity;
+mod roots;
+mod signals;
 #[cfg(test)]
 mod snapshot;
 mod system_env;

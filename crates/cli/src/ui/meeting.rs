@@ -66,7 +66,7 @@ fn differing(
         bytes(meeting.retained_bytes)
     ));
     let mut lopsided = None;
-    for (a, b, newer_a, newer_b) in &meeting.newer {
+    for (a, b, newer_a, newer_b) in meeting.newer.iter().filter(|(_, _, a, b)| a + b > 0) {
         let (first, second) = (label(labels, *a), label(labels, *b));
         out.push(format!(
             "    {first} and {second}: {} newer on {first}, {} newer on {second}",

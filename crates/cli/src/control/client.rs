@@ -1,0 +1,58 @@
+//! The asking end: finds the session that holds a replica.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use instep_core::id::ReplicaId;
+use instep_engine::command::{Answer, Command};
+
+use super::{is_ours, is_safe, protocol, socket};
+use crate::error::{Exit, Failure};
+
+/// A connection to a session.
+#[derive(Debug)]
+pub(crate) struct Client {
+    writer: UnixStream,
+    reader: BufReader<UnixStream>,
+}
+
+/// The session that holds a replica; nothing when there is none.
+pub(crate) fn connect(dir: &Path, replica: ReplicaId) -> Result<Option<Client>, Failure> {
+    if !is_safe(dir)? {
+        return Ok(None);
+    }
+    let Ok(writer) = UnixStream::connect(socket(dir, replica)) else {
+        return Ok(None);
+    };
+    if !is_ours(&writer) {
+        return Ok(None);
+    }
+    let reader = writer.try_clone().map_err(|e| lost(&e.to_string()))?;
+    Ok(Some(Client {
+        writer,
+        reader: BufReader::new(reader),
+    }))
+}
+
+impl Client {
+    /// Asks, and waits for the answer.
+    pub(crate) fn ask(&mut self, command: &Command) -> Result<Answer, Failure> {
+        let failed = |e: std::io::Error| lost(&e.to_string());
+        self.writer
+            .write_all(protocol::command_line(command).as_bytes())
+            .map_err(failed)?;
+        let mut line = String::new();
+        if self.reader.read_line(&mut line).map_err(failed)? == 0 {
+            return Err(lost("it ended before it answered"));
+        }
+        protocol::answer(&line).map_err(|why| lost(&why))
+    }
+}
+
+fn lost(why: &str) -> Failure {
+    Failure::new(1024, Exit::Failed, "ask the running session")
+        .why(why)
+        .effect("it is not known whether the request was carried out")
+        .remedy("run the command again")
+}

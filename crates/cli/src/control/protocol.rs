@@ -1,0 +1,437 @@
+//! Requests and answers as lines of JSON.
+//!
+//! Paths travel as hex of their exact bytes. Unknown fields are disregarded; an unknown request is refused.
+
+use instep_core::path::RelPath;
+use instep_core::plan::{Code, Problem};
+use instep_engine::command::{Answer, Command, Keep, ReplicaStatus, Status};
+use instep_engine::report::{State, Summary};
+use instep_replica::Totals;
+use serde::{Deserialize, Serialize};
+
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "kebab-case")]
+enum Request {
+    Status,
+    Why {
+        path: String,
+    },
+    Resolve {
+        id: Option<String>,
+        keep: String,
+    },
+    Approve {
+        id: String,
+    },
+    Reject {
+        id: String,
+    },
+    Restore {
+        replica: usize,
+        key: String,
+        to: Option<String>,
+    },
+    EmptyTrash {
+        before_ns: i64,
+    },
+    Rescan,
+    Stop,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "kebab-case")]
+enum Reply {
+    Done { count: u64 },
+    Status(Box<StatusBody>),
+    Why { lines: Vec<String> },
+    Refused { code: u16, why: String },
+}
+
+#[derive(Serialize, Deserialize)]
+struct StatusBody {
+    state: String,
+    replicas: Vec<ReplicaBody>,
+    problems: Vec<ProblemBody>,
+    counts: [u64; 11],
+}
+
+#[derive(Serialize, Deserialize)]
+struct ReplicaBody {
+    label: String,
+    location: String,
+    state: String,
+    why: String,
+    notes: Vec<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ProblemBody {
+    replica: usize,
+    path: String,
+    code: u16,
+    detail: String,
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// Bytes from hex.
+pub(crate) fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digit = |b: u8| char::from(b).to_digit(16).map(|d| d as u8);
+    let pairs = text.as_bytes().chunks(2);
+    pairs
+        .map(|pair| match pair {
+            [high, low] => Some(digit(*high)? << 4 | digit(*low)?),
+            _ => None,
+        })
+        .collect()
+}
+
+/// A path from the hex of its bytes.
+pub(crate) fn path(text: &str) -> Result<RelPath, String> {
+    let bytes = unhex(text).ok_or("a path is not hexadecimal")?;
+    RelPath::new(&bytes).map_err(|e| e.to_string())
+}
+
+/// The word of `--keep`.
+pub(crate) fn keep(word: &str) -> Keep {
+    match word {
+        "newest" => Keep::Newest,
+        "both" => Keep::Both,
+        name => Keep::Replica(name.to_owned()),
+    }
+}
+
+fn keep_word(keep: &Keep) -> String {
+    match keep {
+        Keep::Newest => String::from("newest"),
+        Keep::Both => String::from("both"),
+        Keep::Replica(name) => name.clone(),
+    }
+}
+
+fn line(value: &impl Serialize) -> String {
+    let mut text = serde_json::to_string(value).unwrap_or_default();
+    text.push('\n');
+    text
+}
+
+/// A request as a line.
+pub(crate) fn command_line(command: &Command) -> String {
+    line(&match command {
+        Command::Status => Request::Status,
+        Command::Why(path) => Request::Why {
+            path: hex(path.as_bytes()),
+        },
+        Command::Resolve { id, keep } => Request::Resolve {
+            id: id.clone(),
+            keep: keep_word(keep),
+        },
+        Command::Approve(id) => Request::Approve { id: id.clone() },
+        Command::Reject(id) => Request::Reject { id: id.clone() },
+        Command::Restore { replica, key, to } => Request::Restore {
+            replica: *replica,
+            key: key.clone(),
+            to: to.as_ref().map(|p| hex(p.as_bytes())),
+        },
+        Command::EmptyTrash { before_ns } => Request::EmptyTrash {
+            before_ns: *before_ns,
+        },
+        Command::Rescan => Request::Rescan,
+        Command::Stop => Request::Stop,
+    })
+}
+
+/// A request from a line.
+pub(crate) fn command(text: &str) -> Result<Command, String> {
+    let request: Request = serde_json::from_str(text).map_err(|e| e.to_string())?;
+    Ok(match request {
+        Request::Status => Command::Status,
+        Request::Why { path: p } => Command::Why(path(&p)?),
+        Request::Resolve { id, keep: word } => Command::Resolve {
+            id,
+            keep: keep(&word),
+        },
+        Request::Approve { id } => Command::Approve(id),
+        Request::Reject { id } => Command::Reject(id),
+        Request::Restore { replica, key, to } => Command::Restore {
+            replica,
+            key,
+            to: to.as_deref().map(path).transpose()?,
+        },
+        Request::EmptyTrash { before_ns } => Command::EmptyTrash { before_ns },
+        Request::Rescan => Command::Rescan,
+        Request::Stop => Command::Stop,
+    })
+}
+
+/// An answer as a line.
+pub(crate) fn answer_line(answer: &Answer) -> String {
+    line(&match answer {
+        Answer::Done(count) => Reply::Done { count: *count },
+        Answer::Status(status) => Reply::Status(Box::new(status_body(status))),
+        Answer::Why(lines) => Reply::Why {
+            lines: lines.clone(),
+        },
+        Answer::Refused { code, why } => Reply::Refused {
+            code: *code,
+            why: why.clone(),
+        },
+    })
+}
+
+/// An answer from a line.
+pub(crate) fn answer(text: &str) -> Result<Answer, String> {
+    let reply: Reply = serde_json::from_str(text).map_err(|e| e.to_string())?;
+    Ok(match reply {
+        Reply::Done { count } => Answer::Done(count),
+        Reply::Status(body) => Answer::Status(status(*body)?),
+        Reply::Why { lines } => Answer::Why(lines),
+        Reply::Refused { code, why } => Answer::Refused { code, why },
+    })
+}
+
+fn status_body(status: &Status) -> StatusBody {
+    let s = &status.summary;
+    StatusBody {
+        state: state_word(status.state),
+        replicas: status
+            .replicas
+            .iter()
+            .map(|r| ReplicaBody {
+                label: r.label.clone(),
+                location: r.location.clone(),
+                state: state_word(r.state),
+                why: r.why.clone(),
+                notes: r.notes.clone(),
+            })
+            .collect(),
+        problems: status
+            .problems
+            .iter()
+            .map(|(replica, p)| ProblemBody {
+                replica: *replica,
+                path: hex(p.path.as_bytes()),
+                code: p.code as u16,
+                detail: p.detail.clone(),
+            })
+            .collect(),
+        counts: [
+            s.totals.files,
+            s.totals.dirs,
+            s.totals.links,
+            s.totals.bytes,
+            s.conflicts,
+            s.holds,
+            s.problems,
+            s.waiting,
+            s.changes,
+            s.bytes,
+            s.took_ns,
+        ],
+    }
+}
+
+fn status(body: StatusBody) -> Result<Status, String> {
+    let [
+        files,
+        dirs,
+        links,
+        bytes,
+        conflicts,
+        holds,
+        problems,
+        waiting,
+        changes,
+        written,
+        took_ns,
+    ] = body.counts;
+    let replica = |r: ReplicaBody| {
+        let state = state(&r.state)?;
+        Ok(ReplicaStatus {
+            label: r.label,
+            location: r.location,
+            state,
+            why: r.why,
+            notes: r.notes,
+        })
+    };
+    let problem = |p: ProblemBody| {
+        let code = code(p.code).ok_or_else(|| format!("an unknown code: {}", p.code))?;
+        Ok((
+            p.replica,
+            Problem {
+                path: path(&p.path)?,
+                code,
+                detail: p.detail,
+            },
+        ))
+    };
+    Ok(Status {
+        state: state(&body.state)?,
+        replicas: body
+            .replicas
+            .into_iter()
+            .map(replica)
+            .collect::<Result<_, String>>()?,
+        problems: body
+            .problems
+            .into_iter()
+            .map(problem)
+            .collect::<Result<_, String>>()?,
+        summary: Summary {
+            totals: Totals {
+                files,
+                dirs,
+                links,
+                bytes,
+            },
+            conflicts,
+            holds,
+            problems,
+            waiting,
+            changes,
+            bytes: written,
+            took_ns,
+        },
+    })
+}
+
+const STATES: [State; 7] = [
+    State::Scanning,
+    State::Syncing,
+    State::InSync,
+    State::Held,
+    State::Paused,
+    State::Problem,
+    State::Offline,
+];
+
+fn state_word(state: State) -> String {
+    crate::ui::json::state_word(state).to_owned()
+}
+
+fn state(word: &str) -> Result<State, String> {
+    STATES
+        .into_iter()
+        .find(|s| state_word(*s) == word)
+        .ok_or_else(|| format!("an unknown state: {word}"))
+}
+
+fn code(number: u16) -> Option<Code> {
+    use Code::{
+        Changing, ContentMissing, DotReused, Husk, IgnoreSyntax, Mount, NameClash, NoSpace,
+        ReadOnly, RootGone, Special, TooManySiblings, Unreadable, UnsafeLink, Unwritable,
+        WatchLimit,
+    };
+    [
+        Unreadable,
+        Unwritable,
+        ReadOnly,
+        NoSpace,
+        Changing,
+        Special,
+        UnsafeLink,
+        Husk,
+        Mount,
+        NameClash,
+        ContentMissing,
+        TooManySiblings,
+        WatchLimit,
+        IgnoreSyntax,
+        RootGone,
+        DotReused,
+    ]
+    .into_iter()
+    .find(|c| *c as u16 == number)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_survive_their_lines() {
+        let odd = RelPath::new(b"a\n\xff/b").unwrap();
+        for asked in [
+            Command::Status,
+            Command::Why(odd.clone()),
+            Command::Resolve {
+                id: Some("3f".into()),
+                keep: Keep::Newest,
+            },
+            Command::Resolve {
+                id: None,
+                keep: Keep::Replica("laptop".into()),
+            },
+            Command::Resolve {
+                id: None,
+                keep: Keep::Both,
+            },
+            Command::Approve("7f3a".into()),
+            Command::Reject("7f3a".into()),
+            Command::Restore {
+                replica: 2,
+                key: "k".into(),
+                to: Some(odd),
+            },
+            Command::EmptyTrash { before_ns: -1 },
+            Command::Rescan,
+            Command::Stop,
+        ] {
+            let line = command_line(&asked);
+            assert_eq!(line.matches('\n').count(), 1, "{line}");
+            assert_eq!(command(&line).unwrap(), asked);
+        }
+    }
+
+    #[test]
+    fn answers_survive_their_lines() {
+        let problem = Problem {
+            path: RelPath::new(b"x\xff").unwrap(),
+            code: Code::Special,
+            detail: "a socket".into(),
+        };
+        let status = Status {
+            replicas: vec![ReplicaStatus {
+                label: "A".into(),
+                location: "/a".into(),
+                state: State::Paused,
+                why: "full".into(),
+                notes: vec!["polled".into()],
+            }],
+            state: State::Problem,
+            summary: Summary {
+                totals: Totals {
+                    files: 1,
+                    dirs: 2,
+                    links: 3,
+                    bytes: 4,
+                },
+                conflicts: 5,
+                holds: 6,
+                problems: 7,
+                waiting: 8,
+                changes: 9,
+                bytes: 10,
+                took_ns: 11,
+            },
+            problems: vec![(0, problem)],
+        };
+        for said in [
+            Answer::Done(1),
+            Answer::Status(status),
+            Answer::Why(vec!["a".into(), "b\nc".into()]),
+            Answer::Refused {
+                code: 1013,
+                why: "no such hold".into(),
+            },
+        ] {
+            assert_eq!(answer(&answer_line(&said)).unwrap(), said);
+        }
+        assert!(command("{\"do\":\"dance\"}").is_err());
+        assert!(path("zz").is_err() && path("abc").is_err());
+    }
+}

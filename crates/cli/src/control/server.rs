@@ -1,0 +1,118 @@
+//! The holder's end: takes requests and hands them to the engine.
+//!
+//! Each connection has a thread; a connection that misbehaves is closed and concerns nobody else.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use instep_core::id::ReplicaId;
+use instep_engine::command::{Answer, Command};
+
+use super::{is_ours, prepare, protocol, socket};
+use crate::error::{Exit, Failure};
+
+/// More than any request needs.
+const LINE_MAX: u64 = 1 << 20;
+
+/// The sockets of a session; removed when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Server {
+    paths: Vec<PathBuf>,
+    over: Arc<AtomicBool>,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::SeqCst);
+        for path in &self.paths {
+            // A connection of our own wakes the thread that waits for one; it sees that this is the end.
+            drop(UnixStream::connect(path));
+            // A socket that stays behind counts as no session.
+            drop(std::fs::remove_file(path));
+        }
+    }
+}
+
+/// Listens for every replica of a session. `answer` gives nothing when the session is over.
+pub(crate) fn serve(
+    dir: &Path,
+    replicas: &[ReplicaId],
+    answer: impl Fn(Command) -> Option<Answer> + Send + Sync + 'static,
+) -> Result<Server, Failure> {
+    prepare(dir)?;
+    let answer = Arc::new(answer);
+    let mut server = Server {
+        paths: Vec::new(),
+        over: Arc::default(),
+    };
+    for id in replicas {
+        let path = socket(dir, *id);
+        let failed = |e: std::io::Error| {
+            Failure::new(1900, Exit::Failed, format!("listen at {}", path.display()))
+                .why(e.to_string())
+        };
+        // The lock of the root is held: whatever is at this name belonged to a process that has ended.
+        drop(std::fs::remove_file(&path));
+        let listener = UnixListener::bind(&path).map_err(failed)?;
+        server.paths.push(path.clone());
+        let (answer, over) = (Arc::clone(&answer), Arc::clone(&server.over));
+        std::thread::Builder::new()
+            .name("control".into())
+            .spawn(move || accept(&listener, &answer, &over))
+            .map_err(failed)?;
+    }
+    Ok(server)
+}
+
+fn accept<F>(listener: &UnixListener, answer: &Arc<F>, over: &AtomicBool)
+where
+    F: Fn(Command) -> Option<Answer> + Send + Sync + 'static,
+{
+    for stream in listener.incoming() {
+        if over.load(Ordering::SeqCst) {
+            return;
+        }
+        let Ok(stream) = stream else { continue };
+        if !is_ours(&stream) {
+            continue;
+        }
+        let answer = Arc::clone(answer);
+        // Without a thread the connection is closed, and the other end says that nobody answered.
+        drop(
+            std::thread::Builder::new()
+                .name("control".into())
+                .spawn(move || converse(stream, &*answer)),
+        );
+    }
+}
+
+/// Answers until the other end has no more to ask.
+fn converse(stream: UnixStream, answer: &dyn Fn(Command) -> Option<Answer>) {
+    let Ok(mut writer) = stream.try_clone() else {
+        return;
+    };
+    let mut reader = BufReader::new(stream);
+    loop {
+        let mut line = String::new();
+        match reader.by_ref().take(LINE_MAX).read_line(&mut line) {
+            Ok(n) if n > 0 => {}
+            _ => return,
+        }
+        let reply = match protocol::command(&line) {
+            Ok(command) => match answer(command) {
+                Some(reply) => reply,
+                None => return,
+            },
+            Err(why) => Answer::Refused { code: 1024, why },
+        };
+        if writer
+            .write_all(protocol::answer_line(&reply).as_bytes())
+            .is_err()
+        {
+            return;
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! Where instep keeps things outside the folders: the XDG directories.
+//!
+//! Names only; nothing here creates anything.
+
+use std::path::PathBuf;
+
+/// The user's configuration file: `$XDG_CONFIG_HOME/instep/config.toml`.
+pub(crate) fn config_file() -> PathBuf {
+    base("XDG_CONFIG_HOME", ".config").join("instep/config.toml")
+}
+
+/// The user's state directory: `$XDG_STATE_HOME/instep`.
+pub(crate) fn state_dir() -> PathBuf {
+    base("XDG_STATE_HOME", ".local/state").join("instep")
+}
+
+/// Where sockets are: `$XDG_RUNTIME_DIR/instep`, else `/tmp/instep-UID`.
+pub(crate) fn runtime_dir() -> PathBuf {
+    absolute("XDG_RUNTIME_DIR").map_or_else(
+        || {
+            PathBuf::from(format!(
+                "/tmp/instep-{}",
+                rustix::process::geteuid().as_raw()
+            ))
+        },
+        |dir| dir.join("instep"),
+    )
+}
+
+/// The specification asks to disregard relative paths.
+fn absolute(variable: &str) -> Option<PathBuf> {
+    std::env::var_os(variable)
+        .map(PathBuf::from)
+        .filter(|p| p.is_absolute())
+}
+
+fn base(variable: &str, below_home: &str) -> PathBuf {
+    absolute(variable).unwrap_or_else(|| {
+        absolute("HOME")
+            .unwrap_or_else(|| PathBuf::from("/"))
+            .join(below_home)
+    })
+}

@@ -1,0 +1,54 @@
+//! SIGINT and SIGTERM: the first asks the session to finish its epoch, the second ends the process at once.
+//!
+//! Invariant: after the first signal the state on disk is consistent when the process ends, and the exit code
+//! is 130 or 143. After the second it is consistent too, because the store survives a kill.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::error::{Exit, Failure};
+
+/// Which signal came.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Caught(Arc<AtomicI32>);
+
+impl Caught {
+    /// How the program ends because of it.
+    pub(crate) fn exit(&self) -> Option<Exit> {
+        match self.0.load(Ordering::SeqCst) {
+            SIGINT => Some(Exit::Interrupted),
+            SIGTERM => Some(Exit::Terminated),
+            _ => None,
+        }
+    }
+}
+
+/// Calls `stop` at the first signal.
+pub(crate) fn listen(stop: impl Fn() + Send + 'static) -> Result<Caught, Failure> {
+    let failed = |e: std::io::Error| {
+        Failure::new(1900, Exit::Failed, "listen for SIGINT and SIGTERM").why(e.to_string())
+    };
+    let armed = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        // The order matters: a signal ends the process only if an earlier one has armed it.
+        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&armed))
+            .map_err(failed)?;
+        signal_hook::flag::register(signal, Arc::clone(&armed)).map_err(failed)?;
+    }
+    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(failed)?;
+    let caught = Caught::default();
+    let theirs = caught.clone();
+    std::thread::Builder::new()
+        .name("signals".into())
+        .spawn(move || {
+            if let Some(signal) = signals.forever().next() {
+                theirs.0.store(signal, Ordering::SeqCst);
+                stop();
+            }
+        })
+        .map_err(failed)?;
+    Ok(caught)
+}
