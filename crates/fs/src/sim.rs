@@ -36,6 +36,7 @@ pub use user::{NodeView, Save, UserFd};
 pub use watch::SimWatcher;
 
 use crate::api::{ERRNO_CRASHED, Error, Result};
+use crate::dir::Dir;
 use faults::{Rng, Verdict};
 use tree::{Holder, Sys, World, no};
 
@@ -122,16 +123,21 @@ impl SimFs {
         Arc::ptr_eq(&self.shared, &other.shared)
     }
 
-    /// The root directory, opened by a process that starts now.
-    pub fn root_dir(&self) -> Result<SimDir> {
-        self.dir_at("")
+    /// The root directory. On a machine that has crashed every call on it says so.
+    pub fn root(&self) -> Dir {
+        let mut world = self.lock();
+        let root = world.root;
+        let opened = SimDir::open(self, &mut world, root);
+        drop(world);
+        Dir::from_sim(opened.expect("the root is never released"))
     }
 
-    /// A directory by path, opened by a process that starts now: how several roots share a machine.
-    /// Neither counted nor interrupted.
-    pub fn dir_at(&self, path: impl AsRef<[u8]>) -> Result<SimDir> {
-        let path = path.as_ref();
-        let attempt = || format!("open root \"{}\"", path.escape_ascii());
+    /// A directory by path: how several roots share a machine. Neither counted nor interrupted.
+    pub fn dir_at(&self, path: impl AsRef<[u8]>) -> Result<Dir> {
+        self.sim_dir_at(path.as_ref()).map(Dir::from_sim)
+    }
+
+    fn sim_dir_at(&self, path: &[u8]) -> Result<SimDir> {
         let mut world = self.lock();
         let opened = if world.crashed {
             Err(ERRNO_CRASHED)
@@ -139,6 +145,7 @@ impl SimFs {
             open_root(self, &mut world, path)
         };
         drop(world);
+        let attempt = || format!("open root \"{}\"", path.escape_ascii());
         opened.map_err(|errno| Error::new(attempt(), errno))
     }
 

@@ -3,6 +3,7 @@
 //! Owns nothing: it changes the live tree and notes each operation for the durable image. Invariant: a call
 //! that fails has changed nothing.
 
+use instep_core::time::Mtime;
 use rustix::io::Errno;
 
 use super::CrashModel;
@@ -10,7 +11,6 @@ use super::content::Content;
 use super::durable::{Assign, Body, Inode, Meta, NodeId};
 use super::tree::{Node, Sys, World, no};
 use super::watch::Signal;
-use instep_core::time::Mtime;
 
 impl World {
     /// An inode without a name.

@@ -25,9 +25,15 @@ fn p(path: &str) -> RelPath {
     RelPath::new(path.as_bytes()).unwrap()
 }
 
+impl SimFs {
+    fn sim_root(&self) -> SimDir {
+        self.sim_dir_at(b"").unwrap()
+    }
+}
+
 fn machine() -> (SimFs, SimDir) {
     let fs = SimFs::new(SimConfig::adversarial(1));
-    let root = fs.root_dir().unwrap();
+    let root = fs.sim_root();
     (fs, root)
 }
 

@@ -167,7 +167,7 @@ fn a_full_disk_keeps_what_fitted_and_says_so() {
 #[test]
 fn a_poor_file_system_refuses_what_it_cannot_do() {
     let fs = SimFs::new(SimConfig::poor(1));
-    let root = fs.root_dir().unwrap();
+    let root = fs.sim_root();
     fs.write_file("File", "x", Save::InPlace).unwrap();
     fs.write_file("other", "x", Save::InPlace).unwrap();
     assert_eq!(
@@ -237,7 +237,7 @@ fn another_machine_is_another_device() {
 #[test]
 fn clones_and_ranges_carry_the_bytes() {
     let fs = SimFs::new(SimConfig::xfs(1));
-    let root = fs.root_dir().unwrap();
+    let root = fs.sim_root();
     let a = put(&root, "a", &[3; 10_000]);
     let b = root.create_file(n("b"), 0o644).unwrap();
     b.reflink_from(&a).unwrap();

@@ -11,7 +11,7 @@ fn synced_data_and_names_survive_every_crash() {
     for cfg in all_models() {
         let model = cfg.crash_model;
         let fs = SimFs::new(cfg);
-        let root = fs.root_dir().unwrap();
+        let root = fs.sim_root();
         root.make_dir(n("d"), 0o755).unwrap();
         let d = root.open_dir(n("d")).unwrap();
         let file = d.create_unnamed(0o600).unwrap();
@@ -41,7 +41,7 @@ fn synced_data_and_names_survive_every_crash() {
 fn what_was_synced_as_a_whole_survives_every_crash() {
     for cfg in all_models() {
         let fs = SimFs::new(cfg);
-        let root = fs.root_dir().unwrap();
+        let root = fs.sim_root();
         fs.mkdir_all("a/b").unwrap();
         fs.write_file("a/b/f", vec![9; 9000], Save::ByRename)
             .unwrap();
@@ -122,7 +122,7 @@ fn an_unsynced_rename_is_undone_although_the_index_elsewhere_is_durable() {
 fn ordered_models_commit_the_rename_with_the_index() {
     for cfg in [SimConfig::ext4(1), SimConfig::xfs(1)] {
         let fs = SimFs::new(cfg);
-        let root = fs.root_dir().unwrap();
+        let root = fs.sim_root();
         fs.mkdir_all("state").unwrap();
         put_durably(&root, "f", b"old");
         put(&root, "staged", b"new");
@@ -138,7 +138,7 @@ fn ordered_models_commit_the_rename_with_the_index() {
 #[test]
 fn btrfs_may_show_old_names_although_the_index_is_durable() {
     let fs = SimFs::new(SimConfig::btrfs(1));
-    let root = fs.root_dir().unwrap();
+    let root = fs.sim_root();
     fs.mkdir_all("state").unwrap();
     put_durably(&root, "f", b"old");
     put(&root, "staged", b"new");
@@ -151,12 +151,12 @@ fn btrfs_may_show_old_names_although_the_index_is_durable() {
 fn ordered_models_never_lose_an_earlier_name_and_keep_a_later_one() {
     for cfg in [SimConfig::ext4(1), SimConfig::xfs(1)] {
         let fs = SimFs::new(cfg);
-        let root = fs.root_dir().unwrap();
+        let root = fs.sim_root();
         for name in ["a", "b", "c"] {
             root.make_dir(n(name), 0o755).unwrap();
         }
         let seen: BTreeSet<Vec<String>> = (0..200)
-            .map(|seed| names(&fs.image(seed).root_dir().unwrap()))
+            .map(|seed| names(&fs.image(seed).sim_root()))
             .collect();
         let prefixes: [&[&str]; 4] = [&[], &["a"], &["a", "b"], &["a", "b", "c"]];
         assert_eq!(
@@ -172,7 +172,7 @@ fn ordered_models_never_lose_an_earlier_name_and_keep_a_later_one() {
         root.make_dir(n(name), 0o755).unwrap();
     }
     let seen: BTreeSet<Vec<String>> = (0..400)
-        .map(|seed| names(&fs.image(seed).root_dir().unwrap()))
+        .map(|seed| names(&fs.image(seed).sim_root()))
         .collect();
     assert_eq!(seen.len(), 8, "any subset");
 }
@@ -263,9 +263,9 @@ fn nothing_answers_after_a_crash() {
         kind_of(fs.write_file("g", "x", Save::InPlace)),
         ErrorKind::Crashed
     );
-    assert_eq!(kind_of(fs.root_dir()), ErrorKind::Crashed);
+    assert_eq!(kind_of(fs.dir_at("")), ErrorKind::Crashed);
     assert!(fs.has_crashed() && !after.has_crashed());
-    after.root_dir().unwrap().sync_fs().unwrap();
+    after.sim_root().sync_fs().unwrap();
 }
 
 #[test]
@@ -301,7 +301,7 @@ fn a_killed_process_leaves_the_tree_and_nothing_else() {
         "the unnamed file is gone"
     );
     drop((file, unnamed, lock, watcher, root));
-    let root = fs.root_dir().unwrap();
+    let root = fs.sim_root();
     assert!(root.try_lock(n("lock")).unwrap().is_some());
     assert_eq!(read(&root, "f"), b"cached, not durable");
 }
@@ -382,7 +382,7 @@ fn one_synced_directory_has_its_names_in_every_image() {
             }
             fs.user_sync("a").unwrap();
             let listed = |fs: &SimFs| {
-                let dir = fs.dir_at("a").unwrap();
+                let dir = fs.sim_dir_at(b"a").unwrap();
                 let mut out = Vec::new();
                 dir.list(&mut |name, kind| out.push((name.to_vec(), kind)))
                     .unwrap();
@@ -404,7 +404,7 @@ fn one_synced_directory_has_its_names_in_every_image() {
 fn a_new_directory_is_lost_unless_its_parent_was_synced() {
     for cfg in [SimConfig::adversarial(1), SimConfig::btrfs(1)] {
         let fs = SimFs::new(cfg);
-        let root = fs.root_dir().unwrap();
+        let root = fs.sim_root();
         fs.mkdir_all("d").unwrap();
         let d = root.open_dir(n("d")).unwrap();
         put(&d, "f", b"x").sync_data().unwrap();
@@ -487,4 +487,16 @@ fn a_removed_directory_takes_nothing_along_that_had_left_it() {
             (false, true, false)
         ])
     );
+}
+
+#[test]
+fn a_root_can_be_opened_on_a_dead_machine_and_says_that_it_is_dead() {
+    let (fs, _root) = machine();
+    fs.root().make_dir(n("d"), 0o755).unwrap();
+    fs.dir_at("d").unwrap().make_dir(n("e"), 0o755).unwrap();
+    assert!(fs.exists("d/e"));
+    assert_eq!(kind_of(fs.dir_at("none")), ErrorKind::Absent);
+    let after = fs.crash(0);
+    assert_eq!(kind_of(fs.root().stat_self()), ErrorKind::Crashed);
+    assert_eq!(after.root().stat_self().unwrap().kind, Kind::Dir);
 }

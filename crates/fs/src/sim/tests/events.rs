@@ -175,13 +175,13 @@ fn late_events_arrive_in_order_and_lost_ones_never() {
 fn a_root_that_goes_away_is_told() {
     let (fs, _) = machine();
     fs.mkdir_all("r").unwrap();
-    let root = fs.dir_at("r").unwrap();
+    let root = fs.sim_dir_at(b"r").unwrap();
     let w = fs.new_watcher();
     w.add(&root, &RelPath::root()).unwrap();
     fs.rename("r", "elsewhere").unwrap();
     assert_eq!(hints(&w), ["root gone"]);
     fs.configure(|c| c.max_watches = 1);
-    let d = fs.root_dir().unwrap();
+    let d = fs.sim_root();
     assert_eq!(kind_of(w.add(&d, &p("x"))), ErrorKind::NoSpace);
 }
 

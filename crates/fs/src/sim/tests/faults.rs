@@ -16,7 +16,7 @@ fn the_user_can_act_between_any_two_calls() {
         seen.lock().unwrap().push(op.to_owned());
         if op == "exchange" {
             fs.append("f", "2").unwrap();
-            let again = fs.root_dir().unwrap();
+            let again = fs.sim_root();
             again.stat(n("f")).unwrap();
         }
     }));
@@ -107,7 +107,7 @@ fn one_seed_gives_one_history() {
             event_delay_ns: 1000,
             ..SimConfig::adversarial(seed)
         });
-        let root = fs.root_dir().unwrap();
+        let root = fs.sim_root();
         fs.inject("write_all_at", 300, Errno::IO.raw_os_error());
         for i in 0..40 {
             let name = format!("f{i}");
@@ -182,7 +182,7 @@ fn a_crash_inside_any_call_of_a_protocol_leaves_a_machine_that_starts() {
         let model = cfg.crash_model;
         for (at, seed) in (1..=9).flat_map(|at| (0..20).map(move |seed| (at, seed))) {
             let fs = SimFs::new(cfg.clone());
-            let root = fs.root_dir().unwrap();
+            let root = fs.sim_root();
             put_durably(&root, "f", b"old");
             fs.crash_after(at);
             let done = protocol(&root);
@@ -215,7 +215,7 @@ fn a_process_can_die_just_before_any_call() {
         fs.clear_hook();
         fs.append("f", "!").unwrap();
     }));
-    let root = fs.root_dir().unwrap();
+    let root = fs.sim_root();
     assert_eq!(
         read(&root, "f"),
         b"old!",

@@ -70,7 +70,7 @@ fn a_lock_has_one_holder() {
     assert!(fs.user_lock("lock").unwrap());
     assert!(root.try_lock(n("lock")).unwrap().is_none());
     fs.kill();
-    let root = fs.root_dir().unwrap();
+    let root = fs.sim_root();
     assert!(
         root.try_lock(n("lock")).unwrap().is_none(),
         "the other process lives on"
