@@ -228,7 +228,8 @@ impl State {
 fn is_only_print(row: &Row, node: &Node) -> bool {
     let object = &node.object;
     if row.is_derived_dir() {
-        return object.is_dir();
+        // Whoever changes its mode wants it: then it becomes a directory of its own.
+        return object.is_dir() && row.print.is_some_and(|p| p.mode == object.mode());
     }
     row.present().is_some_and(|v| {
         Some(v.kind) == object.kind()
