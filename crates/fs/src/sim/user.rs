@@ -123,10 +123,7 @@ impl World {
         let done = match act {
             Act::Append(bytes) => self.write(id, len, &bytes),
             Act::Replace(bytes) => {
-                if len > 0 {
-                    self.set_len(id, 0)?;
-                    self.emit_node(id, Some(place), Signal::Modify);
-                }
+                self.set_len(id, 0)?;
                 self.write(id, 0, &bytes)
             }
         };
@@ -160,7 +157,7 @@ impl World {
             (Save::InPlace, Some(id)) => self.act(id, place, Act::Replace(bytes.into())),
             (Save::InPlace, None) => {
                 let id = self.create(dir, name, Body::File(Content::default()), 0o644)?;
-                self.act_now(id, &place, Act::Replace(bytes.into()))
+                self.act_now(id, &place, Act::Append(bytes.into()))
             }
             (Save::ByRename, _) => {
                 let mode = old
@@ -170,11 +167,8 @@ impl World {
                 beside.truncate(instep_core::limits::NAME_BYTES_MAX - 5);
                 beside.extend_from_slice(b".new~");
                 let id = self.create(dir, &beside, Body::File(Content::default()), mode)?;
-                let wrote = self.act_now(
-                    id,
-                    &(dir, beside.clone().into()),
-                    Act::Replace(bytes.into()),
-                );
+                let wrote =
+                    self.act_now(id, &(dir, beside.clone().into()), Act::Append(bytes.into()));
                 match wrote.and_then(|()| self.rename((dir, &beside), (dir, name), true)) {
                     Ok(()) => Ok(()),
                     Err(errno) => {

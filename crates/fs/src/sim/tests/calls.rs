@@ -291,3 +291,13 @@ fn set_times_and_modes_stay() {
     assert_eq!(fs.stat("l").unwrap().mtime, at);
     assert_eq!(kind_of(root.set_mode(n("l"), 0o600)), ErrorKind::OtherKind);
 }
+
+#[test]
+fn emptying_an_empty_file_is_a_change_all_the_same() {
+    let (fs, root) = machine();
+    fs.write_file("f", "", Save::InPlace).unwrap();
+    let before = root.stat(n("f")).unwrap().unwrap();
+    fs.write_file("f", "", Save::InPlace).unwrap();
+    let after = root.stat(n("f")).unwrap().unwrap();
+    assert!(after.mtime > before.mtime && after.ino == before.ino);
+}
