@@ -156,18 +156,32 @@ def steps_live(roots, rng):
     ]
 
 
+def remove_a_third(root):
+    """rm -rf of folders that hold between 30 and 60 % of all files together."""
+    files = working_files(root)
+    folders, chosen, gone = [""], [], 0
+    while gone < 0.3 * len(files):
+        check(folders, "no folders with a third of the files")
+        folder = folders.pop(0)
+        inside = sum(f.startswith(folder + "/") for f in files) if folder else len(files)
+        if gone + inside > 0.6 * len(files):
+            below = os.path.join(root, folder)
+            folders += sorted(os.path.join(folder, d.name) for d in os.scandir(below)
+                              if d.is_dir(follow_symlinks=False) and d.name not in (".git", ".instep"))
+        else:
+            chosen.append(folder)
+            gone += inside
+    for folder in chosen:
+        shutil.rmtree(os.path.join(root, folder))
+    say(f"    rm -rf of {len(chosen)} folders with {gone} of {len(files)} files")
+
+
 def held_deletion(instep, roots):
     """More than a quarter of the share is deleted live: nothing goes elsewhere until it is approved."""
     a, b, c = roots
     files = working_files(a)
-    victims = sorted({f.split("/")[0] for f in files})
-    for name in victims[: max(1, len(victims) - 1)]:
-        full = os.path.join(a, name)
-        shutil.rmtree(full) if os.path.isdir(full) and not os.path.islink(full) else os.unlink(full)
-        if len(working_files(a)) < len(files) * 0.6:
-            break
+    remove_a_third(a)
     left = len(working_files(a))
-    check(left < len(files) * 0.74, f"only {len(files) - left} of {len(files)} were deleted")
     wait_for(lambda: bool(instep.holds(*roots)), "a hold is listed", 60, 0.3)
     hold = instep.holds(*roots)[0]
     for root in (b, c):
@@ -214,8 +228,7 @@ def scenario(args, work):
             check(code == 130, f"Ctrl-C ended with {code}, not 130")
             say(f"live {' '.join(flags)}: done, stopped with 130")
         files = working_files(roots[2])
-        top = biggest(roots[2], files, 0.30, 0.95)
-        shutil.rmtree(os.path.join(roots[2], top))
+        remove_a_third(roots[2])
         code, _, err = instep.call("sync", "--once", *roots)
         check(code == 5, f"sync --once with a held deletion ended with {code}, not 5: {err[-300:]}")
         check(len(working_files(roots[0])) == len(files), "held deletions were carried out")

@@ -43,7 +43,8 @@ pub(crate) fn check_member(file: &str, text: &str) -> Vec<Finding> {
             section = line;
         }
         let dependency = section.ends_with("dependencies]") && line.contains('=');
-        if dependency && !line.starts_with('#') && !line.contains("workspace = true") {
+        let itself = line.contains("path = \".\"");
+        if dependency && !line.starts_with('#') && !line.contains("workspace = true") && !itself {
             let text = "a version of its own: put it in the root manifest, with a sentence";
             found.push(Finding::new(file, at + 1, text));
         }
