@@ -99,7 +99,8 @@ pub enum ErrorKind {
     Absent,
     /// The name is taken (`EEXIST`, `ENOTEMPTY`).
     Taken,
-    /// Something else than expected is there: a link where a directory was (`ENOTDIR`, `ELOOP`, `EISDIR`).
+    /// Something else than expected is there: a link where a directory was (`ENOTDIR`, `ELOOP`, `EISDIR`,
+    /// `ENXIO` for a socket or device).
     OtherKind,
     /// Not permitted (`EACCES`, `EPERM`).
     Denied,
@@ -143,7 +144,7 @@ impl Error {
             ERRNO_CRASHED => ErrorKind::Crashed,
             e if e == n(Errno::NOENT) => ErrorKind::Absent,
             e if e == n(Errno::EXIST) || e == n(Errno::NOTEMPTY) => ErrorKind::Taken,
-            e if [Errno::NOTDIR, Errno::LOOP, Errno::ISDIR].iter().any(|x| n(*x) == e) => ErrorKind::OtherKind,
+            e if [Errno::NOTDIR, Errno::LOOP, Errno::ISDIR, Errno::NXIO].iter().any(|x| n(*x) == e) => ErrorKind::OtherKind,
             e if e == n(Errno::ACCESS) || e == n(Errno::PERM) => ErrorKind::Denied,
             e if e == n(Errno::ROFS) => ErrorKind::ReadOnly,
             e if [Errno::NOSPC, Errno::DQUOT, Errno::FBIG].iter().any(|x| n(*x) == e) => ErrorKind::NoSpace,

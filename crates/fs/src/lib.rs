@@ -20,4 +20,4 @@ pub mod sim;
 pub mod watch;
 
 pub use api::{Error, ErrorKind, Kind, ListItem, Profile, Result, Stat};
-pub use dir::{Dir, File, Lease};
+pub use dir::{Dir, File, Lease, LockFile, Space};

@@ -1,0 +1,215 @@
+//! Every call on real directories: the one for temporary files, and tmpfs.
+#![allow(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
+
+use instep_core::path::Name;
+use instep_core::time::Mtime;
+
+use crate::{Dir, ErrorKind, Kind};
+
+fn n(name: &(impl AsRef<[u8]> + ?Sized)) -> Name<'_> {
+    Name::new(name.as_ref()).unwrap()
+}
+
+fn kind<T: std::fmt::Debug>(result: crate::Result<T>) -> ErrorKind {
+    result.unwrap_err().kind()
+}
+
+/// Runs on the file system of temporary files and on tmpfs.
+fn everywhere(test: impl Fn(&Dir, &std::path::Path)) {
+    crate::place::ignore_lease_signals();
+    for place in [std::env::temp_dir(), "/dev/shm".into()] {
+        let temp = tempfile::tempdir_in(place).unwrap();
+        test(&crate::place::open_root(temp.path()).unwrap(), temp.path());
+    }
+}
+
+fn put(dir: &Dir, name: &str, data: &[u8]) {
+    dir.create_file(n(name), 0o600)
+        .unwrap()
+        .write_all_at(0, data)
+        .unwrap();
+}
+
+fn content(dir: &Dir, name: &str) -> Vec<u8> {
+    let mut buf = [0; 64];
+    let got = dir
+        .open_file(n(name))
+        .unwrap()
+        .read_at(0, &mut buf)
+        .unwrap();
+    buf[..got].to_vec()
+}
+
+#[test]
+fn a_link_is_never_followed() {
+    everywhere(|dir, path| {
+        dir.make_dir(n("d"), 0o700).unwrap();
+        put(dir, "f", b"x");
+        dir.make_link(n("to-d"), b"d").unwrap();
+        dir.make_link(n("to-f"), b"f").unwrap();
+        assert_eq!(kind(dir.open_dir(n("to-d"))), ErrorKind::OtherKind);
+        assert_eq!(kind(dir.open_dir(n("f"))), ErrorKind::OtherKind);
+        assert_eq!(kind(dir.open_file(n("to-f"))), ErrorKind::OtherKind);
+        assert_eq!(kind(dir.open_file(n("d"))), ErrorKind::OtherKind);
+        assert_eq!(kind(dir.set_mode(n("to-f"), 0o777)), ErrorKind::OtherKind);
+        assert_eq!(kind(dir.read_link(n("f"))), ErrorKind::OtherKind);
+        assert_eq!(kind(dir.create_file(n("to-f"), 0o600)), ErrorKind::Taken);
+        assert_eq!(dir.read_link(n("to-f")).unwrap(), b"f");
+        let time = Mtime { secs: -5, nanos: 7 };
+        dir.set_mtime(n("to-f"), time).unwrap();
+        assert_eq!(dir.stat(n("to-f")).unwrap().unwrap().mtime, time);
+        let file = dir.stat(n("f")).unwrap().unwrap();
+        assert_ne!(file.mtime, time);
+        assert_eq!((file.kind, file.mode, file.size), (Kind::File, 0o600, 1));
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            path.join("fifo"),
+            rustix::fs::FileType::Fifo,
+            0o600.into(),
+            0,
+        )
+        .unwrap();
+        assert_eq!(kind(dir.open_file(n("fifo"))), ErrorKind::OtherKind);
+        assert_eq!(dir.stat(n("none")).unwrap(), None);
+        assert_eq!(kind(dir.open_dir(n("none"))), ErrorKind::Absent);
+    });
+}
+
+#[test]
+fn ten_thousand_names_of_any_bytes_are_all_listed() {
+    everywhere(|dir, _| {
+        let mut want = vec![vec![0xff; 255], b"a\n\x1b".to_vec()];
+        want.extend((0..10_000).map(|i| format!("{i}").into_bytes()));
+        for name in &want {
+            dir.create_file(n(name), 0o600).unwrap();
+        }
+        want.sort();
+        for _ in 0..2 {
+            let (mut got, mut stats) = (Vec::new(), Vec::new());
+            dir.list(&mut |name, kind| {
+                assert_ne!(kind, Some(Kind::Dir));
+                got.push(name.to_vec());
+            })
+            .unwrap();
+            let mut inner = 0;
+            dir.list_stat(&mut |name, stat| {
+                assert_eq!(stat.unwrap().kind, Kind::File);
+                if stats.is_empty() {
+                    dir.list(&mut |_, _| inner += 1).unwrap();
+                }
+                stats.push(name.to_vec());
+            })
+            .unwrap();
+            got.sort();
+            stats.sort();
+            assert!(got == want && stats == want && inner == want.len());
+        }
+    });
+}
+
+#[test]
+fn a_tree_deeper_than_any_path_is_built_and_walked() {
+    everywhere(|dir, _| {
+        let name = [b'd'; 200];
+        let mut stack = vec![dir.clone()];
+        for _ in 0..100 {
+            let top = stack.last().unwrap();
+            top.make_dir(n(&name), 0o700).unwrap();
+            let next = top.open_dir(n(&name)).unwrap();
+            stack.push(next);
+        }
+        stack.pop();
+        while let Some(dir) = stack.pop() {
+            dir.remove_dir(n(&name)).unwrap();
+        }
+    });
+}
+
+#[test]
+fn publishing_and_renaming_never_replace_a_name() {
+    everywhere(|dir, _| {
+        let file = dir.create_unnamed(0o600).unwrap();
+        file.write_all_at(0, b"new").unwrap();
+        put(dir, "old", b"old");
+        assert_eq!(kind(dir.publish(&file, n("old"))), ErrorKind::Taken);
+        dir.publish(&file, n("new")).unwrap();
+        assert_eq!(
+            kind(dir.rename_noreplace(n("new"), dir, n("old"))),
+            ErrorKind::Taken
+        );
+        assert_eq!(
+            kind(dir.hard_link(n("new"), dir, n("old"))),
+            ErrorKind::Taken
+        );
+        assert_eq!(
+            (content(dir, "old"), content(dir, "new")),
+            (b"old".to_vec(), b"new".to_vec())
+        );
+        dir.make_dir(n("d"), 0o700).unwrap();
+        dir.exchange(n("d"), dir, n("old")).unwrap();
+        assert_eq!(dir.stat(n("old")).unwrap().unwrap().kind, Kind::Dir);
+        assert_eq!(content(dir, "d"), b"old");
+        dir.rename_over(n("new"), dir, n("d")).unwrap();
+        assert_eq!(content(dir, "d"), b"new");
+        dir.sync().unwrap();
+    });
+}
+
+#[test]
+fn a_lease_is_refused_while_somebody_can_write() {
+    everywhere(|dir, path| {
+        put(dir, "f", b"x");
+        let file = dir.open_file(n("f")).unwrap();
+        let writer = std::fs::OpenOptions::new()
+            .write(true)
+            .open(path.join("f"))
+            .unwrap();
+        assert!(file.read_lease().unwrap().is_none());
+        drop(writer);
+        let lease = file.read_lease().unwrap().unwrap();
+        assert!(!lease.broken());
+        let flags = rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::NONBLOCK;
+        let open = || rustix::fs::open(path.join("f"), flags, 0.into());
+        assert_eq!(open().unwrap_err(), rustix::io::Errno::AGAIN);
+        assert!(lease.broken());
+        drop(lease);
+        open().unwrap();
+    });
+}
+
+#[test]
+fn holes_are_skipped_and_a_lock_excludes_a_second_holder() {
+    everywhere(|dir, _| {
+        let file = dir.create_file(n("f"), 0o600).unwrap();
+        file.set_len(1 << 20).unwrap();
+        assert_eq!(file.next_data(0).unwrap(), None);
+        file.write_all_at(512 << 10, b"x").unwrap();
+        let (start, end) = file.next_data(0).unwrap().unwrap();
+        assert!(start > 0 && start <= 512 << 10 && end > 512 << 10 && end < 1 << 20);
+        assert_eq!(file.next_data(end).unwrap(), None);
+        file.start_writeback(0, 1 << 20).unwrap();
+        file.sync_data().unwrap();
+
+        let lock = dir.try_lock(n("lock")).unwrap().unwrap();
+        lock.write_text("me").unwrap();
+        assert!(dir.try_lock(n("lock")).unwrap().is_none());
+        assert_eq!(lock.read_text().unwrap(), "me");
+        drop(lock);
+        assert!(dir.try_lock(n("lock")).unwrap().is_some());
+    });
+}
+
+#[test]
+fn probing_tells_the_truth_and_leaves_nothing_behind() {
+    everywhere(|dir, _| {
+        let tried = dir.profile(Some(dir)).unwrap();
+        assert!(tried.exchange && tried.unnamed_files && tried.leases && tried.case_sensitive);
+        assert!(tried.modes && !tried.read_only);
+        assert_eq!(tried.mtime_granularity_ns, 1);
+        assert_eq!(dir.profile(None).unwrap().fs_type, tried.fs_type);
+        let mut left = 0;
+        dir.list(&mut |_, _| left += 1).unwrap();
+        assert_eq!(left, 0);
+        assert!(dir.free_space().unwrap().bytes > 0);
+    });
+}
