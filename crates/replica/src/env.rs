@@ -1,5 +1,9 @@
 //! Time, randomness and parallel work, injected, so that one seed replays a whole run.
 
+use std::time::Duration;
+
+use crate::hints::Waker;
+
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 
 /// What the engine and the replicas may know of the world besides their trees.
@@ -12,6 +16,11 @@ pub trait Env: Send + Sync {
 
     /// Lets a little time pass.
     fn sleep_ms(&self, ms: u64);
+
+    /// Waits to be woken, at most `timeout`. A simulator moves its clock instead.
+    fn wait(&self, waker: &Waker, timeout: Duration) {
+        waker.wait(timeout);
+    }
 
     /// Sixteen random bytes.
     fn random(&self) -> [u8; 16];

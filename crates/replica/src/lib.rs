@@ -29,7 +29,7 @@ pub mod records;
 
 use std::ops::ControlFlow;
 
-use instep_core::id::{ActorId, ContentId, ReplicaId, ShareId};
+use instep_core::id::{ActorId, ContentId, Dot, ReplicaId, ShareId};
 use instep_core::path::RelPath;
 use instep_core::plan::{Action, Outcome, Problem};
 use instep_core::row::Row;
@@ -122,6 +122,17 @@ pub trait Replica: Send + Sync {
     /// After [`Replica::rename`]: the rows below `from` become rows below `to` with the entries that the
     /// mover recorded. `entries` are the mover's rows, old and new paths alike.
     fn adopt_move(&self, from: &RelPath, to: &RelPath, entries: &[(RelPath, Row)]) -> Result<()>;
+
+    /// A dot for a decision that a person took here.
+    fn mint(&self) -> Result<Dot>;
+
+    /// Brings an object back from the trash (or the version store) under a free path, as a user would;
+    /// returns the path. The next look finds it.
+    fn restore(&self, key: &str, to: Option<&RelPath>) -> Result<RelPath>;
+
+    /// Destroys what was displaced before an instant (nanoseconds since 1970); returns how many objects.
+    /// Never the content of an open conflict.
+    fn purge(&self, before_ns: i64) -> Result<u64>;
 
     /// Makes everything since the last barrier survive a power cut: data, then names, then the index.
     fn barrier(&self) -> Result<()>;

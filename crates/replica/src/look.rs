@@ -59,6 +59,8 @@ pub enum Found {
     },
     /// It is there but is not synchronized, and says why.
     Held(Held),
+    /// It is not there, and that means nothing: the path is to be brought again.
+    Forgotten,
 }
 
 /// One difference.

@@ -25,6 +25,7 @@
 //! ```
 
 mod act;
+mod bin;
 mod observe;
 mod tree;
 mod user;
@@ -460,6 +461,18 @@ impl Replica for MemoryReplica {
     fn adopt_move(&self, from: &RelPath, to: &RelPath, entries: &[(RelPath, Row)]) -> Result<()> {
         self.writable()?.adopt_move(from, to, entries);
         Ok(())
+    }
+
+    fn mint(&self) -> Result<Dot> {
+        Ok(self.at_root()?.event(self.actor, 0).dot)
+    }
+
+    fn restore(&self, key: &str, to: Option<&RelPath>) -> Result<RelPath> {
+        self.writable()?.restore(key, to)
+    }
+
+    fn purge(&self, before_ns: i64) -> Result<u64> {
+        Ok(self.writable()?.purge(before_ns))
     }
 
     fn barrier(&self) -> Result<()> {

@@ -41,6 +41,11 @@ pub fn after(
             held: None,
             ..row.clone()
         },
+        Found::Forgotten => Row {
+            shown: None,
+            print: None,
+            ..row.clone()
+        },
         Found::Held(held) => Row {
             shown: None,
             print: None,

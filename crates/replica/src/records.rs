@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use instep_core::id::{ActorId, ReplicaId, ShareId};
+use instep_core::path::RelPath;
 use instep_core::policy::{ConflictPolicy, Policies};
 use serde::{Deserialize, Serialize};
 
@@ -261,4 +262,19 @@ pub struct LogRecord {
     /// How many similar operations this line stands for besides itself.
     #[serde(default)]
     pub similar: u64,
+}
+
+/// Bytes as lower-case hex, as records keep paths.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// A path from the hex that a record keeps.
+pub fn path_from_hex(text: &str) -> Option<RelPath> {
+    let digit = |b: u8| (b as char).to_digit(16).map(|d| d as u8);
+    let pairs = text.as_bytes().chunks(2);
+    let bytes: Option<Vec<u8>> = pairs
+        .map(|p| Some(digit(p[0])? << 4 | digit(*p.get(1)?)?))
+        .collect();
+    RelPath::new(&bytes?).ok()
 }

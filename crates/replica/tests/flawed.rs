@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use instep_chunk::content_id;
-use instep_core::id::{ActorId, ContentId, ReplicaId, ShareId};
+use instep_core::id::{ActorId, ContentId, Dot, ReplicaId, ShareId};
 use instep_core::path::RelPath;
 use instep_core::plan::{Action, Outcome, Precondition, Problem};
 use instep_core::row::Row;
@@ -77,7 +77,7 @@ impl Flawed {
                 };
             }
             Some(Found::Absent { .. }) => action.before = Precondition::Absent,
-            Some(Found::Refreshed { .. } | Found::Held(_)) | None => {}
+            Some(Found::Refreshed { .. } | Found::Held(_) | Found::Forgotten) | None => {}
         }
         Ok(action)
     }
@@ -199,6 +199,15 @@ impl Replica for Flawed {
     }
     fn adopt_move(&self, from: &RelPath, to: &RelPath, entries: &[(RelPath, Row)]) -> Result<()> {
         self.inner.adopt_move(from, to, entries)
+    }
+    fn mint(&self) -> Result<Dot> {
+        self.inner.mint()
+    }
+    fn restore(&self, key: &str, to: Option<&RelPath>) -> Result<RelPath> {
+        self.inner.restore(key, to)
+    }
+    fn purge(&self, before_ns: i64) -> Result<u64> {
+        self.inner.purge(before_ns)
     }
     fn barrier(&self) -> Result<()> {
         self.inner.barrier()

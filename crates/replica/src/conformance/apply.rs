@@ -25,6 +25,7 @@ list_promises! {
     Writable a_missing_parent_stops_a_file,
     Writable an_empty_parent_stays_behind,
     Writable a_parent_that_stands_for_its_contents_cannot_become_real,
+    Writable a_file_cannot_give_way_to_a_directory_of_others,
     Writable a_file_in_the_way_is_removed_for_a_child,
     Writable a_deleted_tree_stays_in_part,
     Writable a_directory_goes_with_its_contents,
@@ -295,6 +296,25 @@ fn a_parent_that_stands_for_its_contents_cannot_become_real(s: &mut Scene<'_>) -
         Want::Dir.is(s.seen(&dir)?.as_ref()),
         "it went with its last file"
     );
+    s.quiet()
+}
+
+/// A directory without a version of its own takes the place of a file that lost its name to it.
+fn a_file_cannot_give_way_to_a_directory_of_others(s: &mut Scene<'_>) -> Verdict {
+    let dir = s.file("d", b"mine")?;
+    s.observe()?;
+    let entry = s.row(&dir)?.entry;
+    let action = Action {
+        entry: entry.clone(),
+        shown: None,
+        ..s.incoming(&dir, Want::Dir)?
+    };
+    let child = s.incoming(&p("d/f")?, Want::File(b"theirs"))?;
+    let outcomes = s.apply(&[action, child], &[b"theirs"])?;
+    ensure!(outcomes == vec![Outcome::Done; 2], "{outcomes:?}");
+    let row = s.row(&dir)?;
+    ensure!(row.is_derived_dir() && row.entry == entry, "{row:?}");
+    s.content(&dir, b"mine")?;
     s.quiet()
 }
 

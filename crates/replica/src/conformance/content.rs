@@ -1,12 +1,13 @@
 //! Promises about content: staged, opened, kept.
 
 use instep_chunk::content_id;
+use instep_core::path::RelPath;
 use instep_core::plan::{Action, Goal, Keep, Outcome};
 
 use super::scene::{foreign_version, p, read_all};
 use super::{Scene, Stop, Verdict, Want, list_promises};
 use crate::content::{Bytes, NoSources};
-use crate::records::TrashRecord;
+use crate::records::{Book, TrashRecord};
 
 list_promises! {
     Nothing content_at_its_path_cannot_be_read,
@@ -20,6 +21,9 @@ list_promises! {
     Writable a_deleted_file_is_lost,
     Writable a_conflict_loser_is_lost,
     Links a_replaced_link_is_not_listed,
+    Writable a_deleted_file_cannot_be_restored,
+    Writable a_restored_file_overwrites_another,
+    Writable a_purge_destroys_an_open_conflict,
 }
 
 fn content_at_its_path_cannot_be_read(s: &mut Scene<'_>) -> Verdict {
@@ -218,5 +222,80 @@ fn a_replaced_link_is_not_listed(s: &mut Scene<'_>) -> Verdict {
             "its target is another"
         );
     }
+    Ok(())
+}
+
+fn deleted(s: &Scene<'_>) -> Result<(RelPath, String), Stop> {
+    let path = s.file("a", b"old")?;
+    s.observe()?;
+    s.receive(&path, Want::Nothing)?;
+    let Some((key, _)) = s.replica().records(Book::Trash)?.pop() else {
+        return Err(Stop::Broken("nothing is listed in the trash".into()));
+    };
+    Ok((path, key))
+}
+
+fn a_deleted_file_cannot_be_restored(s: &mut Scene<'_>) -> Verdict {
+    let (path, key) = deleted(s)?;
+    let back = s.replica().restore(&key, None)?;
+    ensure!(
+        back == path && s.user().read(&path)? == b"old",
+        "it came back as {back}"
+    );
+    ensure!(s.trash_records()?.is_empty(), "it is still in the trash");
+    s.observe()?;
+    ensure!(
+        s.row(&path)?.present().is_some(),
+        "the look does not find it"
+    );
+    s.quiet()
+}
+
+fn a_restored_file_overwrites_another(s: &mut Scene<'_>) -> Verdict {
+    let (path, key) = deleted(s)?;
+    s.file("a", b"mine")?;
+    ensure!(
+        s.replica().restore(&key, None).is_err(),
+        "over another file"
+    );
+    ensure!(s.user().read(&path)? == b"mine", "the other file changed");
+    let to = p("elsewhere")?;
+    ensure!(
+        s.replica().restore(&key, Some(&to))? == to,
+        "at another path than asked for"
+    );
+    ensure!(s.user().read(&to)? == b"old", "with other content");
+    Ok(())
+}
+
+fn a_purge_destroys_an_open_conflict(s: &mut Scene<'_>) -> Verdict {
+    let path = s.file("a", b"ours")?;
+    let other = s.file("b", b"superseded")?;
+    s.observe()?;
+    let Some(loser) = s.row(&path)?.shown else {
+        return Err(Stop::Broken("nothing is shown".into()));
+    };
+    let theirs = s.incoming(&path, Want::File(b"theirs"))?;
+    s.done(
+        &Action {
+            keep: Keep::Version(loser),
+            ..theirs
+        },
+        &[b"theirs"],
+    )?;
+    s.receive(&other, Want::Nothing)?;
+    ensure!(
+        s.replica().purge(0)? == 0,
+        "purged what was displaced later"
+    );
+    ensure!(
+        s.replica().purge(i64::MAX)? == 1,
+        "purged another number than one"
+    );
+    s.content(&path, b"ours")?;
+    ensure!(
+        listed(s, b"superseded")?.is_empty(),
+        "what was destroyed is still listed"
+    );
     Ok(())
 }

@@ -7,6 +7,7 @@ use instep_chunk::content_id;
 use instep_core::entry::Entry;
 use instep_core::id::Dot;
 use instep_core::path::RelPath;
+use instep_core::row::Held;
 use instep_core::version::Kind;
 
 use super::scene::{FOREIGN_MODE, foreign_version, p};
@@ -26,6 +27,8 @@ list_promises! {
     Nothing a_dot_is_used_twice_after_a_restart,
     Nothing a_restart_forgets_what_was_recorded,
     Nothing a_rename_loses_its_trace,
+    Links a_link_that_leaves_the_root_is_passed_on,
+    Links a_link_that_became_unsafe_counts_as_deleted,
     Writable an_edit_leaves_an_old_sibling_alive,
     Writable content_that_was_waited_for_is_not_recognised,
     Writable unseen_content_is_superseded,
@@ -275,6 +278,47 @@ fn a_rename_loses_its_trace(s: &mut Scene<'_>) -> Verdict {
     ensure!(
         new.moved.as_ref() == Some(&from) && new.content == old.content,
         "{new:?}"
+    );
+    s.quiet()
+}
+
+fn a_link_that_leaves_the_root_is_passed_on(s: &mut Scene<'_>) -> Verdict {
+    for (name, target) in [
+        ("up", &b"../x"[..]),
+        ("absolute", b"/etc/passwd"),
+        ("d/up", b"../../x"),
+    ] {
+        let path = p(name)?;
+        s.user().symlink(&path, target)?;
+        s.observe()?;
+        let row = s.row(&path)?;
+        ensure!(row.held == Some(Held::UnsafeLink), "{name}: {row:?}");
+        ensure!(
+            row.entry.is_empty() && row.shown.is_none(),
+            "{name} has a version: {row:?}"
+        );
+    }
+    s.quiet()
+}
+
+fn a_link_that_became_unsafe_counts_as_deleted(s: &mut Scene<'_>) -> Verdict {
+    let path = p("link")?;
+    s.edit(&path, Want::Link(b"inside"))?;
+    s.observe()?;
+    let before = s.row(&path)?;
+    s.edit(&path, Want::Link(b"/outside"))?;
+    s.observe()?;
+    let row = s.row(&path)?;
+    ensure!(
+        row.held == Some(Held::UnsafeLink) && row.entry == before.entry,
+        "{row:?}"
+    );
+    s.quiet()?;
+    s.edit(&path, Want::Nothing)?;
+    s.observe()?;
+    ensure!(
+        s.row(&path)?.entry == before.entry,
+        "what was never passed on was deleted"
     );
     s.quiet()
 }

@@ -14,7 +14,7 @@ use instep_core::version::{Kind, Version};
 use super::tree::{Node, Object};
 use super::{State, readable};
 use crate::mint;
-use crate::records::{Book, ShareRecord, TrashRecord};
+use crate::records::{Book, ShareRecord, TrashRecord, hex};
 
 /// Permission bits of a directory that stands only because something below it is alive.
 const DERIVED_DIR_MODE: u16 = 0o755;
@@ -40,6 +40,14 @@ impl State {
             .get(&action.path)
             .is_some_and(|r| r.held.is_some());
         if held && action.goal == Goal::Record {
+            return None;
+        }
+        // Whatever was there before: that nothing is there now is all that is claimed.
+        let tomb = action
+            .shown
+            .and_then(|d| action.entry.get(d))
+            .is_some_and(Version::is_tomb);
+        if tomb && action.goal == Goal::Record && self.shows(action) {
             return None;
         }
         if !self.holds(action) {
@@ -138,7 +146,7 @@ impl State {
             Goal::Dir { mode } => self.make_dir(action, *mode),
             Goal::Metadata { mode, mtime } => self.change(&action.path, *mode, *mtime),
             Goal::Absent => self.displace(action),
-            Goal::Rename { from } => self.move_here(from, &action.path),
+            Goal::Rename { from } => self.move_here(from, action),
         };
         if let Err(outcome) = done {
             return outcome;
@@ -396,11 +404,18 @@ impl State {
     }
 
     /// As [`State::rename`], and neither path claims to show what has moved: the actions that follow say it.
-    fn move_here(&mut self, from: &RelPath, to: &RelPath) -> Result<(), Outcome> {
-        self.make_parents(to)?;
-        match self.rename(from, to) {
+    fn move_here(&mut self, from: &RelPath, action: &Action) -> Result<(), Outcome> {
+        self.make_parents(&action.path)?;
+        match self.rename(from, &action.path) {
             Outcome::Done => {}
             other => return Err(other),
+        }
+        if let Some(v) = action
+            .shown
+            .and_then(|d| action.entry.get(d))
+            .filter(|v| !v.is_tomb())
+        {
+            self.change(&action.path, v.mode, Some(v.mtime))?;
         }
         let old: Vec<RelPath> = self.rows_below(from).map(|(p, _)| p.clone()).collect();
         for path in old.iter().chain([from]) {
@@ -479,14 +494,5 @@ pub(super) fn blocked(path: &RelPath, code: Code, detail: &str) -> Outcome {
         path: path.clone(),
         code,
         detail: detail.into(),
-    })
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::new(), |mut out, b| {
-        // Writing to a string cannot fail.
-        let _ = write!(out, "{b:02x}");
-        out
     })
 }
