@@ -266,7 +266,12 @@ pub struct LogRecord {
 
 /// Bytes as lower-case hex, as records keep paths.
 pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::new(), |mut out, b| {
+        // Writing to a string cannot fail.
+        let _ = write!(out, "{b:02x}");
+        out
+    })
 }
 
 /// A path from the hex that a record keeps.

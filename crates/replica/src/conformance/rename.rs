@@ -1,11 +1,11 @@
 //! Promises about moving a whole tree by one rename.
 
 use instep_core::path::RelPath;
-use instep_core::plan::Outcome;
+use instep_core::plan::{Action, Goal, Outcome};
 use instep_core::row::Row;
 use instep_core::version::{Kind, Version};
 
-use super::scene::p;
+use super::scene::{FOREIGN_MTIME, p};
 use super::{Fault, Scene, Stop, Verdict, Want, list_promises};
 
 list_promises! {
@@ -16,6 +16,8 @@ list_promises! {
     Writable an_adopted_move_is_found_again,
     Writable an_adopted_move_hides_a_later_edit,
     Writable ignored_files_stay_behind_in_a_move,
+    Writable a_file_that_moved_is_at_both_paths,
+    Writable a_file_moves_with_an_unseen_edit,
 }
 
 fn make(s: &Scene<'_>) -> Result<(RelPath, RelPath), Stop> {
@@ -154,5 +156,63 @@ fn ignored_files_stay_behind_in_a_move(s: &mut Scene<'_>) -> Verdict {
     let outcome = s.replica().rename(&from, &to)?;
     ensure!(outcome == Outcome::Done, "{outcome:?}");
     ensure!(s.user().read(&p("to/ignored")?)? == b"mine", "it is gone");
+    Ok(())
+}
+
+/// What an engine plans for one file that another renamed: the new path first, then the old one.
+fn one_file(s: &Scene<'_>) -> Result<(RelPath, RelPath, [Action; 2]), Stop> {
+    let from = s.file("from", b"the same all the time")?;
+    let to = p("d/to")?;
+    s.observe()?;
+    let arrives = s.incoming(&to, Want::File(b"the same all the time"))?;
+    let leaves = s.incoming(&from, Want::Nothing)?;
+    let moves = Action {
+        goal: Goal::Rename { from: from.clone() },
+        ..arrives
+    };
+    Ok((
+        from,
+        to,
+        [
+            moves,
+            Action {
+                goal: Goal::Record,
+                ..leaves
+            },
+        ],
+    ))
+}
+
+fn a_file_that_moved_is_at_both_paths(s: &mut Scene<'_>) -> Verdict {
+    let (from, to, actions) = one_file(s)?;
+    let outcomes = s.apply(&actions, &[])?;
+    ensure!(outcomes == vec![Outcome::Done; 2], "{outcomes:?}");
+    ensure!(s.seen(&from)?.is_none(), "it is still at the old path");
+    let seen = s.seen(&to)?;
+    let right = Want::File(b"the same all the time").is(seen.as_ref());
+    ensure!(
+        right && seen.is_some_and(|o| o.mtime() == FOREIGN_MTIME),
+        "it arrived as another"
+    );
+    for (path, action) in [(&to, &actions[0]), (&from, &actions[1])] {
+        let row = s.row(path)?;
+        ensure!(
+            row.shown == action.shown && row.entry == action.entry,
+            "{path}: {row:?}"
+        );
+    }
+    s.quiet()
+}
+
+fn a_file_moves_with_an_unseen_edit(s: &mut Scene<'_>) -> Verdict {
+    let (from, to, actions) = one_file(s)?;
+    s.file("from", b"edited meanwhile")?;
+    let outcomes = s.apply(&actions, &[])?;
+    ensure!(outcomes == vec![Outcome::Superseded; 2], "{outcomes:?}");
+    ensure!(
+        s.user().read(&from)? == b"edited meanwhile",
+        "the edit is gone"
+    );
+    ensure!(s.seen(&to)?.is_none(), "something arrived");
     Ok(())
 }
