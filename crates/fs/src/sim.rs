@@ -37,6 +37,7 @@ pub use watch::SimWatcher;
 
 use crate::api::{ERRNO_CRASHED, Error, Result};
 use crate::dir::Dir;
+use crate::watch::Watcher;
 use faults::{Rng, Verdict};
 use tree::{Holder, Sys, World, no};
 
@@ -150,6 +151,11 @@ impl SimFs {
     }
 
     /// A watcher for the process under test.
+    pub fn watcher(&self) -> Watcher {
+        Watcher::from_sim(self.new_watcher())
+    }
+
+    /// As [`SimFs::watcher`], with what only the simulator can ask.
     pub fn new_watcher(&self) -> SimWatcher {
         SimWatcher::new(self)
     }

@@ -195,3 +195,27 @@ fn handles_cross_threads() {
     check::<SimLease>();
     check::<SimLockFile>();
 }
+
+#[test]
+fn the_engine_uses_it_like_any_other_file_system() {
+    let (fs, _root) = machine();
+    let (root, watcher) = (fs.root(), fs.watcher());
+    watcher.add(&root, &RelPath::root()).unwrap();
+    let file = root.create_unnamed(0o600).unwrap();
+    file.write_all_at(0, b"new").unwrap();
+    file.sync_data().unwrap();
+    root.publish(&file, n("staged")).unwrap();
+    fs.write_file("f", "old", Save::InPlace).unwrap();
+    let lease = root
+        .open_file(n("f"))
+        .unwrap()
+        .read_lease()
+        .unwrap()
+        .unwrap();
+    root.exchange(n("staged"), &root, n("f")).unwrap();
+    assert!(!lease.broken());
+    root.sync().unwrap();
+    assert!(root.try_lock(n("lock")).unwrap().is_some());
+    assert_eq!(fs.crash(9).read("f").unwrap(), b"new");
+    assert_eq!(kind_of(watcher.wait(None)), ErrorKind::Crashed);
+}
