@@ -60,6 +60,10 @@ class Instep:
     def __init__(self, work, user=None):
         self.work, self.user, self.process, self.number = work, user, None, 0
         home = os.path.join(work, "home")
+        # A copy, so that everybody may run it and a new build does not change a scenario half way.
+        os.makedirs(os.path.join(work, "bin"), exist_ok=True)
+        self.program = shutil.copy(program(), os.path.join(work, "bin", "instep"))
+        os.chmod(self.program, 0o755)
         self.env = {k: v for k, v in os.environ.items() if not k.startswith(("INSTEP_", "XDG_"))}
         self.env |= {"HOME": home, "NO_COLOR": "1", "TZ": "UTC", "RUST_BACKTRACE": "1"}
         for name in ("config", "state", "data", "cache", "runtime"):
@@ -75,7 +79,7 @@ class Instep:
         drop = []
         if self.user is not None:
             drop = ["setpriv", f"--reuid={self.user}", f"--regid={self.user}", "--clear-groups"]
-        return [*drop, program(), *map(str, args)]
+        return [*drop, self.program, *map(str, args)]
 
     def call(self, *args, timeout=600):
         """(exit code, standard output, standard error) of a command that ends by itself."""
@@ -168,7 +172,7 @@ def rows(data):
     return data
 
 
-def wait_equal(instep, roots, what, timeout=120.0, content=False, ignore=lambda path: False):
+def wait_equal(instep, roots, what, timeout=120.0, content=False, ignore=trees.litter):
     """Until the trees are equal, twice in a row with a pause; with contents read at the end. Seconds it took."""
     start = time.monotonic()
     last = [None]

@@ -32,7 +32,7 @@ def collect(repo, wanted):
             for name in sorted(files):
                 full = os.path.join(base, name)
                 st = os.lstat(full)
-                if not stat.S_ISREG(st.st_mode) or st.st_size > 65536 or name.startswith(".git"):
+                if not stat.S_ISREG(st.st_mode) or st.st_size > 65536 or name.startswith(".git") or trees.litter(os.fsencode(os.path.join(relative, name))):
                     continue
                 folder = os.path.join(repo, relative)
                 os.makedirs(folder, exist_ok=True)

@@ -187,7 +187,7 @@ def read_only(work):
         write(os.path.join(p.a, "d1", "later"), b"while it is read-only\n")
         p.instep.stop()
         p.image.unmount("-l")
-        time.sleep(0.5)
+        wait_for(lambda: not run("losetup", "-j", p.image.file, path=True).strip(), "the image is released", 10)
         run("e2fsck", "-f", "-y", p.image.file, path=True, ok=(0, 1, 2))
         p.image.mount()
         p.instep.start("sync", *p.roots)
@@ -257,7 +257,7 @@ def bad_inputs(work):
         ("one folder alone", (2,), ["sync", "--once", a]),
         ("an unknown command", (2,), ["snyc", a, b]),
         ("an empty source", (2, 5), ["mirror", "--once", empty, a]),
-        ("a name of ours made by someone else", (1, 2, 3), ["sync", "--once", a, foreign]),
+        ("a name of ours made by someone else", (1, 2, 3, 7), ["sync", "--once", a, foreign]),
     ]
     watched = [a, b, empty, foreign]
     for what, codes, args in cases:

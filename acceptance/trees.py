@@ -2,6 +2,7 @@
 
 Names are bytes throughout. What is compared: names, kinds, permission bits, link targets, contents, and the
 modification times of files and links in nanoseconds; directories have none that is kept equal."""
+import fnmatch
 import hashlib
 import os
 import re
@@ -9,6 +10,20 @@ import stat
 
 OURS = b".instep"
 TOKEN = re.compile(rb"TOK-[0-9a-zA-Z]+-[0-9]+-[0-9a-f]{8}")
+
+# What is left out unless the user says otherwise: litter of systems and temporaries of editors.
+LITTER = re.compile("|".join(fnmatch.translate(p) for p in (
+    ".DS_Store", "._*", ".AppleDouble", ".AppleDB", ".AppleDesktop", ".LSOverride", ".Spotlight-V100", ".Trashes", ".fseventsd",
+    ".TemporaryItems", ".DocumentRevisions-V100", ".com.apple.timemachine.donotpresent", ".VolumeIcon.icns", "[Tt]humbs.db",
+    "[Tt]humbs.db:encryptable", "ehthumbs.db", "ehthumbs_vista.db", "[Dd]esktop.ini", "$RECYCLE.BIN", "System Volume Information",
+    ".directory", ".Trash-*", ".nfs0*", ".fuse_hidden*", "lost+found", "*.swp", "*.swo", "*.swx", "4913", "#*#", ".#*", "*~",
+    ".~lock.*#", "~$*", ".gedit-save-*", ".goutputstream-*", ".kate-swp", ".*.kate-swp", "*___jb_tmp___", "*___jb_old___",
+    "*___jb_bak___", "*.part", "*.crdownload")))
+
+
+def litter(path):
+    """Whether a path, or a folder above it, is left out by default."""
+    return any(LITTER.match(os.fsdecode(part)) for part in path.split(b"/"))
 
 
 def listing(root, content=True):
@@ -54,7 +69,7 @@ def digest(full):
     return h.digest()
 
 
-def differences(roots, content=True, ignore=lambda path: False):
+def differences(roots, content=True, ignore=litter):
     """Sentences about what is not the same in all roots; [] when they are equal. Special files are nobody's."""
     trees = [{p: r for p, r in listing(root, content).items() if r[0] != "special" and not ignore(p)} for root in roots]
     out = []

@@ -30,7 +30,7 @@ cargo xtask tidy [--record]                   check the house's rules; --record 
 cargo xtask deny                              licences, bans and sources of dependencies, as deny.toml says
 cargo xtask sim --seeds N [--seed S]          the simulator; --seed replays one
 cargo xtask soak [--seconds N]                the real program under random edits and kills
-cargo xtask interop                           beside other programs on the same folder
+cargo xtask interop                           editors, git, tar and cargo in a live folder
 cargo xtask accept NAME... | all | list       scenarios against the real program";
 
 /// The commands after `cargo xtask`; Markdown may name these and no others.
