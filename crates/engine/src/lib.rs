@@ -9,8 +9,23 @@
 //! nothing: it reports [`report::Event`]s to whoever listens and takes [`command::Command`]s from whoever
 //! may give them. Time, randomness and threads come from [`instep_replica::env::Env`].
 //!
-//! Start with [`session`].
+//! Invariants: an action is planned only from rows; whatever was not done is planned again; a replica that
+//! fails stops nobody else.
+//!
+//! Start with [`session`]; one turn of the wheel is in `cycle`.
 #![forbid(unsafe_code)]
 
+mod answer;
 pub mod command;
+mod conflicts;
+mod cycle;
+mod holds;
+mod meeting;
+mod moves;
+mod plan;
+pub mod preview;
 pub mod report;
+pub mod session;
+mod transfer;
+
+pub use session::{Handle, Session, SessionError, SessionOptions};

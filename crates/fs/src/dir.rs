@@ -367,6 +367,15 @@ impl File {
         )
     }
 
+    /// As [`File::reflink_from`], from a bare descriptor. Never in the simulator.
+    pub fn reflink_from_fd(&self, source: BorrowedFd<'_>) -> Result<()> {
+        match &self.0 {
+            FileImpl::Os(file) => file.reflink_from_fd(source),
+            #[cfg(feature = "sim")]
+            FileImpl::Sim(_) => Err(Error::new("clone a descriptor", 95)),
+        }
+    }
+
     /// Copies a range to the same offset inside the kernel; may copy less than asked, 0 at the end.
     pub fn copy_range_from(&self, source: &Self, offset: u64, len: u64) -> Result<u64> {
         both!(

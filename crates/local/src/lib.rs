@@ -1,1 +1,36 @@
-//! placeholder
+//! A directory on this machine as a replica.
+//!
+//! ```text
+//! look    scan.rs   disk against index, in parallel, nothing written
+//! record  record.rs findings become dots and rows
+//! apply   apply.rs  actions, each after its precondition; replace.rs is the one place where user data
+//!                   is displaced
+//! barrier replica.rs  data, names, then the index survive a power cut
+//! ```
+//!
+//! Invariants: nothing a user wrote is ever unlinked, only renamed into our own directory; the index is
+//! committed after the disk; a counter is used only after its block is durable; below the root everything
+//! goes through open directories.
+//!
+//! Start with [`replica::LocalReplica`]. [`root`] decides which directory is which replica.
+#![forbid(unsafe_code)]
+
+pub mod apply;
+pub mod content;
+pub mod index;
+pub mod moves;
+pub mod print;
+pub mod record;
+pub mod recover;
+pub mod replace;
+pub mod replica;
+pub mod root;
+pub mod rules;
+pub mod scan;
+pub mod tree;
+pub mod trash;
+pub mod watch;
+
+pub use replica::{LocalReplica, Parts, Settings};
+pub use root::{Inspection, OpenOptions, ShareChoice};
+pub use rules::IgnoreOptions;

@@ -106,6 +106,11 @@ impl OsFile {
         rustix::fs::ioctl_ficlone(self.fd(), source.fd()).map_err(plain("clone file"))
     }
 
+    /// See [`crate::File::reflink_from_fd`].
+    pub(crate) fn reflink_from_fd(&self, source: BorrowedFd<'_>) -> Result<()> {
+        rustix::fs::ioctl_ficlone(self.fd(), source).map_err(plain("clone file"))
+    }
+
     /// See [`crate::File::copy_range_from`].
     pub(crate) fn copy_range_from(&self, source: &Self, offset: u64, len: u64) -> Result<u64> {
         let (mut from, mut to) = (offset, offset);

@@ -1,0 +1,259 @@
+//! Conflicts: noted on every replica when a version loses, open until a person settles them.
+
+use instep_core::entry::Entry;
+use instep_core::id::{ContentId, Dot};
+use instep_core::path::RelPath;
+use instep_core::reconcile::{self, Decision};
+use instep_core::version::Kind;
+use instep_core::view::view;
+use instep_replica::Book;
+use instep_replica::records::{ConflictRecord, hex, path_from_hex};
+
+use crate::command::{Answer, Keep};
+use crate::plan::{Pass, Rows};
+use crate::report::Event;
+use crate::session::Session;
+
+impl Session {
+    /// Notes the losers of a view, where they are not noted yet.
+    pub(crate) fn note_conflicts(&mut self, path: &RelPath, decision: &Decision, _rows: &Rows) {
+        let winner = decision.view.dot();
+        for loser in &decision.view.losers {
+            let Some(version) = decision.entry.get(*loser) else { continue };
+            let key = loser.to_string();
+            let record = ConflictRecord {
+                path: path.to_string(),
+                path_hex: hex(path.as_bytes()),
+                loser: key.clone(),
+                winner: winner.map(|d| d.to_string()).unwrap_or_default(),
+                content: version.content.to_string(),
+                kind: instep_core::conflict::kind_word(version.kind),
+                size: version.size,
+                mode: version.mode,
+                te: version.te,
+                winner_te: decision.entry.get_shown(winner).map_or(0, |v| v.te),
+                policy: format!("{:?}", self.share.policies.at(version.policy_epoch)),
+                noticed_ns: self.env.wall_ns(),
+                resolved: None,
+            };
+            self.note_conflict(path, &key, &record, *loser, winner, version.content);
+        }
+    }
+
+    fn note_conflict(
+        &mut self,
+        path: &RelPath,
+        key: &str,
+        record: &ConflictRecord,
+        loser: Dot,
+        winner: Option<Dot>,
+        content: ContentId,
+    ) {
+        let mut known: Option<String> = None;
+        let mut missing = Vec::new();
+        for (i, slot) in self.slots.iter().enumerate().filter(|(_, s)| s.online()) {
+            match slot.replica.read_record(Book::Conflicts, key) {
+                Ok(Some(body)) => known = Some(body),
+                Ok(None) => missing.push(i),
+                Err(_) => {}
+            }
+        }
+        if missing.is_empty() {
+            return;
+        }
+        let is_new = known.is_none();
+        let body = known.unwrap_or_else(|| serde_json::to_string(record).unwrap_or_default());
+        for i in missing {
+            if let Err(e) = self.slots[i].replica.write_record(Book::Conflicts, key, Some(&body)) {
+                self.replica_failed(i, &e);
+            }
+        }
+        if is_new {
+            self.monitor.event(Event::Conflict { path: path.clone(), loser, winner, content });
+        }
+    }
+
+    /// Open conflicts by the loser's dot, from all replicas together.
+    pub(crate) fn conflicts(&self) -> Vec<(String, ConflictRecord)> {
+        let mut all = std::collections::BTreeMap::new();
+        for slot in self.slots.iter().filter(|s| s.online()) {
+            for (key, body) in slot.replica.records(Book::Conflicts).unwrap_or_default() {
+                let Ok(record) = serde_json::from_str::<ConflictRecord>(&body) else { continue };
+                // Resolved anywhere is resolved.
+                let known = all.entry(key).or_insert_with(|| record.clone());
+                if record.resolved.is_some() {
+                    *known = record;
+                }
+            }
+        }
+        all.into_iter().filter(|(_, r)| r.resolved.is_none()).collect()
+    }
+
+    /// Settles one conflict, or all.
+    pub(crate) fn resolve(&mut self, id: Option<&str>, keep: &Keep) -> Answer {
+        let open = self.conflicts();
+        let matching: Vec<_> = open
+            .into_iter()
+            .filter(|(key, _)| id.is_none_or(|id| short(key).starts_with(id) || key.starts_with(id)))
+            .collect();
+        match (id, matching.len()) {
+            (Some(id), 0) => {
+                return Answer::Refused { code: 1013, why: format!("there is no open conflict {id}") };
+            }
+            (Some(id), n) if n > 1 => {
+                return Answer::Refused { code: 1014, why: format!("{id} stands for {n} conflicts") };
+            }
+            _ => {}
+        }
+        if let Keep::Replica(name) = keep
+            && !self.is_known_name(name)
+        {
+            return Answer::Refused { code: 1012, why: format!("no replica is called {name}") };
+        }
+        let mut done = 0;
+        for (key, record) in matching {
+            if let Err(answer) = self.resolve_one(&key, &record, keep) {
+                return answer;
+            }
+            done += 1;
+        }
+        Answer::Done(done)
+    }
+
+    fn is_known_name(&self, name: &str) -> bool {
+        self.share.record.members.iter().any(|(id, m)| m.label == name || id.starts_with(name))
+    }
+
+    fn resolve_one(
+        &mut self,
+        key: &str,
+        record: &ConflictRecord,
+        keep: &Keep,
+    ) -> Result<(), Answer> {
+        let refuse = |why: String| Answer::Refused { code: 1013, why };
+        let loser: Dot = key.parse().map_err(|_| refuse(format!("damaged conflict record {key}")))?;
+        let path = path_from_hex(&record.path_hex).ok_or_else(|| refuse("damaged path".into()))?;
+        let by_loser = match keep {
+            Keep::Replica(name) => {
+                let label = self.share.record.label_of(loser.actor).unwrap_or_default().to_owned();
+                let id = self.share.record.members.iter().find(|(_, m)| m.label == label);
+                label == *name || id.is_some_and(|(id, _)| id.starts_with(name.as_str()))
+            }
+            Keep::Newest => record.te > record.winner_te,
+            Keep::Both => false,
+        };
+        if *keep == Keep::Both {
+            self.place_beside(&path, loser, record)?;
+        } else if by_loser {
+            self.place_at(&path, loser, record)?;
+        } else {
+            self.settle_winner(&path)?;
+        }
+        let mut settled = record.clone();
+        settled.resolved = Some(format!("{keep:?}").to_lowercase());
+        let body = serde_json::to_string(&settled).unwrap_or_default();
+        for i in 0..self.slots.len() {
+            if !self.slots[i].online() {
+                continue;
+            }
+            if let Err(e) = self.slots[i].replica.write_record(Book::Conflicts, key, Some(&body)) {
+                self.replica_failed(i, &e);
+            }
+        }
+        Ok(())
+    }
+
+    fn rows_at(&self, path: &RelPath) -> Rows {
+        self.slots.iter().map(|s| s.replica.row(path).ok().flatten()).collect()
+    }
+
+    /// The loser's version, from an entry or rebuilt from its record.
+    fn loser_version(&self, path: &RelPath, loser: Dot, record: &ConflictRecord) -> Option<instep_core::version::Version> {
+        let rows = self.rows_at(path);
+        if let Some(v) = rows.iter().flatten().find_map(|r| r.entry.get(loser)) {
+            return Some(v.clone());
+        }
+        Some(instep_core::version::Version {
+            kind: if record.kind == "link" { return None } else { Kind::File },
+            content: record.content.parse().ok()?,
+            size: record.size,
+            mode: record.mode,
+            mtime: instep_core::time::Mtime::from_nanos(record.te),
+            te: record.te,
+            mode_te: record.te,
+            target: Box::default(),
+            prev: Vec::new(),
+            moved: None,
+            meta_only: false,
+            policy_epoch: 0,
+        })
+    }
+
+    /// A decision by a person: a version that has seen everything, on all replicas.
+    fn place_at(&mut self, path: &RelPath, loser: Dot, record: &ConflictRecord) -> Result<(), Answer> {
+        let missing = || Answer::Refused { code: 2115, why: "the loser's content is not here".into() };
+        let mut version = self.loser_version(path, loser, record).ok_or_else(missing)?;
+        let rows = self.rows_at(path);
+        let known = reconcile::merged(&self.sides(&rows), &Entry::default());
+        let here = view(&known, &self.share.policies).dot().and_then(|d| known.get(d).cloned());
+        version.prev = here.iter().map(|v| v.content).filter(|c| *c != version.content).collect();
+        self.mint_decision(path, &known, version)
+    }
+
+    /// The winner stays; its version now supersedes the losers.
+    fn settle_winner(&mut self, path: &RelPath) -> Result<(), Answer> {
+        let rows = self.rows_at(path);
+        let known = reconcile::merged(&self.sides(&rows), &Entry::default());
+        if known.siblings().len() < 2 {
+            return Ok(());
+        }
+        let policies = instep_core::policy::Policies::default();
+        let dot = view(&known, &self.share.policies).dot().or_else(|| view(&known, &policies).dot());
+        let Some(version) = dot.and_then(|d| known.get(d).cloned()) else { return Ok(()) };
+        self.mint_decision(path, &known, version)
+    }
+
+    fn mint_decision(
+        &mut self,
+        path: &RelPath,
+        known: &Entry,
+        version: instep_core::version::Version,
+    ) -> Result<(), Answer> {
+        let writer = self.slots.iter().position(|s| s.online() && s.replica.capabilities().writable);
+        let Some(i) = writer else {
+            return Err(Answer::Refused { code: 2107, why: "no replica can be written now".into() });
+        };
+        let dot = self.slots[i]
+            .replica
+            .mint()
+            .map_err(|e| Answer::Refused { code: 2201, why: e.chain() })?;
+        let decided = known.record(dot, version);
+        self.resolutions.insert(path.clone(), decided);
+        self.dirty.insert(path.clone());
+        Ok(())
+    }
+
+    fn place_beside(&mut self, path: &RelPath, loser: Dot, record: &ConflictRecord) -> Result<(), Answer> {
+        let missing = || Answer::Refused { code: 2115, why: "the loser's content is not here".into() };
+        let version = self.loser_version(path, loser, record).ok_or_else(missing)?;
+        let beside = instep_core::conflict::copy_path(path, loser, &version).ok_or_else(missing)?;
+        let dot = instep_core::conflict::derived_dot(loser);
+        let entry = Entry::first(dot, instep_core::conflict::copy_version(&version));
+        self.resolutions.insert(beside.clone(), entry);
+        self.dirty.insert(beside);
+        self.settle_winner(path)
+    }
+
+    /// What resolutions add to a reconciliation.
+    pub(crate) fn take_resolutions(&mut self, pass: &mut Pass) {
+        for (path, entry) in std::mem::take(&mut self.resolutions) {
+            pass.add_known(path, &entry);
+        }
+    }
+}
+
+/// How a conflict is named to people: `c` and the first digits of its dot's hash-like actor and counter.
+pub fn short(key: &str) -> String {
+    let (actor, counter) = key.split_once(':').unwrap_or((key, ""));
+    format!("{}{counter}", &actor[actor.len().saturating_sub(4)..])
+}

@@ -1,0 +1,206 @@
+//! One turn of the wheel: hints, look, record, reconcile, apply.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
+use instep_core::path::RelPath;
+use instep_core::policy::Role;
+use instep_replica::{Found, HintSet, Look, Scope};
+
+use crate::report::{Event, State};
+use crate::session::{Session, SessionError};
+
+impl Session {
+    /// Does what can be done now. Returns whether anything was.
+    pub(crate) fn cycle(&mut self) -> Result<bool, SessionError> {
+        self.revive();
+        self.recheck_holds_when_due();
+        self.collect_arrivals();
+        self.collect_due();
+        let mut worked = false;
+        let mut looks: Vec<(usize, Look)> = Vec::new();
+        for i in 0..self.slots.len() {
+            if let Some(scope) = self.scope(i) {
+                worked = true;
+                if let Some(look) = self.look(i, &scope) {
+                    looks.push((i, look));
+                }
+            }
+        }
+        if !self.met && !looks.is_empty() {
+            self.met = true;
+            self.first_meeting(&looks)?;
+        }
+        for (i, look) in looks {
+            self.take_in(i, look);
+        }
+        if std::mem::take(&mut self.compare_all) {
+            self.compare_rows();
+        }
+        if !self.dirty.is_empty() {
+            worked = true;
+            self.unsettle();
+            self.reconcile_dirty();
+        }
+        Ok(worked)
+    }
+
+    /// Where to look on a replica now, if anywhere.
+    fn scope(&mut self, i: usize) -> Option<Scope> {
+        let now = self.env.monotonic_ns();
+        let slot = &mut self.slots[i];
+        if !slot.online() {
+            return None;
+        }
+        let fresh = slot.replica.take_hints();
+        slot.hints.extend(fresh);
+        if slot.next_poll_ns <= now {
+            slot.look_everywhere = true;
+        }
+        let hints = std::mem::take(&mut slot.hints);
+        if hints.root || hints.lost {
+            slot.look_everywhere |= hints.lost;
+            if let Err(e) = slot.replica.guard() {
+                self.replica_failed(i, &e);
+                return None;
+            }
+        }
+        let slot = &mut self.slots[i];
+        if std::mem::take(&mut slot.look_everywhere) {
+            return Some(Scope::Everything);
+        }
+        let HintSet { paths, trees, .. } = hints;
+        if paths.is_empty() && trees.is_empty() { None } else { Some(Scope::Some { paths, trees }) }
+    }
+
+    fn look(&mut self, i: usize, scope: &Scope) -> Option<Look> {
+        let look = match self.slots[i].replica.look(scope) {
+            Ok(look) => look,
+            Err(e) => {
+                self.replica_failed(i, &e);
+                return None;
+            }
+        };
+        if *scope == Scope::Everything {
+            self.schedule_poll(i);
+            self.monitor.event(Event::Scanned {
+                replica: i,
+                totals: look.totals,
+                changes: look.findings.len() as u64,
+            });
+            if matches!(self.slots[i].state, State::Scanning) {
+                self.slots[i].state = State::InSync;
+            }
+            let stale: Vec<RelPath> = self
+                .problems
+                .keys()
+                .filter(|(r, p)| *r == i && !look.problems.iter().any(|q| q.path == *p))
+                .map(|(_, p)| p.clone())
+                .collect();
+            stale.iter().for_each(|p| self.close_problem(i, p));
+        } else if let Scope::Some { paths, .. } = scope {
+            // Whatever was hinted is compared, because a hint may be all that is left of a surprise.
+            for path in paths {
+                self.dirty.insert(path.clone());
+                if !look.problems.iter().any(|q| q.path == *path) {
+                    self.close_problem(i, path);
+                }
+            }
+        }
+        Some(look)
+    }
+
+    /// Takes in what one replica found: moves first, then the brake, then the record.
+    pub(crate) fn take_in(&mut self, i: usize, mut look: Look) {
+        for problem in std::mem::take(&mut look.problems) {
+            self.open_problem(i, problem);
+        }
+        for (path, delay_ms) in std::mem::take(&mut look.again) {
+            self.retry(path, Some(i), delay_ms);
+        }
+        if look.rules_changed {
+            self.slots.iter_mut().for_each(|s| s.look_everywhere = true);
+        }
+        self.brake(i, &mut look);
+        let moved = if self.slots[i].role == Role::Target { Vec::new() } else { self.move_early(i, &look) };
+        let refreshed_only =
+            look.findings.iter().all(|f| matches!(f.found, Found::Refreshed { .. }));
+        if !refreshed_only {
+            self.unsettle();
+        }
+        match self.slots[i].replica.record(&look, &self.share) {
+            Ok(changed) => {
+                if !changed.is_empty() {
+                    self.touched(i);
+                }
+                let done = self.adopt_moves(i, &moved);
+                self.dirty.extend(changed.into_iter().filter(|p| !done.iter().any(|m| p.is_within(m))));
+                self.slots[i].totals = look.totals;
+            }
+            Err(e) => self.replica_failed(i, &e),
+        }
+    }
+
+    /// What is due now is looked at, or planned again.
+    fn collect_due(&mut self) {
+        let now = self.env.monotonic_ns();
+        let due: Vec<RelPath> =
+            self.later.iter().filter(|(_, l)| l.due_ns <= now).map(|(p, _)| p.clone()).collect();
+        for path in due {
+            let Some(later) = self.later.get_mut(&path) else { continue };
+            let replica = later.replica;
+            // It stays listed, with its count, until it succeeds; it is due again only if somebody says so.
+            later.due_ns = u64::MAX;
+            for (i, slot) in self.slots.iter_mut().enumerate() {
+                if replica.is_none_or(|r| r == i) {
+                    slot.hints.add_path(path.clone());
+                }
+            }
+        }
+    }
+
+    /// What was due, was tried, and did not fail again, is over.
+    pub(crate) fn forget_done(&mut self) {
+        self.later.retain(|_, l| l.due_ns != u64::MAX);
+    }
+
+    /// Every path on which rows differ becomes dirty. Rows come in the same order from every replica.
+    pub(crate) fn compare_rows(&mut self) {
+        let online: Vec<usize> = (0..self.slots.len()).filter(|i| self.slots[*i].online()).collect();
+        // Of each path: the first replica's hash, how many have it, whether all are alike.
+        let mut seen: BTreeMap<RelPath, (u64, usize, bool)> = BTreeMap::new();
+        let mut failed = Vec::new();
+        for i in &online {
+            let result = self.slots[*i].replica.subtree(&RelPath::root(), &mut |path, row| {
+                let hash = row_hash(&row);
+                let known = seen.entry(path).or_insert((hash, 0, true));
+                known.1 += 1;
+                known.2 &= known.0 == hash;
+                ControlFlow::Continue(())
+            });
+            if let Err(e) = result {
+                failed.push((*i, e));
+            }
+        }
+        let n = online.len();
+        self.dirty.extend(
+            seen.into_iter().filter(|(_, (_, count, alike))| *count != n || !alike).map(|(p, _)| p),
+        );
+        for (i, e) in failed {
+            self.replica_failed(i, &e);
+        }
+    }
+
+    pub(crate) fn open_conflicts(&self) -> u64 {
+        self.conflicts().len() as u64
+    }
+}
+
+/// A hash of what must be equal between replicas: what is known, and that it is materialised.
+fn row_hash(row: &instep_core::row::Row) -> u64 {
+    let mut bytes = Vec::with_capacity(128);
+    instep_core::codec::put_entry(&mut bytes, &row.entry);
+    bytes.push(u8::from(row.shown.is_some()));
+    // FNV-1a (Fowler, Noll, Vo).
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3))
+}

@@ -1,0 +1,288 @@
+//! The brake in use: deletions (or rewrites) that look like a disaster are kept back on the replica where
+//! they were noticed, until a person decides or they undo themselves. Everything else keeps flowing.
+
+use std::collections::BTreeSet;
+
+use instep_core::path::RelPath;
+use instep_core::policy::Role;
+use instep_core::safety;
+use instep_replica::records::{HoldKind, HoldRecord, hex, path_from_hex};
+use instep_replica::{Book, Error, Found, Look, Scope};
+
+use crate::command::Answer;
+use crate::report::Event;
+use crate::session::Session;
+
+/// An open hold.
+#[derive(Debug, Clone)]
+pub(crate) struct Hold {
+    pub(crate) id: String,
+    pub(crate) replica: usize,
+    pub(crate) kind: HoldKind,
+    pub(crate) paths: BTreeSet<RelPath>,
+    pub(crate) since_ns: i64,
+    pub(crate) total: u64,
+}
+
+impl Session {
+    /// Holds that were open when the last session ended.
+    pub(crate) fn load_holds(&mut self) -> Result<(), Error> {
+        for (i, slot) in self.slots.iter().enumerate() {
+            for (id, body) in slot.replica.records(Book::Holds)? {
+                let Ok(record) = serde_json::from_str::<HoldRecord>(&body) else { continue };
+                if record.decision.is_some() {
+                    continue;
+                }
+                self.holds.push(Hold {
+                    id,
+                    replica: i,
+                    kind: record.kind,
+                    paths: record.paths_hex.iter().filter_map(|p| path_from_hex(p)).collect(),
+                    since_ns: record.since_ns,
+                    total: record.total,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes out of a look what must wait.
+    pub(crate) fn brake(&mut self, i: usize, look: &mut Look) {
+        if self.slots[i].role == Role::Target {
+            return;
+        }
+        self.absorb(i, look);
+        let moved = |f: &Found| matches!(f, Found::Present { moved_from: Some(_), .. });
+        let moves = look.findings.iter().filter(|f| moved(&f.found)).count() as u64;
+        let absent = |f: &Found| matches!(f, Found::Absent { .. });
+        let deletes =
+            (look.findings.iter().filter(|f| absent(&f.found)).count() as u64).saturating_sub(moves);
+        let t = look.totals;
+        let total = t.files + t.dirs + t.links;
+        if safety::holds_deletes(deletes, 0, total) {
+            let creates = self.creations(i, look);
+            if safety::holds_deletes(deletes, creates, total) {
+                let left: BTreeSet<RelPath> = moved_away(look);
+                let paths: BTreeSet<RelPath> = look
+                    .findings
+                    .iter()
+                    .filter(|f| absent(&f.found) && !left.contains(&f.path))
+                    .map(|f| f.path.clone())
+                    .collect();
+                look.findings.retain(|f| !(absent(&f.found) && paths.contains(&f.path)));
+                self.open_hold(i, HoldKind::Deletes, paths, total);
+            }
+        }
+        self.brake_rewrites(i, look, t.files);
+    }
+
+    fn brake_rewrites(&mut self, i: usize, look: &mut Look, files: u64) {
+        let random = |f: &Found| matches!(f, Found::Present { high_entropy: true, moved_from: None, .. });
+        let count = look.findings.iter().filter(|f| random(&f.found)).count() as u64;
+        if !safety::holds_rewrites(count, files) {
+            return;
+        }
+        // Only files that were there before and were not random then count.
+        let turned: BTreeSet<RelPath> = look
+            .findings
+            .iter()
+            .filter(|f| random(&f.found))
+            .filter(|f| self.was_structured(i, &f.path))
+            .map(|f| f.path.clone())
+            .collect();
+        if safety::holds_rewrites(turned.len() as u64, files) {
+            look.findings.retain(|f| !turned.contains(&f.path));
+            self.open_hold(i, HoldKind::Rewrites, turned, files);
+        }
+    }
+
+    /// Whether the content that the others still have at a path was not random.
+    fn was_structured(&self, i: usize, path: &RelPath) -> bool {
+        let row = self.slots[i].replica.row(path).ok().flatten();
+        let Some(content) = row.and_then(|r| r.present().map(|v| v.content)) else { return false };
+        let others = self.slots.iter().enumerate().filter(|(n, s)| *n != i && s.online());
+        for (_, slot) in others {
+            let Ok(Some(mut old)) = slot.replica.open(path, content) else { continue };
+            let mut head = vec![0; instep_chunk::entropy::PROBE_BYTES as usize];
+            let n = old.read_at(0, &mut head).unwrap_or(0);
+            return !instep_chunk::entropy::Entropy::of(&head[..n]).is_high();
+        }
+        false
+    }
+
+    fn creations(&self, i: usize, look: &Look) -> u64 {
+        let is_new = |p: &RelPath| {
+            let row = self.slots[i].replica.row(p).ok().flatten();
+            row.is_none_or(|r| r.present().is_none())
+        };
+        look.findings
+            .iter()
+            .filter(|f| matches!(f.found, Found::Present { moved_from: None, .. }) && is_new(&f.path))
+            .count() as u64
+    }
+
+    /// While a hold is open on a replica it takes in further deletions there, and lets go of what came back.
+    fn absorb(&mut self, i: usize, look: &mut Look) {
+        let mut changed = Vec::new();
+        for (n, hold) in self.holds.iter_mut().enumerate() {
+            if hold.replica != i {
+                continue;
+            }
+            let before = hold.paths.len();
+            look.findings.retain(|f| match (&f.found, hold.kind) {
+                (Found::Absent { .. }, HoldKind::Deletes) => {
+                    hold.paths.insert(f.path.clone());
+                    false
+                }
+                (Found::Present { .. } | Found::Refreshed { .. }, HoldKind::Deletes) => {
+                    hold.paths.remove(&f.path);
+                    true
+                }
+                (Found::Present { high_entropy: true, .. }, HoldKind::Rewrites) => {
+                    !hold.paths.contains(&f.path)
+                }
+                _ => {
+                    hold.paths.remove(&f.path);
+                    true
+                }
+            });
+            if hold.paths.len() != before {
+                changed.push(n);
+            }
+        }
+        for n in changed.into_iter().rev() {
+            self.save_hold(n);
+        }
+    }
+
+    fn open_hold(&mut self, i: usize, kind: HoldKind, paths: BTreeSet<RelPath>, total: u64) {
+        let id = hex(&self.env.random()[..3]);
+        let count = paths.len() as u64;
+        self.holds.push(Hold { id: id.clone(), replica: i, kind, paths, since_ns: self.env.wall_ns(), total });
+        self.save_hold(self.holds.len() - 1);
+        self.monitor.event(Event::Hold { id, replica: i, count, total, kind, open: true });
+    }
+
+    fn save_hold(&mut self, n: usize) {
+        let hold = &self.holds[n];
+        let record = HoldRecord {
+            kind: hold.kind,
+            replica: self.label(hold.replica),
+            since_ns: hold.since_ns,
+            count: hold.paths.len() as u64,
+            total: hold.total,
+            paths_hex: hold.paths.iter().map(|p| hex(p.as_bytes())).collect(),
+            decision: None,
+        };
+        let (i, id, done) = (hold.replica, hold.id.clone(), hold.paths.is_empty());
+        let body = serde_json::to_string(&record).unwrap_or_default();
+        let body = if done { None } else { Some(body.as_str()) };
+        if let Err(e) = self.slots[i].replica.write_record(Book::Holds, &id, body) {
+            self.replica_failed(i, &e);
+        }
+        if done {
+            self.end_hold(n);
+        }
+    }
+
+    fn end_hold(&mut self, n: usize) {
+        let hold = self.holds.remove(n);
+        self.monitor.event(Event::Hold {
+            id: hold.id,
+            replica: hold.replica,
+            count: hold.paths.len() as u64,
+            total: hold.total,
+            kind: hold.kind,
+            open: false,
+        });
+    }
+
+    /// Looks at held paths every two seconds while there are any.
+    pub(crate) fn recheck_holds_when_due(&mut self) {
+        let now = self.env.monotonic_ns();
+        if !self.holds.is_empty() && self.next_hold_check_ns <= now {
+            self.next_hold_check_ns = now + 2_000_000_000;
+            self.recheck_holds();
+        }
+    }
+
+    /// Looks at held paths again: what came back needs no decision.
+    pub(crate) fn recheck_holds(&mut self) {
+        for n in (0..self.holds.len()).rev() {
+            let hold = &self.holds[n];
+            let (i, paths) = (hold.replica, hold.paths.clone());
+            if !self.slots[i].online() || hold.kind != HoldKind::Deletes {
+                continue;
+            }
+            let scope = Scope::Some { paths: paths.clone(), trees: BTreeSet::new() };
+            let Ok(look) = self.slots[i].replica.look(&scope) else { continue };
+            let gone = |p: &RelPath| {
+                look.findings.iter().any(|f| f.path == *p && matches!(f.found, Found::Absent { .. }))
+                    || look.again.iter().any(|(a, _)| p.is_within(a))
+            };
+            let back: Vec<RelPath> = paths.iter().filter(|p| !gone(p)).cloned().collect();
+            if !back.is_empty() {
+                let hold = &mut self.holds[n];
+                back.iter().for_each(|p| {
+                    hold.paths.remove(p);
+                });
+                self.save_hold(n);
+            }
+        }
+    }
+
+    /// Lets held changes through, or undoes them where they were made.
+    pub(crate) fn decide_hold(&mut self, id: &str, approve: bool) -> Answer {
+        let matching: Vec<usize> =
+            (0..self.holds.len()).filter(|n| self.holds[*n].id.starts_with(id)).collect();
+        let [n] = matching[..] else {
+            let (code, why) = match matching.len() {
+                0 => (1013, format!("there is no hold {id}")),
+                _ => (1014, format!("{id} stands for several holds")),
+            };
+            return Answer::Refused { code, why };
+        };
+        let hold = self.holds[n].clone();
+        let i = hold.replica;
+        let scope = Scope::Some { paths: hold.paths.clone(), trees: BTreeSet::new() };
+        let look = match self.slots[i].replica.look(&scope) {
+            Ok(look) => look,
+            Err(e) => return Answer::Refused { code: 2201, why: e.chain() },
+        };
+        let body = None;
+        if let Err(e) = self.slots[i].replica.write_record(Book::Holds, &hold.id, body) {
+            return Answer::Refused { code: 2201, why: e.chain() };
+        }
+        self.end_hold(n);
+        let mut decided = look;
+        decided.findings.retain(|f| hold.paths.contains(&f.path));
+        if !approve {
+            for f in &mut decided.findings {
+                f.found = Found::Forgotten;
+            }
+        }
+        let count = decided.findings.len() as u64;
+        for (path, delay) in std::mem::take(&mut decided.again) {
+            self.retry(path, Some(i), delay);
+        }
+        match self.slots[i].replica.record(&decided, &self.share) {
+            Ok(changed) => {
+                self.touched(i);
+                self.dirty.extend(changed);
+                self.dirty.extend(hold.paths);
+                Answer::Done(count)
+            }
+            Err(e) => Answer::Refused { code: 2201, why: e.chain() },
+        }
+    }
+}
+
+fn moved_away(look: &Look) -> BTreeSet<RelPath> {
+    look.findings
+        .iter()
+        .filter_map(|f| match &f.found {
+            Found::Present { moved_from, .. } => moved_from.clone(),
+            Found::Absent { .. } | Found::Refreshed { .. } | Found::Held(_) | Found::Forgotten => None,
+        })
+        .collect()
+}

@@ -1,0 +1,134 @@
+//! What the first meeting of replicas will do, said before it is done.
+
+use std::collections::BTreeMap;
+
+use instep_core::id::ContentId;
+use instep_core::path::RelPath;
+use instep_core::policy::Role;
+use instep_core::time::Mtime;
+use instep_core::version::Kind;
+use instep_replica::{Found, Look};
+
+use crate::report::{Event, Meeting};
+use crate::session::{Session, SessionError};
+
+/// One path as the replicas have it.
+#[derive(Default)]
+struct Met {
+    on: u64,
+    size: u64,
+    kind: Option<Kind>,
+    versions: Vec<(usize, ContentId, Mtime, u64)>,
+}
+
+impl Session {
+    /// Says what will happen when a replica is new; refuses an empty mirror source.
+    pub(crate) fn first_meeting(&mut self, looks: &[(usize, Look)]) -> Result<(), SessionError> {
+        if self.options.mirror && !self.options.allow_empty {
+            self.refuse_empty_source(looks)?;
+        }
+        if !self.slots.iter().any(|s| s.replica.describe().new) {
+            return Ok(());
+        }
+        let meeting = self.meeting(looks);
+        self.warn_one_sided(&meeting);
+        self.monitor.event(Event::Meeting(meeting));
+        Ok(())
+    }
+
+    fn refuse_empty_source(&self, looks: &[(usize, Look)]) -> Result<(), SessionError> {
+        let entries = |i: usize| {
+            let look = looks.iter().find(|(n, _)| *n == i).map(|(_, l)| l);
+            look.map_or(0, |l| {
+                let present = |f: &&instep_replica::Finding| matches!(f.found, Found::Present { .. });
+                let absent = |f: &&instep_replica::Finding| matches!(f.found, Found::Absent { .. });
+                let t = l.totals;
+                let known = t.files + t.dirs + t.links;
+                (known + l.findings.iter().filter(present).count() as u64)
+                    .saturating_sub(l.findings.iter().filter(absent).count() as u64)
+            })
+        };
+        let source = self.slots.iter().position(|s| s.role == Role::Source).unwrap_or(0);
+        let full = (0..self.slots.len()).any(|i| i != source && entries(i) > 0);
+        if entries(source) == 0 && full { Err(SessionError::EmptySource) } else { Ok(()) }
+    }
+
+    pub(crate) fn meeting(&self, looks: &[(usize, Look)]) -> Meeting {
+        let n = self.slots.len();
+        let mut met: BTreeMap<&RelPath, Met> = BTreeMap::new();
+        for (i, look) in looks {
+            for f in &look.findings {
+                let Found::Present { kind, content, size, mtime, .. } = &f.found else { continue };
+                let m = met.entry(&f.path).or_default();
+                m.on |= 1 << i;
+                m.size = m.size.max(*size);
+                m.kind = Some(*kind);
+                if *kind != Kind::Dir {
+                    m.versions.push((*i, *content, *mtime, *size));
+                }
+            }
+        }
+        let mut out = Meeting { only_on: vec![0; n], receives: vec![(0, 0); n], ..Meeting::default() };
+        let mut newer: BTreeMap<(usize, usize), (u64, u64)> = BTreeMap::new();
+        for m in met.values() {
+            self.meet(m, &mut out, &mut newer);
+        }
+        out.newer = newer.into_iter().map(|((a, b), (x, y))| (a, b, x, y)).collect();
+        out
+    }
+
+    fn meet(
+        &self,
+        m: &Met,
+        out: &mut Meeting,
+        newer: &mut BTreeMap<(usize, usize), (u64, u64)>,
+    ) {
+        let n = self.slots.len();
+        if m.on.count_ones() == 1 {
+            out.only_on[m.on.trailing_zeros() as usize] += 1;
+        }
+        for i in (0..n).filter(|i| m.on & (1 << i) == 0) {
+            if self.slots[i].role != Role::Source && self.slots[i].replica.describe().new {
+                out.receives[i].0 += 1;
+                out.receives[i].1 += m.size;
+            }
+        }
+        let winner = m.versions.iter().max_by_key(|v| (v.2, v.1));
+        let mut differs = false;
+        for v in &m.versions {
+            if let Some(w) = winner.filter(|w| w.1 != v.1) {
+                differs = true;
+                out.retained_bytes += v.3;
+                out.receives[v.0].0 += 1;
+                out.receives[v.0].1 += w.3;
+            }
+        }
+        out.differ += u64::from(differs);
+        for (x, a) in m.versions.iter().enumerate() {
+            for b in m.versions.iter().skip(x + 1).filter(|b| b.1 != a.1) {
+                let counts = newer.entry((a.0.min(b.0), a.0.max(b.0))).or_default();
+                let first_is_newer = if a.0 < b.0 { a.2 > b.2 } else { b.2 > a.2 };
+                if first_is_newer { counts.0 += 1 } else { counts.1 += 1 }
+            }
+        }
+    }
+
+    /// A fresh clone or an unpacked archive has new times: then one side wins nearly everything.
+    fn warn_one_sided(&mut self, meeting: &Meeting) {
+        for (a, b, first, second) in &meeting.newer {
+            let all = first + second;
+            let most = *first.max(second);
+            if all >= 20 && most * 10 > all * 9 {
+                let (winner, loser) = if first > second { (a, b) } else { (b, a) };
+                let (winner, loser) = (self.label(*winner), self.label(*loser));
+                self.monitor.event(Event::Notice {
+                    code: 2302,
+                    text: format!(
+                        "{winner} is newer on {most} of {all} differing files; if it was copied or unpacked \
+                         just now, its times mislead. To reverse: instep conflicts resolve --all --keep {loser}"
+                    ),
+                });
+            }
+        }
+    }
+}

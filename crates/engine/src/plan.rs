@@ -1,0 +1,496 @@
+//! From dirty paths to done actions: rows from every replica, the pure decision, execution, outcomes.
+//!
+//! Paths are taken in tree order and in pieces, so that memory is bounded by a piece. Deletions, and what
+//! replaces a directory, wait until everything else is done: nothing leaves one place before it has
+//! arrived in the other.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use instep_core::entry::Entry;
+use instep_core::id::ContentId;
+use instep_core::limits::{ACTORS_MAX, EPOCH_ACTIONS_MAX, SIBLINGS_MAX};
+use instep_core::path::RelPath;
+use instep_core::plan::{Action, Code, Goal, Outcome, Precondition, Problem};
+use instep_core::policy::Role;
+use instep_core::reconcile::{self, Decision, Side};
+use instep_core::row::Row;
+use instep_core::version::Kind;
+use instep_core::view::{Shown, view};
+
+use crate::report::{Change, ChangeKind, Event, Progress, State};
+use crate::session::Session;
+use crate::transfer::{Origin, Origins};
+
+/// Rows of one path, by replica.
+pub(crate) type Rows = Vec<Option<Row>>;
+
+/// Files of at least this size are staged on a thread of their own while the session is live.
+const ASIDE_BYTES: u64 = 8 * 1024 * 1024;
+/// Above this many dirty paths directories are read as a whole.
+const BULK: usize = 1000;
+
+/// What one reconciliation remembers across its pieces.
+#[derive(Default)]
+pub(crate) struct Pass {
+    /// Actions that wait for the end.
+    last: Vec<Action>,
+    /// Whether something below a path is alive.
+    alive: BTreeMap<RelPath, bool>,
+    /// Entries that views call into being.
+    derived: BTreeMap<RelPath, Entry>,
+    /// Old places that a rename emptied, by replica.
+    emptied: BTreeSet<(usize, RelPath)>,
+    changes: BTreeMap<RelPath, Change>,
+    progress: Progress,
+    began_ns: u64,
+}
+
+impl Pass {
+    /// Adds what is known of a path beyond the replicas' rows.
+    pub(crate) fn add_known(&mut self, path: RelPath, entry: &Entry) {
+        let known = self.derived.entry(path).or_default();
+        *known = known.merge(entry);
+    }
+}
+
+impl Session {
+    /// Plans and does everything that is dirty.
+    pub(crate) fn reconcile_dirty(&mut self) {
+        let mut pass = Pass { began_ns: self.env.monotonic_ns(), ..Pass::default() };
+        let bulk = self.dirty.len() >= BULK;
+        pass.progress.actions_total = self.dirty.len() as u64;
+        self.take_resolutions(&mut pass);
+        loop {
+            let piece = self.take_piece();
+            if piece.is_empty() {
+                let more: BTreeSet<RelPath> = pass
+                    .derived
+                    .keys()
+                    .filter(|p| !pass.alive.contains_key(*p))
+                    .cloned()
+                    .collect();
+                if more.is_empty() {
+                    break;
+                }
+                self.dirty = more;
+                continue;
+            }
+            self.reconcile_piece(&piece, bulk, &mut pass);
+        }
+        let last = std::mem::take(&mut pass.last);
+        self.finish(last, &mut pass);
+        self.forget_done();
+        self.report(pass);
+    }
+
+    fn take_piece(&mut self) -> Vec<RelPath> {
+        if self.dirty.len() <= EPOCH_ACTIONS_MAX {
+            return std::mem::take(&mut self.dirty).into_iter().collect();
+        }
+        let mut piece = Vec::with_capacity(EPOCH_ACTIONS_MAX);
+        while piece.len() < EPOCH_ACTIONS_MAX {
+            piece.extend(self.dirty.pop_first());
+        }
+        piece
+    }
+
+    fn reconcile_piece(&mut self, piece: &[RelPath], bulk: bool, pass: &mut Pass) {
+        let rows = self.rows(piece, bulk);
+        let mut now = Vec::new();
+        // From the bottom up, so that what is alive below is known when a directory is decided.
+        for path in piece.iter().rev() {
+            if path.is_root() || path.is_reserved() {
+                continue;
+            }
+            let rows = rows.get(path).cloned().unwrap_or_default();
+            let decision = self.decide(path, &rows, pass);
+            self.note(path, &decision, &rows, pass);
+            for mut action in decision.actions {
+                self.prefer_rename(&mut action, pass);
+                let waits = action.goal == Goal::Absent || replaces_dir(&action);
+                if waits { pass.last.push(action) } else { now.push(action) }
+            }
+        }
+        self.carry_out(now, pass);
+    }
+
+    /// The rows of each path from every replica that is online.
+    fn rows(&mut self, paths: &[RelPath], bulk: bool) -> BTreeMap<RelPath, Rows> {
+        let n = self.slots.len();
+        let mut out: BTreeMap<RelPath, Rows> = paths.iter().map(|p| (p.clone(), vec![None; n])).collect();
+        let mut groups: BTreeMap<RelPath, Vec<&RelPath>> = BTreeMap::new();
+        for path in paths {
+            groups.entry(path.parent().unwrap_or_else(RelPath::root)).or_default().push(path);
+        }
+        for i in 0..n {
+            if !self.slots[i].online() {
+                continue;
+            }
+            let replica = self.slots[i].replica.clone();
+            let read = groups.iter().try_for_each(|(dir, group)| {
+                if bulk && group.len() >= 4 {
+                    return replica.children(dir, &mut |path, row| {
+                        if let Some(rows) = out.get_mut(&path) {
+                            rows[i] = Some(row);
+                        }
+                        std::ops::ControlFlow::Continue(())
+                    });
+                }
+                group.iter().try_for_each(|path| {
+                    if let (Some(row), Some(rows)) = (replica.row(path)?, out.get_mut(*path)) {
+                        rows[i] = Some(row);
+                    }
+                    Ok(())
+                })
+            });
+            if let Err(e) = read {
+                self.replica_failed(i, &e);
+            }
+        }
+        out
+    }
+
+    pub(crate) fn sides<'a>(&self, rows: &'a [Option<Row>]) -> Vec<Side<'a>> {
+        self.slots
+            .iter()
+            .enumerate()
+            .map(|(i, slot)| {
+                let can = slot.replica.capabilities();
+                Side {
+                    row: rows.get(i).and_then(|r| r.as_ref()),
+                    role: slot.role,
+                    writable: slot.online() && can.writable && slot.state != State::Paused,
+                    modes: can.modes,
+                }
+            })
+            .collect()
+    }
+
+    pub(crate) fn decide(&mut self, path: &RelPath, rows: &Rows, pass: &mut Pass) -> Decision {
+        let extra = pass.derived.get(path).cloned().unwrap_or_default();
+        let sides = self.sides(rows);
+        let known = reconcile::merged(&sides, &extra);
+        let is_tomb = view(&known, &self.share.policies).dot().is_some_and(|d| {
+            known.get(d).is_some_and(|v| v.is_tomb())
+        });
+        let is_dir = rows.iter().flatten().any(|r| {
+            r.is_derived_dir() || r.present().is_some_and(|v| v.kind == Kind::Dir)
+        });
+        let alive_below = is_tomb && is_dir && self.alive_below(path, pass);
+        let decision = reconcile::reconcile(path, &sides, &extra, alive_below, &self.share.policies);
+        pass.alive.insert(path.clone(), !is_tomb && decision.view.shown != Shown::Unknown || alive_below);
+        if is_tomb && !alive_below {
+            // A directory above may have stood for this alone.
+            self.revisit_parent(path, pass);
+        }
+        decision
+    }
+
+    /// Whether anything below a path is alive on any replica, after merging.
+    fn alive_below(&mut self, dir: &RelPath, pass: &mut Pass) -> bool {
+        let mut children: BTreeSet<RelPath> = BTreeSet::new();
+        for slot in self.slots.iter().filter(|s| s.online() && s.role != Role::Target) {
+            // A listing that fails must not let anything be deleted.
+            let listed = slot.replica.children(dir, &mut |path, _| {
+                children.insert(path);
+                std::ops::ControlFlow::Continue(())
+            });
+            if listed.is_err() {
+                return true;
+            }
+        }
+        for path in children {
+            if let Some(alive) = pass.alive.get(&path) {
+                if *alive {
+                    return true;
+                }
+                continue;
+            }
+            let rows: Rows =
+                self.slots.iter().map(|s| s.replica.row(&path).ok().flatten()).collect();
+            let known = reconcile::merged(&self.sides(&rows), &Entry::default());
+            let shown = view(&known, &self.share.policies);
+            let tomb = match shown.shown {
+                Shown::Unknown => true,
+                Shown::Frozen => false,
+                Shown::Version { dot, .. } => known.get(dot).is_none_or(|v| v.is_tomb()),
+            };
+            let alive = !tomb || self.alive_below(&path, pass);
+            pass.alive.insert(path, alive);
+            if alive {
+                return true;
+            }
+        }
+        false
+    }
+
+    fn revisit_parent(&mut self, path: &RelPath, pass: &Pass) {
+        let Some(parent) = path.parent().filter(|p| !p.is_root()) else { return };
+        if pass.alive.contains_key(&parent) || self.dirty.contains(&parent) {
+            return;
+        }
+        let derived = self.slots.iter().filter(|s| s.online()).any(|s| {
+            s.replica.row(&parent).ok().flatten().is_some_and(|r| r.is_derived_dir())
+        });
+        if derived {
+            self.dirty.insert(parent);
+        }
+    }
+
+    /// What a decision says besides its actions: conflicts, entries beside, what is blocked.
+    fn note(&mut self, path: &RelPath, decision: &Decision, rows: &Rows, pass: &mut Pass) {
+        let blocked: BTreeSet<usize> = decision.blocked.iter().map(|(i, _)| *i).collect();
+        for (i, problem) in &decision.blocked {
+            self.open_problem(*i, problem.clone());
+        }
+        for i in 0..self.slots.len() {
+            let over = self.problems.get(&(i, path.clone())).is_some_and(|p| {
+                matches!(p.code, Code::UnsafeLink | Code::NameClash | Code::ContentMissing)
+            });
+            if over && !blocked.contains(&i) {
+                self.close_problem(i, path);
+            }
+        }
+        let too_many = decision.entry.siblings().len() > SIBLINGS_MAX
+            || decision.entry.ctx().iter().len() > ACTORS_MAX;
+        if too_many {
+            let detail = "more concurrent versions than are kept at one path".to_owned();
+            self.open_problem(0, Problem { path: path.clone(), code: Code::TooManySiblings, detail });
+        }
+        for (beside, entry) in &decision.derived {
+            pass.add_known(beside.clone(), entry);
+        }
+        if !decision.view.losers.is_empty() {
+            self.note_conflicts(path, decision, rows);
+        }
+    }
+
+    /// A file that is here under the name that it had before moves instead of being copied.
+    fn prefer_rename(&self, action: &mut Action, pass: &mut Pass) {
+        let Goal::File { content, .. } = action.goal else { return };
+        let from = action.shown.and_then(|d| action.entry.get(d)).and_then(|v| v.moved.clone());
+        let Some(from) = from.filter(|f| action.before == Precondition::Absent && *f != action.path) else {
+            return;
+        };
+        let key = (action.replica, from.clone());
+        let here = self.slots[action.replica].replica.row(&from).ok().flatten();
+        let same = here.as_ref().is_some_and(|r| {
+            r.present().is_some_and(|v| v.kind == Kind::File && v.content == content)
+        });
+        if !same || pass.emptied.contains(&key) {
+            return;
+        }
+        // Only if the old place is to be emptied anyway.
+        let rows: Rows = self.slots.iter().map(|s| s.replica.row(&from).ok().flatten()).collect();
+        let known = reconcile::merged(&self.sides(&rows), &Entry::default());
+        let leaves = view(&known, &self.share.policies)
+            .dot()
+            .is_some_and(|d| known.get(d).is_some_and(|v| v.is_tomb()));
+        if leaves {
+            pass.emptied.insert(key);
+            action.goal = Goal::Rename { from };
+        }
+    }
+
+    /// Deletions and replaced directories, after everything else.
+    fn finish(&mut self, mut last: Vec<Action>, pass: &mut Pass) {
+        for action in &mut last {
+            if action.goal == Goal::Absent && pass.emptied.contains(&(action.replica, action.path.clone())) {
+                action.goal = Goal::Record;
+            }
+        }
+        self.carry_out(last, pass);
+    }
+
+    /// Carries out actions, each replica its own, and takes in what became of them.
+    fn carry_out(&mut self, actions: Vec<Action>, pass: &mut Pass) {
+        let mut by_replica: BTreeMap<usize, Vec<Action>> = BTreeMap::new();
+        for action in actions {
+            if self.send_aside(&action) {
+                continue;
+            }
+            by_replica.entry(action.replica).or_default().push(action);
+        }
+        for (i, mut actions) in by_replica {
+            reconcile::order(&mut actions);
+            for piece in actions.chunks(EPOCH_ACTIONS_MAX) {
+                self.apply(i, piece, pass);
+            }
+        }
+    }
+
+    fn apply(&mut self, i: usize, actions: &[Action], pass: &mut Pass) {
+        let origins = Origins::new(self.origins(), i);
+        let result = self.slots[i].replica.apply(actions, &origins);
+        let outcomes = match result {
+            Ok(outcomes) => outcomes,
+            Err(e) => {
+                self.dirty_later(actions);
+                return self.replica_failed(i, &e);
+            }
+        };
+        self.touched(i);
+        for (action, outcome) in actions.iter().zip(outcomes) {
+            self.take_outcome(i, action, outcome, pass);
+        }
+        self.monitor.event(Event::Progress(pass.progress));
+    }
+
+    fn dirty_later(&mut self, actions: &[Action]) {
+        for a in actions {
+            self.retry(a.path.clone(), None, 1000);
+        }
+    }
+
+    fn take_outcome(&mut self, i: usize, action: &Action, outcome: Outcome, pass: &mut Pass) {
+        pass.progress.actions_done += 1;
+        match outcome {
+            Outcome::Done => {
+                self.close_problem(i, &action.path);
+                self.count(i, action, pass);
+            }
+            Outcome::Superseded => self.retry(action.path.clone(), None, 1),
+            Outcome::Busy => self.retry(action.path.clone(), None, 5),
+            Outcome::Blocked(problem) => {
+                let delay_ms = match problem.code {
+                    Code::NoSpace | Code::ReadOnly => 5000,
+                    Code::ContentMissing => 1000,
+                    _ => 10_000,
+                };
+                if problem.code == Code::ReadOnly {
+                    let e = instep_replica::Error::new(instep_replica::ErrorKind::ReadOnly, problem.detail.clone());
+                    self.replica_failed(i, &e);
+                }
+                self.open_problem(i, problem);
+                self.retry(action.path.clone(), None, delay_ms);
+            }
+        }
+    }
+
+    fn count(&mut self, i: usize, action: &Action, pass: &mut Pass) {
+        let (kind, size) = match &action.goal {
+            Goal::File { size, .. } => (created(action), *size),
+            Goal::Dir { .. } | Goal::Link { .. } => (created(action), 0),
+            Goal::Absent => (ChangeKind::Delete, 0),
+            Goal::Metadata { .. } => (ChangeKind::Metadata, 0),
+            Goal::Rename { .. } => (ChangeKind::Move, 0),
+            Goal::Record => return,
+        };
+        self.summary.changes += 1;
+        self.summary.bytes += size;
+        pass.progress.bytes_done += size;
+        let object = match (&action.goal, action.before) {
+            (Goal::Dir { .. }, _) => Kind::Dir,
+            (Goal::Link { .. }, _) => Kind::Link,
+            (Goal::Absent | Goal::Metadata { .. }, Precondition::Unchanged { kind, .. }) => kind,
+            _ => Kind::File,
+        };
+        let from_path = match &action.goal {
+            Goal::Rename { from } => Some(from.clone()),
+            _ => None,
+        };
+        let lag_ns = self.env.monotonic_ns().saturating_sub(pass.began_ns);
+        let from = self.origin_of(action);
+        let change = pass.changes.entry(action.path.clone()).or_insert_with(|| Change {
+            kind,
+            object,
+            path: action.path.clone(),
+            from_path,
+            from,
+            to: Vec::new(),
+            size,
+            lag_ns,
+        });
+        change.to.push(i);
+        change.lag_ns = lag_ns;
+    }
+
+    /// The replica on which the version arose, as far as the members' actors tell.
+    pub(crate) fn origin_of(&self, action: &Action) -> usize {
+        let by = action.shown.and_then(|d| {
+            let actor = d.actor.to_string();
+            let member = self.share.record.members.iter().find(|(_, m)| m.actors.contains(&actor))?;
+            self.slots.iter().position(|s| s.replica.id().to_string() == *member.0)
+        });
+        by.unwrap_or(usize::from(action.replica == 0))
+    }
+
+    fn report(&mut self, pass: Pass) {
+        let many = pass.changes.len().saturating_sub(1) as u64;
+        let lines = self.options.log_lines.max(20);
+        for (n, change) in pass.changes.into_values().enumerate() {
+            if many < lines as u64 {
+                self.log_change(&change, 0);
+            } else if n == 0 {
+                self.log_change(&change, many);
+            }
+            self.monitor.event(Event::Changed(change));
+        }
+    }
+
+    /// A big file is staged while other changes go on; its action follows when it is here.
+    fn send_aside(&mut self, action: &Action) -> bool {
+        let Goal::File { content, size, .. } = action.goal else { return false };
+        let i = action.replica;
+        let reflink = self.slots[i].replica.capabilities().reflink;
+        if self.options.once
+            || size < ASIDE_BYTES
+            || reflink
+            || self.slots[i].replica.is_staged(content)
+        {
+            return false;
+        }
+        if self.in_flight.insert((i, content)) {
+            self.transfer(i, action.clone(), content);
+        }
+        true
+    }
+
+    pub(crate) fn origins(&self) -> Vec<Origin> {
+        self.slots
+            .iter()
+            .enumerate()
+            .filter(|(_, s)| s.online())
+            .map(|(i, s)| Origin { index: i, replica: s.replica.clone() })
+            .collect()
+    }
+
+    /// Contents that arrived: their paths are planned again.
+    pub(crate) fn collect_arrivals(&mut self) {
+        let arrived = {
+            let mut arrived = self
+                .inbox
+                .arrived
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
+            std::mem::take(&mut *arrived)
+        };
+        for (i, path, content, outcome) in arrived {
+            self.in_flight.remove(&(i, content));
+            match outcome {
+                Outcome::Done => {
+                    self.dirty.insert(path);
+                }
+                Outcome::Superseded | Outcome::Busy => self.retry(path, None, 50),
+                Outcome::Blocked(problem) => {
+                    self.open_problem(i, problem);
+                    self.retry(path, None, 5000);
+                }
+            }
+        }
+    }
+
+    /// Transfers of a content in flight, for `why`.
+    pub(crate) fn is_in_flight(&self, content: ContentId) -> bool {
+        self.in_flight.iter().any(|(_, c)| *c == content)
+    }
+}
+
+fn replaces_dir(action: &Action) -> bool {
+    matches!(action.before, Precondition::Unchanged { kind: Kind::Dir, .. })
+        && matches!(action.goal, Goal::File { .. } | Goal::Link { .. })
+}
+
+fn created(action: &Action) -> ChangeKind {
+    if action.before == Precondition::Absent { ChangeKind::Create } else { ChangeKind::Update }
+}

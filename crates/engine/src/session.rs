@@ -1,0 +1,541 @@
+//! A session: replicas of one share, kept equal until everything is done or somebody says stop.
+//!
+//! Owns what must be remembered between two cycles: where to look, what is dirty, what is retried, what is
+//! held. Everything else is in the replicas. Loses nothing when it dies: it is rebuilt by looking.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use instep_core::id::{ContentId, ShareId};
+use instep_core::path::RelPath;
+use instep_core::plan::Problem;
+use instep_core::policy::Role;
+use instep_replica::env::Env;
+use instep_replica::records::{Member, PolicyRecord, ShareRecord};
+use instep_replica::{Book, Error, ErrorKind, HintSet, Replica, ShareState, Totals, Waker};
+
+use crate::command::{Answer, Command};
+use crate::holds::Hold;
+use crate::report::{Event, Monitor, State, Summary};
+
+/// What a user chose for a session.
+#[derive(Debug, Clone, Default)]
+pub struct SessionOptions {
+    /// Stop when everything is done.
+    pub once: bool,
+    /// Policy for conflicts that arise from now on.
+    pub policy: Option<PolicyRecord>,
+    /// One way: the first replica is the source.
+    pub mirror: bool,
+    /// A mirror may empty its targets.
+    pub allow_empty: bool,
+    /// How often replicas without hints are looked at; the engine chooses when none is given.
+    pub poll: Option<Duration>,
+    /// Changes are listed one by one in the log up to this many a cycle.
+    pub log_lines: usize,
+}
+
+/// Why a session cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// A mirror's source is empty and its targets are not.
+    #[error("the source is empty and a target is not")]
+    EmptySource,
+    /// No replica can be used.
+    #[error("no replica can be used")]
+    Replica(#[from] Error),
+    /// Fewer than two replicas.
+    #[error("a session needs at least two replicas")]
+    TooFew,
+}
+
+/// A session's end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct End {
+    /// Counts at the end.
+    pub summary: Summary,
+    /// It was told to stop.
+    pub stopped: bool,
+    /// The worst state of any replica.
+    pub state: State,
+    /// Problems at the end.
+    pub problems: Vec<(usize, Problem)>,
+}
+
+/// One replica in the session.
+pub(crate) struct Slot {
+    pub(crate) replica: Arc<dyn Replica>,
+    pub(crate) role: Role,
+    pub(crate) state: State,
+    pub(crate) why: String,
+    pub(crate) hints: HintSet,
+    pub(crate) look_everywhere: bool,
+    pub(crate) next_poll_ns: u64,
+    pub(crate) next_try_ns: u64,
+    pub(crate) totals: Totals,
+    pub(crate) touched_ns: Option<u64>,
+}
+
+impl Slot {
+    pub(crate) fn online(&self) -> bool {
+        !matches!(self.state, State::Offline)
+    }
+}
+
+pub(crate) type Request = (Command, mpsc::Sender<Answer>);
+
+#[derive(Default)]
+pub(crate) struct Inbox {
+    pub(crate) requests: Mutex<VecDeque<Request>>,
+    pub(crate) stop: AtomicBool,
+    /// Contents that a transfer brought (or failed to), with the path to plan again.
+    pub(crate) arrived: Mutex<Vec<(usize, RelPath, ContentId, instep_core::plan::Outcome)>>,
+}
+
+/// Talks to a running session from another thread.
+#[derive(Clone)]
+pub struct Handle {
+    inbox: Arc<Inbox>,
+    waker: Waker,
+}
+
+impl std::fmt::Debug for Handle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Handle")
+    }
+}
+
+impl Handle {
+    /// Asks, and waits for the answer; `None` when the session has ended.
+    pub fn request(&self, command: Command) -> Option<Answer> {
+        let (send, receive) = mpsc::channel();
+        let mut requests = self.inbox.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        requests.push_back((command, send));
+        drop(requests);
+        self.waker.wake();
+        receive.recv().ok()
+    }
+
+    /// Finishes the epoch and stops.
+    pub fn stop(&self) {
+        self.inbox.stop.store(true, Ordering::SeqCst);
+        self.waker.wake();
+    }
+}
+
+/// A session.
+pub struct Session {
+    pub(crate) env: Arc<dyn Env>,
+    pub(crate) slots: Vec<Slot>,
+    pub(crate) share: ShareState,
+    pub(crate) options: SessionOptions,
+    pub(crate) monitor: Box<dyn Monitor>,
+    pub(crate) waker: Waker,
+    pub(crate) inbox: Arc<Inbox>,
+    /// Paths whose rows may differ between replicas.
+    pub(crate) dirty: BTreeSet<RelPath>,
+    /// Paths to be looked at (on that replica, or planned on all) at a later time.
+    pub(crate) later: BTreeMap<RelPath, Later>,
+    pub(crate) problems: BTreeMap<(usize, RelPath), Problem>,
+    pub(crate) holds: Vec<Hold>,
+    pub(crate) in_flight: BTreeSet<(usize, ContentId)>,
+    pub(crate) compare_all: bool,
+    pub(crate) started_ns: u64,
+    pub(crate) summary: Summary,
+    pub(crate) settled: bool,
+    pub(crate) seq: u64,
+    pub(crate) met: bool,
+    /// Decisions of a person that wait for the next reconciliation.
+    pub(crate) resolutions: BTreeMap<RelPath, instep_core::entry::Entry>,
+    pub(crate) next_hold_check_ns: u64,
+}
+
+/// Something to be done at a later time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Later {
+    pub(crate) due_ns: u64,
+    pub(crate) delay_ms: u64,
+    pub(crate) tries: u32,
+    /// Look at it on this replica; on all when none.
+    pub(crate) replica: Option<usize>,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").field("share", &self.share.id).finish_non_exhaustive()
+    }
+}
+
+/// Between two looks at a replica without hints, when nothing else is said.
+const POLL: Duration = Duration::from_secs(2);
+/// Between two full looks at a replica with hints: bounds how stale a lost event can leave us.
+const RESCAN: Duration = Duration::from_secs(3600);
+/// Between two tries to reach an offline replica.
+const RETRY_NS: u64 = 1_000_000_000;
+/// How long after the last change the barrier comes, when nothing else happens.
+const BARRIER_NS: u64 = 200_000_000;
+
+impl Session {
+    /// Brings replicas together. They must all be of the same share.
+    pub fn start(
+        env: Arc<dyn Env>,
+        replicas: Vec<Arc<dyn Replica>>,
+        options: SessionOptions,
+        monitor: Box<dyn Monitor>,
+    ) -> Result<Self, SessionError> {
+        let Some(first) = replicas.first() else { return Err(SessionError::TooFew) };
+        let id = first.share();
+        let slots: Vec<Slot> = replicas.into_iter().map(slot).collect();
+        let started_ns = env.monotonic_ns();
+        let mut session = Self {
+            share: ShareState::new(id, ShareRecord::default()),
+            env,
+            slots,
+            options,
+            monitor,
+            waker: Waker::default(),
+            inbox: Arc::default(),
+            dirty: BTreeSet::new(),
+            later: BTreeMap::new(),
+            problems: BTreeMap::new(),
+            holds: Vec::new(),
+            in_flight: BTreeSet::new(),
+            compare_all: false,
+            started_ns,
+            summary: Summary::default(),
+            settled: false,
+            seq: 0,
+            met: false,
+            resolutions: BTreeMap::new(),
+            next_hold_check_ns: 0,
+        };
+        session.agree(id)?;
+        session.load_holds()?;
+        let replicas = session.slots.iter().map(|s| (s.replica.id(), s.replica.describe())).collect();
+        session.monitor.event(Event::Opened { share: id, replicas });
+        Ok(session)
+    }
+
+    /// To talk to the session while it runs.
+    pub fn handle(&self) -> Handle {
+        Handle { inbox: self.inbox.clone(), waker: self.waker.clone() }
+    }
+
+    /// What all replicas agree on.
+    pub fn share(&self) -> &ShareState {
+        &self.share
+    }
+
+    /// Joins what the replicas know of the share, adds who is new, and tells everybody.
+    fn agree(&mut self, id: ShareId) -> Result<(), Error> {
+        let mut record = ShareRecord::default();
+        let mut known = Vec::new();
+        for slot in &self.slots {
+            let text = slot.replica.read_record(Book::Share, "share")?;
+            let theirs: ShareRecord =
+                text.as_deref().and_then(|t| serde_json::from_str(t).ok()).unwrap_or_default();
+            record.merge(&theirs);
+            known.push(theirs);
+        }
+        for slot in &self.slots {
+            let described = slot.replica.describe();
+            let member = record.members.entry(slot.replica.id().to_string()).or_insert_with(|| Member {
+                label: described.label.clone(),
+                location: described.location.clone(),
+                actors: Vec::new(),
+                gone: false,
+            });
+            let actor = slot.replica.actor().to_string();
+            if !member.actors.contains(&actor) {
+                member.actors.push(actor);
+            }
+            member.label = described.label;
+            member.location = described.location;
+            member.gone = false;
+        }
+        let newest = record.policies.values().next_back().cloned();
+        if let Some(policy) = self.options.policy.clone()
+            && newest.as_ref() != Some(&policy)
+        {
+            let epoch = record.policies.keys().next_back().map_or(1, |e| e + 1);
+            record.policies.insert(epoch, policy);
+        }
+        let text = serde_json::to_string(&record).unwrap_or_default();
+        for (slot, theirs) in self.slots.iter().zip(&known) {
+            if *theirs != record {
+                slot.replica.write_record(Book::Share, "share", Some(&text))?;
+            }
+        }
+        // Anything that was left undone is found by comparing all rows, unless all say they are settled.
+        let mut marks = self.slots.iter().map(|s| s.replica.read_record(Book::Share, "settled"));
+        let first = marks.next().transpose()?.flatten();
+        self.compare_all = first.is_none();
+        for mark in marks {
+            self.compare_all |= mark? != first;
+        }
+        self.share = ShareState::new(id, record);
+        Ok(())
+    }
+
+    /// Runs until everything is done (`once`), or until told to stop.
+    pub fn run(&mut self) -> Result<End, SessionError> {
+        if !self.options.once {
+            self.watch_all();
+        }
+        let result = self.turn_until_done();
+        // Whatever was done must survive, also when the session ends by an error.
+        self.barrier();
+        let stopped = result?;
+        if !self.options.once || self.is_idle() {
+            self.mark_settled();
+        }
+        self.refresh_summary();
+        Ok(End {
+            summary: self.summary.clone(),
+            stopped,
+            state: self.worst(),
+            problems: self.problems.iter().map(|((r, _), p)| (*r, p.clone())).collect(),
+        })
+    }
+
+    fn watch_all(&mut self) {
+        for i in 0..self.slots.len() {
+            match self.slots[i].replica.watch(self.waker.clone()) {
+                Ok(problems) => problems.into_iter().for_each(|p| self.open_problem(i, p)),
+                Err(e) => self.replica_failed(i, &e),
+            }
+        }
+    }
+
+    fn turn_until_done(&mut self) -> Result<bool, SessionError> {
+        loop {
+            if self.inbox.stop.load(Ordering::SeqCst) {
+                self.refuse_requests();
+                return Ok(true);
+            }
+            self.serve_requests();
+            let worked = self.cycle()?;
+            if worked {
+                continue;
+            }
+            if self.options.once && self.is_done() {
+                self.settle();
+                return Ok(false);
+            }
+            self.rest();
+        }
+    }
+
+    /// Nothing is left that we could do.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.dirty.is_empty()
+            && self.later.is_empty()
+            && self.in_flight.is_empty()
+            && self.slots.iter().all(|s| s.hints.is_empty() && !s.look_everywhere)
+    }
+
+    /// With `once`: idle, or what is left was tried often enough.
+    fn is_done(&self) -> bool {
+        let patience = 40;
+        let hopeless = self.later.values().all(|l| l.tries > patience || l.delay_ms >= 5000);
+        self.dirty.is_empty()
+            && self.in_flight.is_empty()
+            && hopeless
+            && self.slots.iter().all(|s| !s.online() || (s.hints.is_empty() && !s.look_everywhere))
+    }
+
+    /// Waits for hints, requests, or the next thing that is due.
+    fn rest(&mut self) {
+        let now = self.env.monotonic_ns();
+        let barrier_due = self.slots.iter().filter_map(|s| s.touched_ns).min().map(|t| t + BARRIER_NS);
+        if barrier_due.is_some_and(|due| due <= now) {
+            self.barrier();
+        }
+        if self.is_idle() {
+            self.settle();
+        }
+        let due = self
+            .later
+            .values()
+            .map(|l| l.due_ns)
+            .chain(barrier_due.filter(|d| *d > now))
+            .chain(self.slots.iter().map(|s| s.next_poll_ns))
+            .chain(self.slots.iter().filter(|s| !s.online()).map(|s| s.next_try_ns))
+            .min()
+            .unwrap_or(now + RETRY_NS);
+        let wait = due.saturating_sub(now).clamp(200_000, 60_000_000_000);
+        self.env.wait(&self.waker, Duration::from_nanos(wait));
+    }
+
+    /// Says once that everything is in step, with the counts.
+    fn settle(&mut self) {
+        if !self.settled {
+            self.settled = true;
+            self.mark_settled();
+            self.refresh_summary();
+            self.monitor.event(Event::Settled(self.summary.clone()));
+        }
+    }
+
+    /// Remembers on every replica that nothing is pending between them.
+    fn mark_settled(&mut self) {
+        let clean = self.is_idle()
+            && self.holds.is_empty()
+            && self.problems.is_empty()
+            && self.slots.iter().all(Slot::online);
+        let mark: String = self.env.random().iter().map(|b| format!("{b:02x}")).collect();
+        for slot in self.slots.iter().filter(|s| s.online()) {
+            // Without the mark the next start compares all rows: slower, not wrong.
+            let _slower = slot.replica.write_record(Book::Share, "settled", clean.then_some(&mark));
+        }
+    }
+
+    pub(crate) fn unsettle(&mut self) {
+        if self.settled {
+            self.settled = false;
+            for slot in &self.slots {
+                let _slower = slot.replica.write_record(Book::Share, "settled", None);
+            }
+        }
+    }
+
+    /// Makes what was done survive a power cut.
+    pub(crate) fn barrier(&mut self) {
+        for i in 0..self.slots.len() {
+            if self.slots[i].touched_ns.take().is_none() || !self.slots[i].online() {
+                continue;
+            }
+            if let Err(e) = self.slots[i].replica.barrier() {
+                self.replica_failed(i, &e);
+            }
+        }
+    }
+
+    pub(crate) fn touched(&mut self, i: usize) {
+        let now = self.env.monotonic_ns();
+        self.slots[i].touched_ns.get_or_insert(now);
+    }
+
+    /// A replica cannot be used for now; the others go on.
+    pub(crate) fn replica_failed(&mut self, i: usize, e: &Error) {
+        let now = self.env.monotonic_ns();
+        let state = match e.kind {
+            ErrorKind::ReadOnly | ErrorKind::NoSpace => State::Paused,
+            _ => State::Offline,
+        };
+        let why = e.chain();
+        let slot = &mut self.slots[i];
+        slot.next_try_ns = now + RETRY_NS;
+        slot.look_everywhere |= state == State::Offline;
+        if slot.state != state {
+            slot.state = state;
+            slot.why.clone_from(&why);
+            self.monitor.event(Event::Replica { replica: i, state, why });
+        }
+    }
+
+    /// Tries replicas that went away.
+    pub(crate) fn revive(&mut self) {
+        let now = self.env.monotonic_ns();
+        for i in 0..self.slots.len() {
+            let slot = &mut self.slots[i];
+            if slot.online() || slot.next_try_ns > now {
+                continue;
+            }
+            slot.next_try_ns = now + RETRY_NS;
+            if slot.replica.guard().is_ok() {
+                slot.state = State::Scanning;
+                slot.look_everywhere = true;
+                self.compare_all = true;
+                let why = "it is back".to_owned();
+                self.monitor.event(Event::Replica { replica: i, state: State::Scanning, why });
+            }
+        }
+    }
+
+    /// When a replica without hints is looked at again; with hints, when everything is looked at anyway.
+    pub(crate) fn schedule_poll(&mut self, i: usize) {
+        let hints = self.slots[i].replica.capabilities().hints;
+        let every = match self.options.poll {
+            Some(poll) => poll,
+            None if hints => RESCAN,
+            None => POLL,
+        };
+        self.slots[i].next_poll_ns = self.env.monotonic_ns() + every.as_nanos() as u64;
+    }
+
+    pub(crate) fn retry(&mut self, path: RelPath, replica: Option<usize>, delay_ms: u64) {
+        let now = self.env.monotonic_ns();
+        let old = self.later.get(&path);
+        let tries = old.map_or(0, |l| l.tries + 1);
+        let delay_ms = delay_ms.max(old.map_or(0, |l| (l.delay_ms * 2).min(1000)));
+        let due_ns = now + delay_ms * 1_000_000;
+        let replica = if old.is_some_and(|l| l.replica != replica) { None } else { replica };
+        self.later.insert(path, Later { due_ns, delay_ms, tries, replica });
+    }
+
+    pub(crate) fn open_problem(&mut self, replica: usize, problem: Problem) {
+        let key = (replica, problem.path.clone());
+        if self.problems.get(&key) != Some(&problem) {
+            self.problems.insert(key, problem.clone());
+            self.monitor.event(Event::Problem { replica, problem, open: true });
+        }
+    }
+
+    pub(crate) fn close_problem(&mut self, replica: usize, path: &RelPath) {
+        if let Some(problem) = self.problems.remove(&(replica, path.clone())) {
+            self.monitor.event(Event::Problem { replica, problem, open: false });
+        }
+    }
+
+    /// The worst state of any replica.
+    pub(crate) fn worst(&self) -> State {
+        let has = |s: State| self.slots.iter().any(|x| x.state == s);
+        if !self.holds.is_empty() {
+            State::Held
+        } else if !self.problems.is_empty() {
+            State::Problem
+        } else if has(State::Paused) {
+            State::Paused
+        } else if has(State::Offline) {
+            State::Offline
+        } else if self.is_idle() {
+            State::InSync
+        } else {
+            State::Syncing
+        }
+    }
+
+    pub(crate) fn refresh_summary(&mut self) {
+        let totals = self.slots.iter().map(|s| s.totals).max_by_key(|t| (t.files, t.bytes));
+        self.summary.totals = totals.unwrap_or_default();
+        self.summary.conflicts = self.open_conflicts();
+        self.summary.holds = self.holds.len() as u64;
+        self.summary.problems = self.problems.len() as u64;
+        self.summary.waiting = (self.dirty.len() + self.later.len()) as u64;
+        self.summary.took_ns = self.env.monotonic_ns().saturating_sub(self.started_ns);
+    }
+
+    pub(crate) fn label(&self, i: usize) -> String {
+        self.slots[i].replica.describe().label
+    }
+}
+
+fn slot(replica: Arc<dyn Replica>) -> Slot {
+    let role = replica.describe().role;
+    Slot {
+        role,
+        replica,
+        state: State::Scanning,
+        why: String::new(),
+        hints: HintSet::default(),
+        look_everywhere: true,
+        next_poll_ns: u64::MAX,
+        next_try_ns: 0,
+        totals: Totals::default(),
+        touched_ns: None,
+    }
+}

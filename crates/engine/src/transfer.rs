@@ -1,0 +1,65 @@
+//! Where content comes from, and bringing big content aside.
+
+use std::sync::{Arc, PoisonError};
+
+use instep_core::id::ContentId;
+use instep_core::plan::{Action, Code, Outcome, Problem};
+use instep_replica::{Content, Replica, Sources};
+
+use crate::session::Session;
+
+/// A replica that may have content.
+#[derive(Clone)]
+pub(crate) struct Origin {
+    pub(crate) index: usize,
+    pub(crate) replica: Arc<dyn Replica>,
+}
+
+/// All replicas as sources for one target: itself first (what it kept needs no transfer), then the rest.
+pub(crate) struct Origins(Vec<Origin>);
+
+impl Origins {
+    pub(crate) fn new(mut all: Vec<Origin>, target: usize) -> Self {
+        // Its own stores are asked last: most content is at its path on somebody else.
+        all.sort_by_key(|o| (o.index == target, o.index));
+        Self(all)
+    }
+
+    fn find(&self, action: &Action, content: ContentId) -> Option<Box<dyn Content>> {
+        self.0.iter().find_map(|o| o.replica.open(&action.path, content).ok().flatten())
+    }
+}
+
+impl Sources for Origins {
+    fn open(&self, action: &Action, content: ContentId) -> Option<Box<dyn Content>> {
+        self.find(action, content)
+    }
+}
+
+impl Session {
+    /// Brings content to a replica's staging on a thread of its own.
+    pub(crate) fn transfer(&mut self, i: usize, action: Action, content: ContentId) {
+        let origins = Origins::new(self.origins(), i);
+        let target = self.slots[i].replica.clone();
+        let (inbox, waker) = (self.inbox.clone(), self.waker.clone());
+        self.env.spawn(
+            "transfer",
+            Box::new(move || {
+                let outcome = match origins.find(&action, content) {
+                    Some(mut from) => target
+                        .stage(&action.path, content, from.as_mut())
+                        .unwrap_or(Outcome::Busy),
+                    None => Outcome::Blocked(Problem {
+                        path: action.path.clone(),
+                        code: Code::ContentMissing,
+                        detail: "no reachable replica has the content of this version".into(),
+                    }),
+                };
+                let mut arrived = inbox.arrived.lock().unwrap_or_else(PoisonError::into_inner);
+                arrived.push((i, action.path, content, outcome));
+                drop(arrived);
+                waker.wake();
+            }),
+        );
+    }
+}

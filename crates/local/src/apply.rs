@@ -1,0 +1,592 @@
+//! Carrying out actions: each after its precondition was verified on disk, none unlinking anything.
+//!
+//! A batch runs in stages, because names depend on each other: renames and what must make room; new
+//! directories, parents first; files and links in parallel; deletions, children first; at last the modes
+//! of directories. Rows are written after the disk, in one transaction.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use instep_core::id::ContentId;
+use instep_core::path::RelPath;
+use instep_core::plan::{Action, Code, Goal, Keep, Outcome, Precondition, Problem};
+use instep_core::row::{Print, Row};
+use instep_core::version::Kind;
+use instep_fs::{Dir, ErrorKind, Stat};
+use instep_replica::{Result, Sources};
+use instep_store::Durability;
+
+use crate::content::{self, Failed};
+use crate::print::print;
+use crate::recover;
+use crate::replace;
+use crate::replica::LocalReplica;
+use crate::trash::{self, Displaced};
+use crate::tree::{self, ours};
+
+/// What became of an action, with what the index must learn.
+#[derive(Debug)]
+pub struct Done {
+    /// For the engine.
+    pub outcome: Outcome,
+    /// What is on disk now and what it looks like; none leaves the row as it was.
+    pub print: Option<Option<Print>>,
+    /// What the index knows of the path, if more than the action said.
+    pub entry: Option<instep_core::entry::Entry>,
+    /// What was displaced, by its key.
+    pub displaced: Vec<(String, Displaced)>,
+}
+
+impl Done {
+    /// It did not happen, and the disk is as it was.
+    pub fn not(outcome: Outcome) -> Self {
+        Self { outcome, print: None, entry: None, displaced: Vec::new() }
+    }
+
+    /// It happened.
+    pub fn done(print: Option<Print>) -> Self {
+        Self { outcome: Outcome::Done, print: Some(print), entry: None, displaced: Vec::new() }
+    }
+}
+
+/// What a failed call means for one action.
+pub fn failed(path: &RelPath, e: &instep_fs::Error) -> Outcome {
+    let code = match e.kind() {
+        ErrorKind::Absent | ErrorKind::Taken | ErrorKind::OtherKind => return Outcome::Superseded,
+        ErrorKind::Busy | ErrorKind::TooMany => return Outcome::Busy,
+        ErrorKind::NoSpace => Code::NoSpace,
+        ErrorKind::ReadOnly => Code::ReadOnly,
+        ErrorKind::OtherDevice => Code::Mount,
+        ErrorKind::Denied | ErrorKind::Unsupported | ErrorKind::Crashed | ErrorKind::Io => {
+            Code::Unwritable
+        }
+    };
+    Outcome::Blocked(Problem { path: path.clone(), code, detail: e.to_string() })
+}
+
+/// Carries out a batch.
+pub fn apply(
+    replica: &LocalReplica,
+    actions: &[Action],
+    sources: &dyn Sources,
+) -> Result<Vec<Outcome>> {
+    recover::intend(replica, actions)?;
+    let slots: Vec<Mutex<Option<Done>>> = actions.iter().map(|_| Mutex::new(None)).collect();
+    let worker = Worker { replica, actions, sources, slots: &slots };
+    worker.run();
+    let done: Vec<Done> = slots
+        .into_iter()
+        .map(|s| {
+            let done = s.into_inner().unwrap_or_else(PoisonError::into_inner);
+            done.unwrap_or_else(|| Done::not(Outcome::Busy))
+        })
+        .collect();
+    write_rows(replica, actions, done)
+}
+
+/// What the index learns from a batch.
+fn write_rows(replica: &LocalReplica, actions: &[Action], done: Vec<Done>) -> Result<Vec<Outcome>> {
+    let mut index = replica.index();
+    let mut outcomes = Vec::with_capacity(done.len());
+    for (action, done) in actions.iter().zip(done) {
+        for (key, what) in &done.displaced {
+            trash::note(replica, &mut index, key, what)?;
+        }
+        if let Some(seen) = done.print {
+            // A path that was absent has no fingerprint and no part in any sum.
+            let old = match action.before {
+                Precondition::Absent => None,
+                Precondition::Unchanged { .. } => index.get(&action.path)?,
+            };
+            let row = Row {
+                entry: done.entry.unwrap_or_else(|| action.entry.clone()),
+                shown: action.shown,
+                print: seen,
+                held: None,
+                epoch: index.epoch(),
+            };
+            index.put(&action.path, old.as_ref(), &row)?;
+        }
+        outcomes.push(done.outcome);
+    }
+    index.commit(Durability::Process)?;
+    Ok(outcomes)
+}
+
+struct Worker<'a> {
+    replica: &'a LocalReplica,
+    actions: &'a [Action],
+    sources: &'a dyn Sources,
+    slots: &'a [Mutex<Option<Done>>],
+}
+
+/// The order of stages within a batch.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    MakeRoom,
+    Dirs,
+    Files,
+    DeleteFiles,
+    DeleteDirs,
+    DirModes,
+}
+
+impl Worker<'_> {
+    fn run(&self) {
+        let mut stages: BTreeMap<Stage, Vec<usize>> = BTreeMap::new();
+        let mut seen_other = false;
+        for (i, action) in self.actions.iter().enumerate() {
+            // Deletions that come before anything else make room for what replaces their parent.
+            let stage = match stage(action) {
+                Stage::DeleteFiles | Stage::DeleteDirs if !seen_other => Stage::MakeRoom,
+                stage => {
+                    seen_other |= !matches!(stage, Stage::MakeRoom);
+                    stage
+                }
+            };
+            stages.entry(stage).or_default().push(i);
+        }
+        for (stage, indices) in stages {
+            match stage {
+                Stage::Files | Stage::DeleteFiles => self.parallel(&indices),
+                Stage::MakeRoom | Stage::Dirs | Stage::DeleteDirs | Stage::DirModes => {
+                    let mut buffer = Vec::new();
+                    indices.iter().for_each(|i| self.one(*i, None, &mut buffer));
+                }
+            }
+        }
+    }
+
+    /// Groups of one directory each, so that a directory is opened once and never contended.
+    fn parallel(&self, indices: &[usize]) {
+        let mut groups: Vec<Vec<usize>> = Vec::new();
+        for i in indices {
+            let dir = self.actions[*i].path.split_bytes().map(|(d, _)| d);
+            match groups.last_mut() {
+                Some(g)
+                    if g.len() < 64
+                        && self.actions[g[0]].path.split_bytes().map(|(d, _)| d) == dir =>
+                {
+                    g.push(*i);
+                }
+                _ => groups.push(vec![*i]),
+            }
+        }
+        instep_replica::env::for_each(
+            self.replica.env.as_ref(),
+            groups.len(),
+            Vec::new,
+            |buffer, g| {
+                let first = &self.actions[groups[g][0]];
+                let parent = first.path.parent().unwrap_or_else(RelPath::root);
+                let dir = tree::open(&self.replica.root, &parent).ok();
+                groups[g].iter().for_each(|i| self.one(*i, dir.as_ref(), buffer));
+            },
+        );
+    }
+
+    fn one(&self, i: usize, dir: Option<&Dir>, buffer: &mut Vec<u8>) {
+        let done = self.carry_out(&self.actions[i], dir, buffer);
+        *self.slots[i].lock().unwrap_or_else(PoisonError::into_inner) = Some(done);
+    }
+
+    fn carry_out(&self, action: &Action, dir: Option<&Dir>, buffer: &mut Vec<u8>) -> Done {
+        if action.path.is_root() || action.path.is_reserved() {
+            return Done::not(Outcome::Superseded);
+        }
+        if matches!(action.goal, Goal::Record) {
+            return self.record(action);
+        }
+        let opened = match dir {
+            Some(dir) => Ok(dir.clone()),
+            None => self.parent(action),
+        };
+        let dir = match opened {
+            Ok(dir) => dir,
+            Err(outcome) => return Done::not(outcome),
+        };
+        match &action.goal {
+            Goal::File { .. } => self.file(action, &dir, buffer),
+            Goal::Dir { mode } => self.dir(action, &dir, *mode),
+            Goal::Link { .. } => self.link(action, &dir),
+            Goal::Absent => self.delete(action, &dir),
+            Goal::Metadata { mode, mtime } => self.metadata(action, &dir, *mode, *mtime),
+            Goal::Rename { from } => self.rename(action, &dir, from),
+            Goal::Record => unreachable!("handled above"),
+        }
+    }
+
+    /// The directory that the action's path is in; made, for its contents' sake, where it is missing and
+    /// the action brings something.
+    fn parent(&self, action: &Action) -> core::result::Result<Dir, Outcome> {
+        let path = action.path.parent().unwrap_or_else(RelPath::root);
+        match tree::open(&self.replica.root, &path) {
+            Ok(dir) => Ok(dir),
+            Err(e) if e.kind() == ErrorKind::Absent => {
+                if matches!(action.goal, Goal::Absent | Goal::Metadata { .. }) {
+                    return Err(Outcome::Superseded);
+                }
+                self.replica.make_parents(&path).map_err(|e| failed(&action.path, &e))
+            }
+            Err(e) => Err(failed(&action.path, &e)),
+        }
+    }
+
+    /// Only the index learns something; but it never says "deleted" of something that is there.
+    fn record(&self, action: &Action) -> Done {
+        let is_tomb = action.shown.and_then(|d| action.entry.get(d)).is_some_and(|v| v.is_tomb());
+        let print = match action.before {
+            Precondition::Unchanged { print, .. } => Some(print),
+            Precondition::Absent => None,
+        };
+        if is_tomb && print.is_some() {
+            let there = self.parent(action).ok().and_then(|d| d.stat(action.path.name()?).ok()?);
+            if there.is_some() {
+                return Done::not(Outcome::Superseded);
+            }
+            return Done::done(None);
+        }
+        Done::done(print)
+    }
+
+    fn file(&self, action: &Action, dir: &Dir, buffer: &mut Vec<u8>) -> Done {
+        let Goal::File { content, size, mode, mtime } = action.goal else {
+            unreachable!("called for files only")
+        };
+        match action.before {
+            Precondition::Absent => match self.new_file(action, dir, content, size, mode, mtime, buffer) {
+                Ok(print) => Done::done(Some(print)),
+                Err(outcome) => Done::not(outcome),
+            },
+            Precondition::Unchanged { .. } => {
+                match self.staged_file(action, content, size, mode, mtime, buffer) {
+                    Ok(name) => replace::exchange(self.replica, action, dir, &name),
+                    Err(outcome) => Done::not(outcome),
+                }
+            }
+        }
+    }
+
+    /// A file that appears complete under its name, or not at all.
+    #[expect(clippy::too_many_arguments, reason = "the goal's parts, taken apart once")]
+    fn new_file(
+        &self,
+        action: &Action,
+        dir: &Dir,
+        content: ContentId,
+        size: u64,
+        mode: u16,
+        mtime: instep_core::time::Mtime,
+        buffer: &mut Vec<u8>,
+    ) -> core::result::Result<Print, Outcome> {
+        let path = &action.path;
+        let name = path.name().ok_or(Outcome::Superseded)?;
+        let fail = |e: instep_fs::Error| failed(path, &e);
+        if self.replica.is_staged_file(content) || !self.replica.profile.unnamed_files {
+            let staged = self.staged_file(action, content, size, mode, mtime, buffer)?;
+            let from = &self.replica.ours().ok_or(Outcome::Superseded)?.staging;
+            from.rename_noreplace(ours(&staged), dir, name).map_err(|e| {
+                let _stale = from.remove_file(ours(&staged));
+                failed(path, &e)
+            })?;
+            let stat = dir.stat(name).map_err(fail)?.ok_or(Outcome::Superseded)?;
+            return Ok(print(&stat));
+        }
+        let mut from = self.sources.open(action, content).ok_or_else(|| missing(action))?;
+        let file = dir.create_unnamed(u32::from(mode)).map_err(fail)?;
+        self.fill(action, &file, from.as_mut(), content, size, buffer)?;
+        file.set_mtime(mtime).map_err(fail)?;
+        dir.publish(&file, name).map_err(fail)?;
+        // RACE: a user may open the name and write before this; the fingerprint then covers those bytes,
+        // and the close of that write is a hint of its own.
+        Ok(print(&file.stat().map_err(fail)?))
+    }
+
+    fn fill(
+        &self,
+        action: &Action,
+        file: &instep_fs::File,
+        from: &mut dyn instep_replica::Content,
+        content: ContentId,
+        size: u64,
+        buffer: &mut Vec<u8>,
+    ) -> core::result::Result<(), Outcome> {
+        content::fill(file, from, content, size, self.replica.profile.reflink, buffer).map_err(|e| {
+            match e {
+                Failed::Changed => Outcome::Busy,
+                Failed::Read(e) => Outcome::Blocked(Problem {
+                    path: action.path.clone(),
+                    code: Code::ContentMissing,
+                    detail: format!("read the source: {e}"),
+                }),
+                Failed::Write(e) => failed(&action.path, &e),
+            }
+        })
+    }
+
+    /// The name in the staging directory of a complete file with the goal's content and metadata.
+    fn staged_file(
+        &self,
+        action: &Action,
+        content: ContentId,
+        size: u64,
+        mode: u16,
+        mtime: instep_core::time::Mtime,
+        buffer: &mut Vec<u8>,
+    ) -> core::result::Result<String, Outcome> {
+        let staging = &self.replica.ours().ok_or(Outcome::Superseded)?.staging;
+        let fail = |e: instep_fs::Error| failed(&action.path, &e);
+        if let Some(name) = self.replica.take_staged(content) {
+            let dress = || {
+                staging.set_mode(ours(&name), u32::from(mode))?;
+                staging.set_mtime(ours(&name), mtime)
+            };
+            dress().map_err(fail)?;
+            return Ok(name);
+        }
+        let mut from = self.sources.open(action, content).ok_or_else(|| missing(action))?;
+        let name = trash::fresh_name(self.replica);
+        let file = staging.create_file(ours(&name), u32::from(mode)).map_err(fail)?;
+        let filled = self
+            .fill(action, &file, from.as_mut(), content, size, buffer)
+            .and_then(|()| file.set_mtime(mtime).map_err(fail));
+        if let Err(outcome) = filled {
+            let _stale = staging.remove_file(ours(&name));
+            return Err(outcome);
+        }
+        Ok(name)
+    }
+
+    fn dir(&self, action: &Action, dir: &Dir, mode: u16) -> Done {
+        let path = &action.path;
+        let Some(name) = path.name() else { return Done::not(Outcome::Superseded) };
+        // Its contents must get in; the mode proper follows when they are.
+        let open_mode = u32::from(mode) | 0o700;
+        let made = match action.before {
+            Precondition::Absent => dir.make_dir(name, open_mode).map(|()| None),
+            Precondition::Unchanged { .. } => {
+                let Some(ours_dirs) = self.replica.ours() else {
+                    return Done::not(Outcome::Superseded);
+                };
+                let staged = trash::fresh_name(self.replica);
+                ours_dirs.staging.make_dir(ours(&staged), open_mode).map(|()| Some(staged))
+            }
+        };
+        let mut done = match made {
+            Err(e) => return Done::not(failed(path, &e)),
+            Ok(None) => Done::done(None),
+            Ok(Some(staged)) => replace::exchange(self.replica, action, dir, &staged),
+        };
+        if done.outcome != Outcome::Done {
+            return done;
+        }
+        if open_mode != u32::from(mode) {
+            self.replica.mode_later(path, mode);
+        }
+        match dir.stat(name) {
+            Ok(Some(stat)) => {
+                self.replica.made_dir(path);
+                done.print = Some(Some(print(&stat)));
+                done
+            }
+            _ => Done::not(Outcome::Superseded),
+        }
+    }
+
+    fn link(&self, action: &Action, dir: &Dir) -> Done {
+        let Goal::Link { target, mtime } = &action.goal else {
+            unreachable!("called for links only")
+        };
+        let path = &action.path;
+        let Some(name) = path.name() else { return Done::not(Outcome::Superseded) };
+        if action.before == Precondition::Absent {
+            let make = || {
+                dir.make_link(name, target)?;
+                dir.set_mtime(name, *mtime)?;
+                dir.stat(name)
+            };
+            return match make() {
+                Ok(Some(stat)) => Done::done(Some(print(&stat))),
+                Ok(None) => Done::not(Outcome::Superseded),
+                Err(e) => Done::not(failed(path, &e)),
+            };
+        }
+        let Some(ours_dirs) = self.replica.ours() else { return Done::not(Outcome::Superseded) };
+        let staged = trash::fresh_name(self.replica);
+        let make = || {
+            ours_dirs.staging.make_link(ours(&staged), target)?;
+            ours_dirs.staging.set_mtime(ours(&staged), *mtime)
+        };
+        match make() {
+            Ok(()) => replace::exchange(self.replica, action, dir, &staged),
+            Err(e) => Done::not(failed(path, &e)),
+        }
+    }
+
+    fn delete(&self, action: &Action, dir: &Dir) -> Done {
+        let Precondition::Unchanged { kind, print: expected, .. } = action.before else {
+            return Done::done(None);
+        };
+        if kind != Kind::Dir {
+            return replace::displace(self.replica, action, dir);
+        }
+        let Some(name) = action.path.name() else { return Done::not(Outcome::Superseded) };
+        match dir.stat(name) {
+            Ok(Some(stat)) if stat.kind == instep_fs::Kind::Dir && stat.ino == expected.ino => {}
+            Ok(None) => return Done::done(None),
+            Ok(_) => return Done::not(Outcome::Superseded),
+            Err(e) => return Done::not(failed(&action.path, &e)),
+        }
+        match dir.remove_dir(name) {
+            Ok(()) => {
+                self.replica.unwatch(&action.path);
+                Done::done(None)
+            }
+            Err(e) if e.kind() == ErrorKind::Taken => Done::not(self.not_empty(action, dir)),
+            Err(e) => Done::not(failed(&action.path, &e)),
+        }
+    }
+
+    /// A directory that should go still has something in it: tracked things come first, unknown ones are
+    /// looked at, and ignored ones keep it standing.
+    fn not_empty(&self, action: &Action, dir: &Dir) -> Outcome {
+        let Some(name) = action.path.name() else { return Outcome::Superseded };
+        let rules = self.replica.rules.of_dir(&action.path);
+        let mut others = false;
+        let listed = dir.open_dir(name).and_then(|d| {
+            d.list_stat(&mut |child, stat| {
+                let Ok(child) = instep_core::path::Name::new(child) else { return };
+                let kind = stat.map(|s| s.kind);
+                let is_special = kind == Ok(instep_fs::Kind::Special);
+                others |= !is_special && !rules.ignores(child, kind == Ok(instep_fs::Kind::Dir));
+                if others {
+                    self.replica.hint(action.path.join(child));
+                }
+            })
+        });
+        match listed {
+            Ok(()) if !others => Outcome::Blocked(Problem {
+                path: action.path.clone(),
+                code: Code::Husk,
+                detail: "ignored or special files are left in it".into(),
+            }),
+            Ok(()) => Outcome::Busy,
+            Err(e) => failed(&action.path, &e),
+        }
+    }
+
+    fn metadata(
+        &self,
+        action: &Action,
+        dir: &Dir,
+        mode: u16,
+        mtime: Option<instep_core::time::Mtime>,
+    ) -> Done {
+        let path = &action.path;
+        let Some(name) = path.name() else { return Done::not(Outcome::Superseded) };
+        let set = || -> instep_fs::Result<core::result::Result<Print, Outcome>> {
+            let Some(stat) = dir.stat(name)? else { return Ok(Err(Outcome::Superseded)) };
+            if !matches(&action.before, &stat) {
+                return Ok(Err(Outcome::Superseded));
+            }
+            // RACE: a user's save between this check and the next calls gets our time or mode; its close
+            // is a hint, and its content is kept.
+            if stat.kind != instep_fs::Kind::Link && (stat.mode & 0o777) != u32::from(mode) {
+                dir.set_mode(name, stat.mode & 0o7000 | u32::from(mode))?;
+            }
+            if let Some(mtime) = mtime {
+                dir.set_mtime(name, mtime)?;
+            }
+            Ok(dir.stat(name)?.map(|s| print(&s)).ok_or(Outcome::Superseded))
+        };
+        match set() {
+            Ok(Ok(print)) => Done::done(Some(print)),
+            Ok(Err(outcome)) => Done::not(outcome),
+            Err(e) => Done::not(failed(path, &e)),
+        }
+    }
+
+    /// One object of this replica moves to the action's path.
+    fn rename(&self, action: &Action, dir: &Dir, from: &RelPath) -> Done {
+        let move_it = || -> instep_fs::Result<core::result::Result<Print, Outcome>> {
+            let (Some(name), Some((parent, old))) = (action.path.name(), from.split()) else {
+                return Ok(Err(Outcome::Superseded));
+            };
+            let source = tree::open(&self.replica.root, &parent)?;
+            let expected = self.replica.index().get(from).ok().flatten().and_then(|r| r.print);
+            match source.stat(old)? {
+                Some(stat) if Some(print(&stat)) == expected => {}
+                _ => return Ok(Err(Outcome::Superseded)),
+            }
+            // RACE: a user may save over the old name now; the save moves along and is seen there.
+            source.rename_noreplace(old, dir, name)?;
+            let (mode, mtime) = match &action.entry.get_shown(action.shown) {
+                Some(v) => (v.mode, v.mtime),
+                None => return Ok(Err(Outcome::Superseded)),
+            };
+            let stat = dir.stat(name)?;
+            if let Some(s) = stat.filter(|s| s.kind == instep_fs::Kind::File) {
+                if (s.mode & 0o777) != u32::from(mode) {
+                    dir.set_mode(name, u32::from(mode))?;
+                }
+                if s.mtime != mtime {
+                    dir.set_mtime(name, mtime)?;
+                }
+            }
+            Ok(dir.stat(name)?.map(|s| print(&s)).ok_or(Outcome::Superseded))
+        };
+        match move_it() {
+            Ok(Ok(print)) => Done::done(Some(print)),
+            Ok(Err(outcome)) => Done::not(outcome),
+            Err(e) => Done::not(failed(&action.path, &e)),
+        }
+    }
+}
+
+fn stage(action: &Action) -> Stage {
+    let was_dir = matches!(action.before, Precondition::Unchanged { kind: Kind::Dir, .. });
+    match action.goal {
+        Goal::Rename { .. } => Stage::MakeRoom,
+        Goal::Dir { .. } => Stage::Dirs,
+        Goal::Absent if was_dir => Stage::DeleteDirs,
+        Goal::Absent => Stage::DeleteFiles,
+        Goal::Metadata { mtime: None, .. } => Stage::DirModes,
+        Goal::File { .. } | Goal::Link { .. } | Goal::Metadata { .. } | Goal::Record => Stage::Files,
+    }
+}
+
+fn missing(action: &Action) -> Outcome {
+    Outcome::Blocked(Problem {
+        path: action.path.clone(),
+        code: Code::ContentMissing,
+        detail: "no reachable replica has the content of this version".into(),
+    })
+}
+
+/// Whether what is there is what the precondition expects.
+pub fn matches(before: &Precondition, stat: &Stat) -> bool {
+    match before {
+        Precondition::Absent => false,
+        Precondition::Unchanged { kind: Kind::Dir, print: expected, .. } => {
+            stat.kind == instep_fs::Kind::Dir && stat.ino == expected.ino
+        }
+        Precondition::Unchanged { print: expected, .. } => print(stat) == *expected,
+    }
+}
+
+/// What a displaced object is, for its record.
+pub fn displaced(action: &Action, why: &'static str, size: u64) -> Displaced {
+    let (kind, content) = match action.before {
+        Precondition::Unchanged { kind, content, .. } => (kind, content),
+        Precondition::Absent => (Kind::File, ContentId::NONE),
+    };
+    Displaced {
+        path: action.path.clone(),
+        kind,
+        content,
+        size,
+        why: if matches!(action.keep, Keep::Version(_)) { "conflict" } else { why },
+        by: action.shown.map(|d| d.actor.to_string()).unwrap_or_default(),
+        keep: action.keep,
+    }
+}

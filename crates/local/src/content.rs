@@ -1,0 +1,184 @@
+//! Content in files of this replica, and bringing content into a file of ours.
+//!
+//! Invariant: bytes count as a version's content only if they hash to its id, or were cloned from a file
+//! whose fingerprint the index vouches for.
+
+use std::os::fd::BorrowedFd;
+
+use instep_chunk::hash::Hasher;
+use instep_core::id::ContentId;
+use instep_fs::{ErrorKind, File, Stat};
+use instep_replica::Content;
+
+/// Bytes copied in one piece.
+const BLOCK: usize = 1024 * 1024;
+
+/// A file of this replica, opened for reading.
+#[derive(Debug)]
+pub struct FileContent {
+    file: File,
+    stat: Stat,
+}
+
+impl FileContent {
+    /// Takes an open file and what it looked like when it was opened.
+    pub fn new(file: File, stat: Stat) -> Self {
+        Self { file, stat }
+    }
+}
+
+impl Content for FileContent {
+    fn size(&self) -> u64 {
+        self.stat.size
+    }
+
+    fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> std::io::Result<usize> {
+        self.file.read_at(offset, buf).map_err(|e| std::io::Error::from_raw_os_error(e.errno))
+    }
+
+    fn next_data(&mut self, offset: u64) -> Option<(u64, u64)> {
+        // Without holes there is nothing to ask.
+        if self.stat.blocks.saturating_mul(512) >= self.stat.size {
+            return (offset < self.stat.size).then_some((offset, self.stat.size));
+        }
+        self.file.next_data(offset).ok().flatten()
+    }
+
+    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.file.as_fd()
+    }
+
+    fn unchanged(&self) -> bool {
+        self.file.stat().is_ok_and(|s| s.size == self.stat.size && s.mtime == self.stat.mtime)
+    }
+}
+
+/// Why content did not arrive.
+#[derive(Debug)]
+pub enum Failed {
+    /// It is not what was asked for (any more): the source changed.
+    Changed,
+    /// Reading failed.
+    Read(std::io::Error),
+    /// Writing failed.
+    Write(instep_fs::Error),
+}
+
+impl From<instep_fs::Error> for Failed {
+    fn from(e: instep_fs::Error) -> Self {
+        Self::Write(e)
+    }
+}
+
+/// Brings content into an empty file of ours: cloned where the file system can, else copied and hashed on
+/// the way, holes kept.
+pub fn fill(
+    into: &File,
+    from: &mut dyn Content,
+    want: ContentId,
+    size: u64,
+    reflink: bool,
+    buffer: &mut Vec<u8>,
+) -> Result<(), Failed> {
+    if from.size() != size {
+        return Err(Failed::Changed);
+    }
+    if reflink && size >= 64 * 1024 && clone(into, from)? {
+        return if from.unchanged() { Ok(()) } else { Err(Failed::Changed) };
+    }
+    buffer.resize(BLOCK.min(size as usize).max(1), 0);
+    let mut hasher = Hasher::new();
+    let mut at = 0;
+    while let Some((start, end)) = from.next_data(at) {
+        let end = end.min(size);
+        hash_zeros(&mut hasher, start.saturating_sub(at));
+        at = start;
+        while at < end {
+            let n = (end - at).min(buffer.len() as u64) as usize;
+            let got = from.read_at(at, &mut buffer[..n]).map_err(Failed::Read)?;
+            if got == 0 {
+                return Err(Failed::Changed);
+            }
+            hasher.update(&buffer[..got]);
+            into.write_all_at(at, &buffer[..got])?;
+            at += got as u64;
+        }
+        if at >= size {
+            break;
+        }
+    }
+    if at < size {
+        hash_zeros(&mut hasher, size - at);
+        into.set_len(size)?;
+    }
+    if hasher.finish() == want { Ok(()) } else { Err(Failed::Changed) }
+}
+
+/// Whether it could be cloned.
+fn clone(into: &File, from: &mut dyn Content) -> Result<bool, Failed> {
+    let Some(fd) = from.as_fd() else { return Ok(false) };
+    match into.reflink_from_fd(fd) {
+        Ok(()) => Ok(true),
+        Err(e) => match e.kind() {
+            ErrorKind::NoSpace | ErrorKind::Crashed => Err(Failed::Write(e)),
+            _ => Ok(false),
+        },
+    }
+}
+
+fn hash_zeros(hasher: &mut Hasher, mut count: u64) {
+    const ZEROS: &[u8] = &[0; 64 * 1024];
+    while count > 0 {
+        let n = count.min(ZEROS.len() as u64) as usize;
+        hasher.update(&ZEROS[..n]);
+        count -= n as u64;
+    }
+}
+
+/// The id and randomness of a file's content, if it stands still while it is read.
+pub fn hash_file(file: &File, before: &Stat, buffer: &mut Vec<u8>) -> Result<Hashed, instep_fs::Error> {
+    buffer.resize(BLOCK.min(before.size as usize + 1), 0);
+    let mut content = FileContent::new(file.clone(), *before);
+    let mut hasher = Hasher::new();
+    let mut entropy = instep_chunk::entropy::Entropy::default();
+    let mut at = 0;
+    while let Some((start, end)) = content.next_data(at) {
+        hash_zeros(&mut hasher, start.saturating_sub(at));
+        at = start;
+        while at < end {
+            let n = (end - at).min(buffer.len() as u64) as usize;
+            let got = file.read_at(at, &mut buffer[..n])?;
+            if got == 0 {
+                return Ok(Hashed::Changing);
+            }
+            if at < 64 * 1024 {
+                entropy.update(&buffer[..got]);
+            }
+            hasher.update(&buffer[..got]);
+            at += got as u64;
+        }
+        if at >= before.size {
+            break;
+        }
+    }
+    hash_zeros(&mut hasher, before.size - at.min(before.size));
+    let after = file.stat()?;
+    if after.size != before.size || after.mtime != before.mtime || after.ctime != before.ctime {
+        return Ok(Hashed::Changing);
+    }
+    Ok(Hashed::Content { id: hasher.finish(), high_entropy: entropy.is_high() })
+}
+
+/// What hashing a file came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hashed {
+    /// Its content.
+    Content {
+        /// Its id.
+        id: ContentId,
+        /// It looks random.
+        high_entropy: bool,
+    },
+    /// It changed meanwhile.
+    Changing,
+}

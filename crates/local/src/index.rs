@@ -1,0 +1,311 @@
+//! The replica's index in use: the store, and what must be kept in memory with it.
+//!
+//! Owns counters, the hybrid clock, the epoch, the sums and the directory digests. Invariant: a dot leaves
+//! [`Index::mint`] only after the block that its counter lies in is durable.
+
+use std::collections::HashMap;
+
+use instep_core::codec::{self, Reader};
+use instep_core::id::{ActorId, Dot};
+use instep_core::limits::COUNTER_BLOCK;
+use instep_core::path::{Name, RelPath};
+use instep_core::row::Row;
+use instep_core::time::{self, Hlc};
+use instep_core::version::Kind;
+use instep_replica::Totals;
+use instep_replica::error::{Error, ErrorKind};
+use instep_store::{Durability, IndexStore, StoreError, Table};
+
+use crate::print::Digest;
+
+type Result<T> = core::result::Result<T, Error>;
+
+const KEY_ACTOR: &[u8] = b"actor";
+const KEY_COUNTER: &[u8] = b"counter";
+const KEY_CLOCK: &[u8] = b"clock";
+const KEY_EPOCH: &[u8] = b"epoch";
+const KEY_TOTALS: &[u8] = b"totals";
+
+/// What a store's failure means to the session.
+pub fn store_error(attempt: &str, e: StoreError) -> Error {
+    let kind = match e.kind() {
+        instep_store::ErrorKind::Corrupt => ErrorKind::Damaged,
+        instep_store::ErrorKind::Newer => ErrorKind::NewerFormat,
+        instep_store::ErrorKind::NoSpace => ErrorKind::NoSpace,
+        instep_store::ErrorKind::ReadOnly => ErrorKind::ReadOnly,
+        _ => ErrorKind::Other,
+    };
+    Error::because(kind, attempt.to_owned(), e)
+}
+
+/// The index in use.
+pub struct Index {
+    store: Box<dyn IndexStore>,
+    actor: ActorId,
+    counter: u64,
+    reserved: u64,
+    clock: Hlc,
+    epoch: u32,
+    durable_epoch: u32,
+    totals: Totals,
+    digests: HashMap<RelPath, Digest>,
+    touched: bool,
+}
+
+impl std::fmt::Debug for Index {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Index").field("actor", &self.actor).field("epoch", &self.epoch).finish_non_exhaustive()
+    }
+}
+
+fn number(bytes: Option<Vec<u8>>) -> u64 {
+    bytes.and_then(|b| Reader::new(&b).u64().ok()).unwrap_or(0)
+}
+
+fn number_bytes(n: u64) -> Vec<u8> {
+    let mut out = Vec::new();
+    codec::put_u64(&mut out, n);
+    out
+}
+
+impl Index {
+    /// Takes a store into use. A store without an actor gets `fresh`.
+    pub fn open(mut store: Box<dyn IndexStore>, fresh: ActorId) -> Result<Self> {
+        let read = |store: &mut Box<dyn IndexStore>, key: &[u8]| {
+            store.record(Table::Meta, key).map_err(|e| store_error("read the index", e))
+        };
+        let actor = match read(&mut store, KEY_ACTOR)?.and_then(|b| <[u8; 8]>::try_from(b).ok()) {
+            Some(id) => ActorId(id),
+            None => {
+                store
+                    .put_record(Table::Meta, KEY_ACTOR, &fresh.0)
+                    .map_err(|e| store_error("write the index", e))?;
+                fresh
+            }
+        };
+        let reserved = number(read(&mut store, KEY_COUNTER)?);
+        let clock = number(read(&mut store, KEY_CLOCK)?) as i64;
+        let durable_epoch = number(read(&mut store, KEY_EPOCH)?) as u32;
+        let totals = totals_from(read(&mut store, KEY_TOTALS)?);
+        let mut digests = HashMap::new();
+        store
+            .digests(&mut |dir, bytes| {
+                digests.insert(dir, Digest::from_bytes(bytes));
+            })
+            .map_err(|e| store_error("read the index", e))?;
+        Ok(Self {
+            store,
+            actor,
+            counter: reserved,
+            reserved,
+            clock,
+            epoch: durable_epoch + 1,
+            durable_epoch,
+            totals,
+            digests,
+            touched: false,
+        })
+    }
+
+    /// The actor that mints here.
+    pub fn actor(&self) -> ActorId {
+        self.actor
+    }
+
+    /// Starts a new stretch of history: another actor, counting from one.
+    pub fn renew(&mut self, actor: ActorId) -> Result<()> {
+        self.actor = actor;
+        self.counter = 0;
+        self.reserved = 0;
+        self.put_meta(KEY_ACTOR, &actor.0)?;
+        self.put_meta(KEY_COUNTER, &number_bytes(0))?;
+        self.commit(Durability::Power)
+    }
+
+    /// The highest counter that may have been used.
+    pub fn high_water(&self) -> u64 {
+        self.reserved
+    }
+
+    /// The epoch that is open now.
+    pub fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// The last epoch known to have survived.
+    pub fn durable_epoch(&self) -> u32 {
+        self.durable_epoch
+    }
+
+    /// Sums over what is materialised.
+    pub fn totals(&self) -> Totals {
+        self.totals
+    }
+
+    /// Whether anything was written since the last barrier.
+    pub fn needs_barrier(&self) -> bool {
+        self.touched
+    }
+
+    /// Makes sure that `count` dots can be minted without another durable write.
+    pub fn reserve(&mut self, count: u64) -> Result<()> {
+        if self.counter + count <= self.reserved {
+            return Ok(());
+        }
+        // What is pending belongs to the disk as it is; committing it together with the block is right.
+        let upto = self.counter + count.div_ceil(COUNTER_BLOCK) * COUNTER_BLOCK;
+        self.put_meta(KEY_COUNTER, &number_bytes(upto))?;
+        self.commit(Durability::Power)?;
+        self.reserved = upto;
+        Ok(())
+    }
+
+    /// The next dot.
+    pub fn mint(&mut self) -> Result<Dot> {
+        self.reserve(1)?;
+        self.counter += 1;
+        Ok(Dot { actor: self.actor, counter: self.counter })
+    }
+
+    /// The next instant of the clock.
+    pub fn now(&mut self, wall_ns: i64) -> Hlc {
+        self.clock = time::tick(self.clock, wall_ns);
+        self.clock
+    }
+
+    /// Hears of a remote instant.
+    pub fn heard(&mut self, remote: Hlc, wall_ns: i64) {
+        self.clock = time::adopt(self.clock, remote, wall_ns);
+    }
+
+    /// The row at a path.
+    pub fn get(&mut self, path: &RelPath) -> Result<Option<Row>> {
+        self.store.get(path).map_err(|e| store_error("read the index", e))
+    }
+
+    /// The rows directly in a directory, by name.
+    pub fn children(&mut self, dir: &RelPath, visit: &mut dyn FnMut(Name<'_>, Row)) -> Result<()> {
+        self.store.children(dir, visit).map_err(|e| store_error("read the index", e))
+    }
+
+    /// The store itself, for what needs no bookkeeping.
+    pub fn store(&mut self) -> &mut dyn IndexStore {
+        self.store.as_mut()
+    }
+
+    /// Writes a row, with the sums and the digest of its directory. `old` is the row it replaces.
+    pub fn put(&mut self, path: &RelPath, old: Option<&Row>, row: &Row) -> Result<()> {
+        self.account(old, false);
+        self.account(Some(row), true);
+        self.redigest(path, old, Some(row))?;
+        self.touched = true;
+        let result = if row.entry.is_empty() && row.print.is_none() && row.held.is_none() {
+            self.store.remove(path)
+        } else {
+            self.store.put(path, row)
+        };
+        result.map_err(|e| store_error("write the index", e))
+    }
+
+    fn account(&mut self, row: Option<&Row>, add: bool) {
+        let Some(v) = row.and_then(|r| r.present()) else { return };
+        let step = |n: &mut u64, by: u64| *n = if add { *n + by } else { n.saturating_sub(by) };
+        match v.kind {
+            Kind::File => {
+                step(&mut self.totals.files, 1);
+                step(&mut self.totals.bytes, v.size);
+            }
+            Kind::Dir => step(&mut self.totals.dirs, 1),
+            Kind::Link => step(&mut self.totals.links, 1),
+            Kind::Tomb => {}
+        }
+    }
+
+    /// A digest stays right when one name in it changes; where there was none there is none.
+    fn redigest(&mut self, path: &RelPath, old: Option<&Row>, new: Option<&Row>) -> Result<()> {
+        let prints = |r: Option<&Row>| r.and_then(|r| r.print).map(|p| p.hash);
+        let (before, after) = (prints(old), prints(new));
+        let Some((dir, name)) = path.split() else { return Ok(()) };
+        if before == after {
+            return Ok(());
+        }
+        let Some(digest) = self.digests.get_mut(&dir) else { return Ok(()) };
+        if let Some(p) = before {
+            digest.remove(name.as_bytes(), p);
+        }
+        if let Some(p) = after {
+            digest.add(name.as_bytes(), p);
+        }
+        let bytes = digest.to_bytes();
+        self.store.put_digest(&dir, Some(bytes)).map_err(|e| store_error("write the index", e))
+    }
+
+    /// The digest of a directory as of when it was last known to be recorded completely.
+    pub fn digest(&self, dir: &RelPath) -> Option<Digest> {
+        self.digests.get(dir).copied()
+    }
+
+    /// The directories at or below a path that have a digest.
+    pub fn digest_dirs(&self, below: &RelPath) -> Vec<RelPath> {
+        self.digests.keys().filter(|d| d.is_within(below)).cloned().collect()
+    }
+
+    /// Sets or forgets a directory's digest.
+    pub fn set_digest(&mut self, dir: &RelPath, digest: Option<Digest>) -> Result<()> {
+        let changed = match digest {
+            Some(d) => self.digests.insert(dir.clone(), d) != Some(d),
+            None => self.digests.remove(dir).is_some(),
+        };
+        if !changed {
+            return Ok(());
+        }
+        self.store
+            .put_digest(dir, digest.map(Digest::to_bytes))
+            .map_err(|e| store_error("write the index", e))
+    }
+
+    /// Reads one value of the replica's own.
+    pub fn meta(&mut self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.store.record(Table::Meta, key).map_err(|e| store_error("read the index", e))
+    }
+
+    /// Writes one value of the replica's own.
+    pub fn put_meta(&mut self, key: &[u8], body: &[u8]) -> Result<()> {
+        self.store.put_record(Table::Meta, key, body).map_err(|e| store_error("write the index", e))
+    }
+
+    /// Commits what is pending; a failed commit undoes it all.
+    pub fn commit(&mut self, durability: Durability) -> Result<()> {
+        if self.store.is_dirty() {
+            self.put_meta(KEY_CLOCK, &number_bytes(self.clock.max(0) as u64))?;
+            self.put_meta(KEY_TOTALS, &totals_bytes(&self.totals))?;
+        }
+        self.store.commit(durability).map_err(|e| {
+            let _ignored = self.store.rollback();
+            store_error("commit the index", e)
+        })
+    }
+
+    /// The disk holds everything of the open epoch: says so durably, and opens the next.
+    pub fn epoch_is_durable(&mut self) -> Result<()> {
+        self.put_meta(KEY_EPOCH, &number_bytes(u64::from(self.epoch)))?;
+        self.commit(Durability::Power)?;
+        self.durable_epoch = self.epoch;
+        self.epoch += 1;
+        self.touched = false;
+        Ok(())
+    }
+}
+
+fn totals_bytes(t: &Totals) -> Vec<u8> {
+    let mut out = Vec::new();
+    [t.files, t.dirs, t.links, t.bytes].into_iter().for_each(|n| codec::put_u64(&mut out, n));
+    out
+}
+
+fn totals_from(bytes: Option<Vec<u8>>) -> Totals {
+    let bytes = bytes.unwrap_or_default();
+    let mut r = Reader::new(&bytes);
+    let mut next = || r.u64().unwrap_or(0);
+    Totals { files: next(), dirs: next(), links: next(), bytes: next() }
+}

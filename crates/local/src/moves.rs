@@ -1,0 +1,98 @@
+//! Recognising moves: something is gone in one place and an identical object is in another.
+//!
+//! An inode number alone says nothing, because file systems use it again at once. An object counts as the
+//! same only if its whole fingerprint is (a directory's contents keep theirs when the directory is
+//! renamed), or if it has the same inode and the same content.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use instep_core::path::RelPath;
+use instep_core::version::Kind;
+use instep_replica::look::{Finding, Found, Move};
+use instep_replica::Look;
+
+use crate::print::print;
+use crate::scan::{self, Candidate, Gone};
+
+/// What is gone, by inode number.
+pub type ByInode = BTreeMap<u64, Vec<usize>>;
+
+/// Takes candidates out whose whole fingerprint is known from a place that they left: their content need
+/// not be read.
+pub fn split(
+    gone: &[Gone],
+    by_ino: &ByInode,
+    candidates: Vec<Candidate>,
+) -> (Vec<Finding>, Vec<Candidate>) {
+    if gone.is_empty() {
+        return (Vec::new(), candidates);
+    }
+    let mut known = Vec::new();
+    let mut unknown = Vec::new();
+    for c in candidates {
+        let seen = print(&c.stat);
+        let same = by_ino
+            .get(&c.stat.ino)
+            .into_iter()
+            .flatten()
+            .map(|i| &gone[*i])
+            .filter(|g| g.row.print == Some(seen) && g.path != c.path)
+            .find_map(|g| g.row.present().filter(|v| v.kind == Kind::File).map(|v| (g, v)));
+        let Some((g, v)) = same else {
+            unknown.push(c);
+            continue;
+        };
+        let mut found = scan::present(Kind::File, v.content, &c.stat, Box::default(), false);
+        if let Found::Present { moved_from, .. } = &mut found {
+            *moved_from = Some(g.path.clone());
+        }
+        known.push(Finding { path: c.path, found });
+    }
+    (known, unknown)
+}
+
+/// Marks findings that came from somewhere else, and lists the outermost moves. Returns the old paths:
+/// their absence is certain.
+pub fn detect(gone: &[Gone], by_ino: &ByInode, look: &mut Look) -> BTreeSet<RelPath> {
+    let mut to_from: BTreeMap<RelPath, RelPath> = BTreeMap::new();
+    if gone.is_empty() {
+        return BTreeSet::new();
+    }
+    let mut taken = BTreeSet::new();
+    for finding in &mut look.findings {
+        let Found::Present { kind, content, print, moved_from, .. } = &mut finding.found else {
+            continue;
+        };
+        let same = by_ino.get(&print.ino).into_iter().flatten().map(|i| &gone[*i]).find(|g| {
+            !taken.contains(&g.path)
+                && g.path != finding.path
+                && g.row.present().is_some_and(|v| v.kind == *kind && v.content == *content)
+        });
+        if let Some(g) = same {
+            taken.insert(g.path.clone());
+            *moved_from = Some(g.path.clone());
+            to_from.insert(finding.path.clone(), g.path.clone());
+        }
+    }
+    look.moves = outermost(gone, &to_from, look);
+    taken
+}
+
+fn outermost(gone: &[Gone], to_from: &BTreeMap<RelPath, RelPath>, look: &Look) -> Vec<Move> {
+    let mut moves: Vec<Move> = Vec::new();
+    for (to, from) in to_from {
+        let inside = |m: &Move| to.rebase(&m.to, &m.from).as_ref() == Some(from);
+        if moves.last().is_some_and(|m| to.is_within(&m.to)) && moves.last().is_some_and(inside) {
+            continue;
+        }
+        let below_from = gone.iter().filter(|g| g.path.is_within(from)).count();
+        let below_to: Vec<&Finding> =
+            look.findings.iter().filter(|f| f.path.is_within(to)).collect();
+        let whole = below_from == below_to.len()
+            && below_to
+                .iter()
+                .all(|f| f.path.rebase(to, from).as_ref() == to_from.get(&f.path));
+        moves.push(Move { from: from.clone(), to: to.clone(), whole });
+    }
+    moves
+}

@@ -1,0 +1,100 @@
+//! Fingerprints: what an object looks like to `stat`, and what a whole directory looks like.
+//!
+//! A fingerprint is compared for equality with an earlier one of the same place and nothing else. It covers
+//! the change time, which no program can set back. A directory's own fingerprint covers only its identity
+//! and mode: its times change with its contents, and those are looked at anyway.
+
+use instep_core::row::Print;
+use instep_fs::{Kind, Stat};
+
+const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
+
+fn mix(a: u64, b: u64) -> u64 {
+    // Folded multiplication, as in wyhash (Wang Yi): every input bit reaches every output bit.
+    let product = u128::from(a ^ SEED) * u128::from(b ^ 0xe703_7ed1_a0b4_28db);
+    (product as u64) ^ (product >> 64) as u64
+}
+
+/// A hash of bytes, for tables and stamps; never for content.
+pub fn hash_bytes(bytes: &[u8], seed: u64) -> u64 {
+    let mut h = seed ^ bytes.len() as u64;
+    let (chunks, rest) = bytes.as_chunks::<8>();
+    for chunk in chunks {
+        h = mix(h, u64::from_le_bytes(*chunk));
+    }
+    let mut tail = [0; 8];
+    tail[..rest.len()].copy_from_slice(rest);
+    mix(h, u64::from_le_bytes(tail))
+}
+
+/// What an object looks like.
+pub fn print(stat: &Stat) -> Print {
+    let kind = match stat.kind {
+        Kind::File => 1,
+        Kind::Dir => 2,
+        Kind::Link => 3,
+        Kind::Special => 4,
+    };
+    let mut h = mix(stat.ino, kind << 32 | u64::from(stat.mode));
+    if stat.kind != Kind::Dir {
+        h = mix(h, stat.size);
+        h = mix(h ^ stat.mtime.secs as u64, u64::from(stat.mtime.nanos));
+        h = mix(h ^ stat.ctime.secs as u64, u64::from(stat.ctime.nanos));
+    }
+    Print { ino: stat.ino, hash: h, mode: (stat.mode & 0o777) as u16 }
+}
+
+/// What a directory looks like: the sum over its names, so that one name can be exchanged in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Digest(u128);
+
+impl Digest {
+    /// From its stored form.
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(u128::from_le_bytes(bytes))
+    }
+
+    /// Its stored form.
+    pub fn to_bytes(self) -> [u8; 16] {
+        self.0.to_le_bytes()
+    }
+
+    fn of(name: &[u8], print: u64) -> u128 {
+        let low = mix(hash_bytes(name, 1), print);
+        let high = mix(hash_bytes(name, 2), print.rotate_left(32));
+        u128::from(high) << 64 | u128::from(low)
+    }
+
+    /// Adds a name.
+    pub fn add(&mut self, name: &[u8], print: u64) {
+        self.0 = self.0.wrapping_add(Self::of(name, print));
+    }
+
+    /// Takes a name away.
+    pub fn remove(&mut self, name: &[u8], print: u64) {
+        self.0 = self.0.wrapping_sub(Self::of(name, print));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_digest_does_not_depend_on_order_and_forgets_what_left() {
+        let mut a = Digest::default();
+        a.add(b"x", 1);
+        a.add(b"y", 2);
+        let mut b = Digest::default();
+        b.add(b"y", 2);
+        b.add(b"z", 9);
+        b.add(b"x", 1);
+        assert_ne!(a, b);
+        b.remove(b"z", 9);
+        assert_eq!(a, b);
+        let mut swapped = Digest::default();
+        swapped.add(b"x", 2);
+        swapped.add(b"y", 1);
+        assert_ne!(a, swapped);
+    }
+}

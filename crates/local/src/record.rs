@@ -1,0 +1,61 @@
+//! Recording: findings become dots and rows, as the one mint of the contract says.
+
+use instep_core::id::{ActorId, Dot};
+use instep_core::path::RelPath;
+use instep_core::row::Row;
+use instep_core::time::Hlc;
+use instep_core::version::Version;
+use instep_replica::look::Found;
+use instep_replica::mint::{self, Event};
+use instep_replica::{Look, Result, ShareState};
+use instep_store::Durability;
+
+use crate::replica::LocalReplica;
+
+/// Records a look's findings; returns the paths whose rows changed in a way that others may care about.
+pub fn record(replica: &LocalReplica, look: &Look, share: &ShareState) -> Result<Vec<RelPath>> {
+    let mut index = replica.index();
+    index.reserve(look.findings.len() as u64)?;
+    let wall_ns = replica.env.wall_ns();
+    let policy_epoch = share.policies.epoch();
+    let mut dirty = Vec::with_capacity(look.findings.len());
+    for finding in &look.findings {
+        let path = &finding.path;
+        let old = index.get(path)?;
+        let row = old.clone().unwrap_or_default();
+        let moved_to = mint::moved_to(&look.moves, path);
+        let mut failed = None;
+        let mut next = || {
+            let dot = index.mint().unwrap_or_else(|e| {
+                failed = Some(e);
+                Dot { actor: ActorId([0; 8]), counter: 0 }
+            });
+            Event { dot, hlc: index.now(wall_ns), policy_epoch }
+        };
+        let mut new = mint::after(&row, &finding.found, moved_to.as_ref(), &mut next);
+        if let Some(e) = failed {
+            return Err(e);
+        }
+        if new != row {
+            new.epoch = index.epoch();
+            index.put(path, old.as_ref(), &new)?;
+        }
+        if !matches!(finding.found, Found::Refreshed { .. }) {
+            dirty.push(path.clone());
+        }
+    }
+    replica.settle_digests(&mut index, look)?;
+    index.commit(Durability::Process)?;
+    Ok(dirty)
+}
+
+/// The version of bytes that were displaced at the very moment of a user's save; `row` is what the index
+/// had at the path.
+pub fn saved_version(found: &Found, row: &Row, hlc: Hlc) -> Option<Version> {
+    let policy_epoch = row.on_disk().map_or(0, |v| v.policy_epoch);
+    // The dot is a placeholder: only the version is taken.
+    let dot = Dot { actor: ActorId([0; 8]), counter: 1 };
+    let alone = Row { print: None, ..row.clone() };
+    let after = mint::after(&alone, found, None, &mut || Event { dot, hlc, policy_epoch });
+    after.on_disk().cloned()
+}

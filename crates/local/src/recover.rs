@@ -1,0 +1,377 @@
+//! What is about to be done, written down first; and what to make of a disk after a crash.
+//!
+//! An intent names, for each path of a batch, the content that is being put there and everything the index
+//! will know. It survives the death of the process before the first name exists, and a power cut before the
+//! first user file is displaced. After a crash the disk is classified by content:
+//!
+//! | disk has | meaning | action |
+//! |---|---|---|
+//! | the new content | done, commit lost | the row is written; no dot is minted |
+//! | the old content | not done | nothing; it is planned again |
+//! | neither, same boot | a user's edit | the next look mints it |
+//! | neither, other boot | torn by a power cut | kept in trash, fetched again; no dot is minted |
+
+use instep_core::codec::{self, DecodeError, Reader};
+use instep_core::entry::Entry;
+use instep_core::id::{ActorId, ContentId, Dot};
+use instep_core::limits;
+use instep_core::path::RelPath;
+use instep_core::plan::{Action, Goal, Keep, Precondition};
+use instep_core::row::Row;
+use instep_core::version::Kind;
+use instep_replica::Result;
+use instep_store::{Durability, Table};
+
+use crate::content::{Hashed, hash_file};
+use crate::index::store_error;
+use crate::print::print;
+use crate::replica::LocalReplica;
+use crate::trash::{self, Displaced};
+use crate::tree;
+
+/// One path of an intent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Intended {
+    /// Where.
+    pub path: RelPath,
+    /// What was there; none means nothing.
+    pub old: Option<ContentId>,
+    /// What the index will know.
+    pub entry: Entry,
+    /// What is to be there.
+    pub shown: Option<Dot>,
+}
+
+fn changes_names(action: &Action) -> bool {
+    matches!(action.goal, Goal::File { .. } | Goal::Link { .. } | Goal::Dir { .. } | Goal::Absent)
+}
+
+/// Writes down what a batch is about to do.
+pub fn intend(replica: &LocalReplica, actions: &[Action]) -> Result<()> {
+    let intended: Vec<&Action> = actions.iter().filter(|a| changes_names(a)).collect();
+    if intended.is_empty() {
+        return Ok(());
+    }
+    let displaces = intended.iter().any(|a| a.before != Precondition::Absent);
+    let body = encode(&intended);
+    let mut index = replica.index();
+    let key = trash::fresh_name(replica);
+    index
+        .store()
+        .put_record(Table::Intent, key.as_bytes(), &body)
+        .map_err(|e| store_error("write an intent", e))?;
+    index.commit(if displaces { Durability::Power } else { Durability::Process })
+}
+
+fn encode(actions: &[&Action]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(actions.len() * 160);
+    codec::put_u64(&mut out, actions.len() as u64);
+    for a in actions {
+        codec::put_bytes(&mut out, a.path.as_bytes());
+        match a.before {
+            Precondition::Absent => out.push(0),
+            Precondition::Unchanged { content, .. } => {
+                out.push(1);
+                out.extend_from_slice(&content.0);
+            }
+        }
+        codec::put_entry(&mut out, &a.entry);
+        match a.shown {
+            None => out.push(0),
+            Some(dot) => {
+                out.push(1);
+                out.extend_from_slice(&dot.actor.0);
+                codec::put_u64(&mut out, dot.counter);
+            }
+        }
+    }
+    out
+}
+
+/// Reads an intent.
+pub fn decode(bytes: &[u8]) -> core::result::Result<Vec<Intended>, DecodeError> {
+    let mut r = Reader::new(bytes);
+    let n = r.count(bytes.len())?;
+    let mut out = Vec::with_capacity(n.min(1024));
+    for _ in 0..n {
+        let path = RelPath::new(r.bytes(limits::PATH_BYTES_MAX)?).map_err(|_| DecodeError::Invalid)?;
+        let old = match r.u8()? {
+            0 => None,
+            _ => Some(ContentId(r.array()?)),
+        };
+        let entry = codec::entry(&mut r)?;
+        let shown = match r.u8()? {
+            0 => None,
+            _ => Some(Dot { actor: ActorId(r.array()?), counter: r.u64()? }),
+        };
+        out.push(Intended { path, old, entry, shown });
+    }
+    r.finish()?;
+    Ok(out)
+}
+
+/// Forgets all intents: the barrier has made what they announced durable.
+pub fn fulfilled(index: &mut crate::index::Index) -> Result<()> {
+    let mut keys = Vec::new();
+    index
+        .store()
+        .records(Table::Intent, &mut |key, _| {
+            keys.push(key.to_vec());
+            std::ops::ControlFlow::Continue(())
+        })
+        .map_err(|e| store_error("read intents", e))?;
+    for key in keys {
+        index
+            .store()
+            .remove_record(Table::Intent, &key)
+            .map_err(|e| store_error("forget an intent", e))?;
+    }
+    Ok(())
+}
+
+/// Brings index and disk together after the process or the machine died. `other_boot` tells which.
+pub fn after_crash(replica: &LocalReplica, other_boot: bool) -> Result<()> {
+    let mut all = Vec::new();
+    {
+        let mut index = replica.index();
+        index
+            .store()
+            .records(Table::Intent, &mut |_, body| {
+                all.extend(decode(body).unwrap_or_default());
+                std::ops::ControlFlow::Continue(())
+            })
+            .map_err(|e| store_error("read intents", e))?;
+    }
+    for intended in &all {
+        classify(replica, intended, other_boot)?;
+    }
+    if other_boot {
+        suspects(replica)?;
+    }
+    sweep(replica, &all);
+    let mut index = replica.index();
+    fulfilled(&mut index)?;
+    index.commit(Durability::Process)
+}
+
+/// What is at a path: nothing, or its kind, content and look.
+enum OnDisk {
+    Nothing,
+    Something { kind: Kind, content: ContentId, print: instep_core::row::Print, size: u64 },
+    Unknown,
+}
+
+fn on_disk(replica: &LocalReplica, path: &RelPath) -> OnDisk {
+    let Some((parent, name)) = path.split() else { return OnDisk::Unknown };
+    let dir = match tree::open(&replica.root, &parent) {
+        Ok(dir) => dir,
+        Err(e) if e.kind() == instep_fs::ErrorKind::Absent => return OnDisk::Nothing,
+        Err(_) => return OnDisk::Unknown,
+    };
+    let stat = match dir.stat(name) {
+        Ok(Some(stat)) => stat,
+        Ok(None) => return OnDisk::Nothing,
+        Err(_) => return OnDisk::Unknown,
+    };
+    let (kind, content) = match stat.kind {
+        instep_fs::Kind::Dir => (Kind::Dir, ContentId::NONE),
+        instep_fs::Kind::Link => match dir.read_link(name) {
+            Ok(target) => (Kind::Link, instep_chunk::hash::content_id(&target)),
+            Err(_) => return OnDisk::Unknown,
+        },
+        instep_fs::Kind::File => {
+            let hashed = dir.open_file(name).and_then(|f| hash_file(&f, &stat, &mut Vec::new()));
+            match hashed {
+                Ok(Hashed::Content { id, .. }) => (Kind::File, id),
+                _ => return OnDisk::Unknown,
+            }
+        }
+        instep_fs::Kind::Special => return OnDisk::Unknown,
+    };
+    OnDisk::Something { kind, content, print: print(&stat), size: stat.size }
+}
+
+fn classify(replica: &LocalReplica, intended: &Intended, other_boot: bool) -> Result<()> {
+    let path = &intended.path;
+    let want = intended.entry.get_shown(intended.shown);
+    let mut index = replica.index();
+    let old = index.get(path)?;
+    let epoch = index.epoch();
+    let adopted = |print| Row {
+        entry: intended.entry.clone(),
+        shown: intended.shown,
+        print,
+        held: None,
+        epoch,
+    };
+    drop(index);
+    let new = match on_disk(replica, path) {
+        OnDisk::Unknown => return Ok(()),
+        OnDisk::Nothing if want.is_none_or(|v| v.is_tomb()) => adopted(None),
+        OnDisk::Nothing => Row { shown: None, print: None, ..old.clone().unwrap_or_default() },
+        OnDisk::Something { kind, content, print, .. }
+            if want.is_some_and(|v| v.kind == kind && v.content == content) =>
+        {
+            adopted(Some(print))
+        }
+        OnDisk::Something { content, .. } if intended.old == Some(content) => {
+            // The row may have been committed although the name was lost: what is there is the old version.
+            let knows_new = old.as_ref().is_some_and(|r| r.entry == intended.entry);
+            return if knows_new { set_aside(replica, path, intended) } else { Ok(()) };
+        }
+        OnDisk::Something { .. } if other_boot => return set_aside(replica, path, intended),
+        OnDisk::Something { .. } => return Ok(()),
+    };
+    let mut index = replica.index();
+    index.put(path, old.as_ref(), &new)
+}
+
+/// Moves what is at a path to trash and leaves the path to be fetched again.
+fn set_aside(replica: &LocalReplica, path: &RelPath, intended: &Intended) -> Result<()> {
+    let OnDisk::Something { kind, content, size, .. } = on_disk(replica, path) else { return Ok(()) };
+    let Some((parent, name)) = path.split() else { return Ok(()) };
+    if kind == Kind::Dir {
+        return Ok(());
+    }
+    let Ok(dir) = tree::open(&replica.root, &parent) else { return Ok(()) };
+    let Ok(key) = trash::put(replica, &dir, name, Keep::Trash) else { return Ok(()) };
+    let mut index = replica.index();
+    let what = Displaced {
+        path: path.clone(),
+        kind,
+        content,
+        size,
+        why: "interrupted",
+        by: String::new(),
+        keep: Keep::Trash,
+    };
+    trash::note(replica, &mut index, &key, &what)?;
+    let old = index.get(path)?;
+    let row = Row {
+        entry: intended.entry.clone(),
+        shown: None,
+        print: None,
+        held: None,
+        epoch: index.epoch(),
+    };
+    index.put(path, old.as_ref(), &row)
+}
+
+/// After a power cut, rows newer than the last durable epoch may be ahead of the disk.
+fn suspects(replica: &LocalReplica) -> Result<()> {
+    let mut rows = Vec::new();
+    {
+        let mut index = replica.index();
+        let durable = index.durable_epoch();
+        index
+            .store()
+            .subtree(&RelPath::root(), &mut |path, row| {
+                if row.epoch > durable {
+                    rows.push((path, row));
+                }
+                std::ops::ControlFlow::Continue(())
+            })
+            .map_err(|e| store_error("read the index", e))?;
+    }
+    for (path, row) in rows {
+        suspect(replica, &path, &row)?;
+    }
+    Ok(())
+}
+
+fn suspect(replica: &LocalReplica, path: &RelPath, row: &Row) -> Result<()> {
+    let Some(version) = row.on_disk() else { return Ok(()) };
+    let intended = Intended {
+        path: path.clone(),
+        old: None,
+        entry: row.entry.clone(),
+        shown: row.shown,
+    };
+    match on_disk(replica, path) {
+        OnDisk::Unknown => Ok(()),
+        // A creation that was lost: fetched again, never taken for a deletion.
+        OnDisk::Nothing if !version.is_tomb() => {
+            let lost = Row { shown: None, print: None, ..row.clone() };
+            replica.index().put(path, Some(row), &lost)
+        }
+        OnDisk::Nothing => Ok(()),
+        OnDisk::Something { kind, content, print, .. }
+            if kind == version.kind && content == version.content =>
+        {
+            let seen = Row { print: Some(print), ..row.clone() };
+            replica.index().put(path, Some(row), &seen)
+        }
+        OnDisk::Something { content, size, .. } => {
+            let superseded = version.prev.contains(&content) || content == version.content;
+            let torn = size == 0 || size < version.size;
+            if superseded || (torn && !version.is_tomb()) {
+                set_aside(replica, path, &intended)
+            } else {
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Clears the staging directory: a displaced file that had not reached its place is kept, the rest was
+/// never anybody's.
+fn sweep(replica: &LocalReplica, intents: &[Intended]) {
+    let Some(dirs) = replica.ours() else { return };
+    let mut names: Vec<Vec<u8>> = Vec::new();
+    let listed = dirs.staging.list(&mut |name, _| names.push(name.to_vec()));
+    if listed.is_err() {
+        return;
+    }
+    for name in names {
+        let Ok(name) = instep_core::path::Name::new(&name) else { continue };
+        let Ok(Some(stat)) = dirs.staging.stat(name) else { continue };
+        if stat.kind == instep_fs::Kind::Dir {
+            let _left_if_full = dirs.staging.remove_dir(name);
+            continue;
+        }
+        keep_or_drop(replica, name, &stat, intents);
+    }
+}
+
+fn keep_or_drop(
+    replica: &LocalReplica,
+    name: instep_core::path::Name<'_>,
+    stat: &instep_fs::Stat,
+    intents: &[Intended],
+) {
+    let Some(dirs) = replica.ours() else { return };
+    let hashed = match stat.kind {
+        instep_fs::Kind::File => dirs
+            .staging
+            .open_file(name)
+            .and_then(|f| hash_file(&f, stat, &mut Vec::new())),
+        _ => dirs.staging.read_link(name).map(|t| Hashed::Content {
+            id: instep_chunk::hash::content_id(&t),
+            high_entropy: false,
+        }),
+    };
+    let Ok(Hashed::Content { id, .. }) = hashed else { return };
+    // Content that some intent was bringing exists elsewhere; anything else may be a user's only copy.
+    let was_brought =
+        intents.iter().any(|i| i.entry.siblings().iter().any(|(_, v)| v.content == id));
+    let displaced = intents.iter().any(|i| i.old == Some(id));
+    if was_brought && !displaced {
+        let _litter = dirs.staging.remove_file(name);
+        return;
+    }
+    let path = intents.iter().find(|i| i.old == Some(id)).map(|i| i.path.clone());
+    let what = Displaced {
+        path: path.unwrap_or_else(RelPath::root),
+        kind: if stat.kind == instep_fs::Kind::Link { Kind::Link } else { Kind::File },
+        content: id,
+        size: stat.size,
+        why: "interrupted",
+        by: String::new(),
+        keep: Keep::Trash,
+    };
+    if let Ok(key) = trash::put(replica, &dirs.staging, name, Keep::Trash) {
+        let mut index = replica.index();
+        // Without its record the object is still in the trash directory, only unlisted.
+        let _unlisted = trash::note(replica, &mut index, &key, &what);
+    }
+}

@@ -1,0 +1,989 @@
+//! [`LocalReplica`]: a directory on this machine, as the engine sees it.
+//!
+//! Owns the open root, our directory in it (or elsewhere, for roots that must not be touched), the index,
+//! the rules and the watch. The work is done in `scan`, `record`, `apply`, `replace` and `recover`; this
+//! file holds what they share and turns the contract's calls into theirs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use instep_core::id::{ActorId, ContentId, Dot, ReplicaId, ShareId};
+use instep_core::path::RelPath;
+use instep_core::plan::{Action, Code, Outcome, Problem};
+use instep_core::policy::Role;
+use instep_core::row::Row;
+use instep_core::version::Kind;
+use instep_fs::watch::Watcher;
+use instep_fs::{Dir, ErrorKind as FsErrorKind, Profile};
+use instep_replica::env::Env;
+use instep_replica::{
+    Book, Capabilities, Content, Description, Error, ErrorKind, HintSet, Look, Replica, Result,
+    RowVisitor, Scope, ShareState, Sources, Waker,
+};
+use instep_store::{Durability, Table};
+
+use crate::content::{FileContent, fill};
+use crate::index::{Index, store_error};
+use crate::print::{Digest, print};
+use crate::rules::Rules;
+use crate::scan::{self, Candidate, Gone};
+use crate::tree::{self, Ours, ours};
+use crate::watch::Watch;
+use crate::{apply, record, recover, trash};
+
+/// What a user may set for one replica.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The name in messages.
+    pub label: String,
+    /// Where it is, as the user wrote it.
+    pub location: String,
+    /// What it may do.
+    pub role: Role,
+    /// An absence counts after this long, unless a burst goes on.
+    pub settle_ms: u64,
+    /// An absence counts after this long even while more arrive.
+    pub settle_max_ms: u64,
+    /// Files above this size are hashed aside while other changes go on.
+    pub hash_aside_bytes: u64,
+    /// Never watch; look again and again instead.
+    pub poll: bool,
+    /// Nothing on disk is changed; what is recorded is forgotten.
+    pub preview: bool,
+    /// Displaced objects are kept this long.
+    pub trash_days: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            label: "A".into(),
+            location: String::new(),
+            role: Role::Both,
+            settle_ms: 300,
+            settle_max_ms: 2000,
+            hash_aside_bytes: 64 * 1024 * 1024,
+            poll: false,
+            preview: false,
+            trash_days: instep_core::limits::TRASH_DAYS,
+        }
+    }
+}
+
+/// Makes the watcher, when watching begins.
+pub type MakeWatcher = Box<dyn Fn() -> instep_fs::Result<Watcher> + Send + Sync>;
+
+/// What a replica is put together from.
+pub struct Parts {
+    /// Its identity.
+    pub id: ReplicaId,
+    /// Its share.
+    pub share: ShareId,
+    /// The open root.
+    pub root: Dir,
+    /// Where staging, trash and versions are; none for a root that is never written.
+    pub ours: Option<Ours>,
+    /// What the root's file system can do.
+    pub profile: Profile,
+    /// Its index.
+    pub index: Index,
+    /// The ignore rules.
+    pub rules: Rules,
+    /// What the user set.
+    pub settings: Settings,
+    /// It joined just now.
+    pub new: bool,
+    /// Verifies that the root is still the one that was opened.
+    pub guard: Box<dyn RootGuard>,
+    /// Where hints come from.
+    pub watcher: MakeWatcher,
+    /// Whether the watcher has a thread of its own.
+    pub threaded: bool,
+}
+
+/// Verifies that a root is still in place.
+pub trait RootGuard: Send + Sync + std::fmt::Debug {
+    /// `Err` with the reason when it is not.
+    fn check(&self) -> core::result::Result<(), String>;
+}
+
+/// When something was first missed.
+#[derive(Debug, Default)]
+struct Missed {
+    since: BTreeMap<RelPath, u64>,
+    latest: u64,
+}
+
+/// What a look leaves for the record that follows it.
+#[derive(Debug, Default)]
+struct LastLook {
+    digests: Vec<(RelPath, Digest)>,
+    reported: BTreeSet<RelPath>,
+    unsettled: BTreeSet<RelPath>,
+}
+
+/// The result of hashing a big file aside.
+type HashedAside = BTreeMap<RelPath, (u64, Option<(ContentId, bool)>)>;
+
+/// A directory on this machine.
+pub struct LocalReplica {
+    pub(crate) env: Arc<dyn Env>,
+    pub(crate) root: Dir,
+    pub(crate) profile: Profile,
+    pub(crate) rules: Rules,
+    id: ReplicaId,
+    share: ShareId,
+    actor: Mutex<ActorId>,
+    ours: Option<Ours>,
+    index: Mutex<Index>,
+    settings: Settings,
+    capabilities: Capabilities,
+    new: bool,
+    device: u64,
+    guard: Box<dyn RootGuard>,
+    make_watcher: MakeWatcher,
+    pub(crate) lock: Option<instep_fs::LockFile>,
+    pub(crate) base: Option<Dir>,
+    pub(crate) rejoin: bool,
+    threaded: bool,
+    watch: OnceLock<Watch>,
+    waker: OnceLock<Waker>,
+    own_hints: Mutex<HintSet>,
+    missed: Mutex<Missed>,
+    busy: Mutex<BTreeMap<RelPath, u64>>,
+    last: Mutex<LastLook>,
+    staged: Mutex<BTreeMap<ContentId, String>>,
+    modes_later: Mutex<BTreeMap<RelPath, u16>>,
+    hashed_aside: Arc<Mutex<HashedAside>>,
+    noted: Mutex<Vec<Problem>>,
+}
+
+impl std::fmt::Debug for LocalReplica {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LocalReplica").field("id", &self.id).field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn fs_error(attempt: &str, e: instep_fs::Error) -> Error {
+    let kind = match e.kind() {
+        FsErrorKind::ReadOnly => ErrorKind::ReadOnly,
+        FsErrorKind::NoSpace => ErrorKind::NoSpace,
+        FsErrorKind::Denied => ErrorKind::Denied,
+        FsErrorKind::Crashed => ErrorKind::Crashed,
+        FsErrorKind::Absent => ErrorKind::Gone,
+        _ => ErrorKind::Other,
+    };
+    Error::because(kind, attempt.to_owned(), e)
+}
+
+impl LocalReplica {
+    /// Puts a replica together.
+    pub fn assemble(env: Arc<dyn Env>, parts: Parts) -> Result<Self> {
+        let stat = parts.root.stat_self().map_err(|e| fs_error("examine the root", e))?;
+        let p = &parts.profile;
+        let preview = parts.settings.preview;
+        let writable =
+            (parts.ours.is_some() || preview) && !p.read_only && parts.settings.role != Role::Source;
+        let capabilities = Capabilities {
+            writable,
+            hints: p.events_reliable && !parts.settings.poll,
+            strong_replace: p.exchange && p.leases,
+            reflink: p.reflink,
+            modes: p.modes,
+            links: true,
+            case_sensitive: p.case_sensitive,
+        };
+        Ok(Self {
+            env,
+            root: parts.root,
+            rules: parts.rules,
+            id: parts.id,
+            share: parts.share,
+            actor: Mutex::new(parts.index.actor()),
+            ours: parts.ours,
+            index: Mutex::new(parts.index),
+            settings: parts.settings,
+            capabilities,
+            new: parts.new,
+            device: stat.dev,
+            guard: parts.guard,
+            make_watcher: parts.watcher,
+            lock: None,
+            base: None,
+            rejoin: false,
+            threaded: parts.threaded,
+            profile: parts.profile,
+            watch: OnceLock::new(),
+            waker: OnceLock::new(),
+            own_hints: Mutex::default(),
+            missed: Mutex::default(),
+            busy: Mutex::default(),
+            last: Mutex::default(),
+            staged: Mutex::default(),
+            modes_later: Mutex::default(),
+            hashed_aside: Arc::default(),
+            noted: Mutex::default(),
+        })
+    }
+
+    /// The index, for one short use.
+    pub(crate) fn index(&self) -> MutexGuard<'_, Index> {
+        locked(&self.index)
+    }
+
+    /// Our directories, if this root has any.
+    pub fn ours(&self) -> Option<&Ours> {
+        self.ours.as_ref()
+    }
+
+    /// The device that the root is on.
+    pub(crate) fn device(&self) -> u64 {
+        self.device
+    }
+
+    /// Adds a hint of our own.
+    pub(crate) fn hint(&self, path: RelPath) {
+        locked(&self.own_hints).add_path(path);
+        if let Some(waker) = self.waker.get() {
+            waker.wake();
+        }
+    }
+
+    /// Remembers a problem for the next look.
+    pub(crate) fn note_problem(&self, path: &RelPath, e: &instep_fs::Error) {
+        let problem = Problem { path: path.clone(), code: Code::Unwritable, detail: e.to_string() };
+        locked(&self.noted).push(problem);
+    }
+
+    /// Watches a directory, if watching.
+    pub(crate) fn watch_dir(&self, dir: &Dir, path: &RelPath) -> instep_fs::Result<()> {
+        match self.watch.get() {
+            Some(watch) => watch.add(dir, path),
+            None => Ok(()),
+        }
+    }
+
+    /// Stops watching a directory that is gone.
+    pub(crate) fn unwatch(&self, path: &RelPath) {
+        if let Some(watch) = self.watch.get() {
+            watch.remove_tree(path);
+        }
+    }
+
+    /// A directory that we made is empty, so its digest is known, and it is watched from the start.
+    pub(crate) fn made_dir(&self, path: &RelPath) {
+        // Without a digest the directory's rows are compared one by one: slower, not wrong.
+        let mut digest = Digest::default();
+        digest.add(b"/", self.rules.of_dir(path).stamp());
+        let _slower = self.index().set_digest(path, Some(digest));
+        if self.watch.get().is_some()
+            && let Ok(dir) = tree::open(&self.root, path)
+            && self.watch_dir(&dir, path).is_ok()
+        {
+            // A user may have put something in before the watch was set.
+            let mut seen = Vec::new();
+            let listed = dir.list(&mut |name, _| seen.push(name.to_vec()));
+            if listed.is_ok() {
+                for name in seen {
+                    if let Ok(name) = instep_core::path::Name::new(&name) {
+                        self.hint(path.join(name));
+                    }
+                }
+            }
+        }
+    }
+
+    /// The mode that a directory gets when its contents are in place.
+    pub(crate) fn mode_later(&self, path: &RelPath, mode: u16) {
+        locked(&self.modes_later).insert(path.clone(), mode);
+    }
+
+    /// Whether content waits in the staging directory.
+    pub(crate) fn is_staged_file(&self, content: ContentId) -> bool {
+        locked(&self.staged).contains_key(&content)
+    }
+
+    /// Takes staged content for an action.
+    pub(crate) fn take_staged(&self, content: ContentId) -> Option<String> {
+        locked(&self.staged).remove(&content)
+    }
+
+    /// Makes the directories of a path that are missing, as directories that stand for their contents.
+    pub(crate) fn make_parents(&self, path: &RelPath) -> instep_fs::Result<Dir> {
+        let mut dir = self.root.clone();
+        let mut at = RelPath::root();
+        for name in path.components() {
+            at = at.join(name);
+            dir = match dir.open_dir(name) {
+                Ok(next) => next,
+                Err(e) if e.kind() == FsErrorKind::Absent => {
+                    match dir.make_dir(name, 0o755) {
+                        Err(e) if e.kind() != FsErrorKind::Taken => return Err(e),
+                        _ => {}
+                    }
+                    self.made_dir(&at);
+                    if let Some(stat) = dir.stat(name)? {
+                        self.derived(&at, print(&stat));
+                    }
+                    dir.open_dir(name)?
+                }
+                Err(e) => return Err(e),
+            };
+        }
+        Ok(dir)
+    }
+
+    fn derived(&self, path: &RelPath, print: instep_core::row::Print) {
+        let mut index = self.index();
+        if let Ok(old) = index.get(path) {
+            let row = old.clone().unwrap_or_default();
+            let row = Row { shown: None, print: Some(print), epoch: index.epoch(), ..row };
+            // If this fails, the next look finds a directory that nobody knows, and mints it.
+            let _found_again = index.put(path, old.as_ref(), &row);
+        }
+    }
+
+    /// Writes the digests of the last look's directories, except where something is outstanding.
+    pub(crate) fn settle_digests(&self, index: &mut Index, look: &Look) -> Result<()> {
+        let last = std::mem::take(&mut *locked(&self.last));
+        if last.digests.is_empty() {
+            return Ok(());
+        }
+        let recorded: BTreeSet<&RelPath> = look.findings.iter().map(|f| &f.path).collect();
+        let outstanding: BTreeSet<RelPath> = last
+            .reported
+            .iter()
+            .filter(|p| !recorded.contains(p))
+            .chain(&last.unsettled)
+            .chain(look.problems.iter().map(|p| &p.path))
+            .filter_map(RelPath::parent)
+            .collect();
+        for (dir, digest) in last.digests {
+            let settled = !outstanding.contains(&dir) && !look.problems.iter().any(|p| p.path == dir);
+            index.set_digest(&dir, settled.then_some(digest))?;
+        }
+        Ok(())
+    }
+
+    /// Closes cleanly: everything durable, and nothing to recover next time.
+    pub fn close(&self) -> Result<()> {
+        self.barrier()?;
+        let mut index = self.index();
+        index.put_meta(b"clean", b"1")?;
+        index.commit(Durability::Power)
+    }
+
+    /// Opens for use: recovers from a crash, and notes that this process is at work.
+    pub fn begin(&self) -> Result<()> {
+        let boot = self.env.boot_id();
+        let (clean, last_boot) = {
+            let mut index = self.index();
+            (index.meta(b"clean")?.is_none_or(|b| b == b"1"), index.meta(b"boot")?)
+        };
+        if !clean {
+            recover::after_crash(self, last_boot.as_deref() != Some(boot.as_bytes()))?;
+        }
+        let mut index = self.index();
+        index.put_meta(b"clean", b"0")?;
+        index.put_meta(b"boot", boot.as_bytes())?;
+        index.commit(Durability::Power)
+    }
+
+    /// Absences that count now; the others are looked at again.
+    fn settled_absences(&self, gone: Vec<Gone>, moved: &BTreeSet<RelPath>, look: &mut Look) -> Vec<Gone> {
+        let now = self.env.monotonic_ns();
+        let ms = 1_000_000;
+        let mut missed = locked(&self.missed);
+        let paths: BTreeSet<RelPath> = gone.iter().map(|g| g.path.clone()).collect();
+        let outermost = |p: &RelPath| {
+            let mut top = p.clone();
+            while let Some(up) = top.parent().filter(|u| paths.contains(u)) {
+                top = up;
+            }
+            top
+        };
+        let mut counts: BTreeMap<RelPath, bool> = BTreeMap::new();
+        let mut kept = Vec::new();
+        for g in gone {
+            if moved.contains(&g.path) {
+                missed.since.remove(&g.path);
+                kept.push(g);
+                continue;
+            }
+            let top = outermost(&g.path);
+            let settled = *counts.entry(top.clone()).or_insert_with(|| {
+                let since = *missed.since.entry(top.clone()).or_insert_with(|| now);
+                if since == now {
+                    missed.latest = now;
+                }
+                let quiet = now.saturating_sub(missed.latest.max(since)) >= self.settle(ms);
+                quiet || now.saturating_sub(since) >= self.settings.settle_max_ms * ms
+            });
+            if settled {
+                kept.push(g);
+            } else if g.path == top {
+                look.again.push((top, self.settings.settle_ms.max(1)));
+            }
+        }
+        for (top, settled) in counts {
+            if settled {
+                missed.since.remove(&top);
+            }
+        }
+        kept
+    }
+
+    fn settle(&self, ms: u64) -> u64 {
+        self.settings.settle_ms * ms
+    }
+
+    /// Reads the contents of candidates; each becomes a finding, or is looked at again.
+    fn read_candidates(&self, candidates: &[Candidate], hinted: bool, look: &mut Look) {
+        let mut groups: Vec<std::ops::Range<usize>> = Vec::new();
+        for (i, c) in candidates.iter().enumerate() {
+            let dir = c.path.split_bytes().map(|(d, _)| d);
+            match groups.last_mut() {
+                Some(g)
+                    if g.len() < 128
+                        && candidates[g.start].path.split_bytes().map(|(d, _)| d) == dir =>
+                {
+                    g.end = i + 1;
+                }
+                _ => groups.push(i..i + 1),
+            }
+        }
+        let results = Mutex::new(Look::default());
+        instep_replica::env::for_each(self.env.as_ref(), groups.len(), Vec::new, |buffer, g| {
+            let mut mine = Look::default();
+            let range = groups[g].clone();
+            let parent = candidates[range.start].path.parent().unwrap_or_else(RelPath::root);
+            match tree::open(&self.root, &parent) {
+                Ok(dir) => {
+                    for c in &candidates[range] {
+                        self.read_candidate(&dir, c, hinted, buffer, &mut mine);
+                    }
+                }
+                // It was there a moment ago: look again.
+                Err(_) => mine.again.extend(candidates[range].iter().map(|c| (c.path.clone(), 2))),
+            }
+            let mut all = locked(&results);
+            all.findings.append(&mut mine.findings);
+            all.again.append(&mut mine.again);
+            all.problems.append(&mut mine.problems);
+            all.unhashed.append(&mut mine.unhashed);
+        });
+        let mut all = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+        look.findings.append(&mut all.findings);
+        look.again.append(&mut all.again);
+        look.problems.append(&mut all.problems);
+        look.unhashed.append(&mut all.unhashed);
+    }
+
+    /// How long to leave a file alone that is being written: longer each time.
+    fn back_off(&self, path: &RelPath) -> u64 {
+        let mut busy = locked(&self.busy);
+        let next = busy.get(path).map_or(2, |ms| (ms * 2).min(1000));
+        busy.insert(path.clone(), next);
+        next
+    }
+
+    fn read_candidate(
+        &self,
+        dir: &Dir,
+        c: &Candidate,
+        hinted: bool,
+        buffer: &mut Vec<u8>,
+        look: &mut Look,
+    ) {
+        use crate::content::{Hashed, hash_file};
+        let Some(name) = c.path.name() else { return };
+        let file = match dir.open_file(name) {
+            Ok(file) => file,
+            Err(e) if matches!(e.kind(), FsErrorKind::Absent | FsErrorKind::OtherKind) => {
+                return look.again.push((c.path.clone(), 2));
+            }
+            Err(e) => {
+                return look.problems.push(Problem {
+                    path: c.path.clone(),
+                    code: Code::Unreadable,
+                    detail: e.to_string(),
+                });
+            }
+        };
+        // A lease is refused while anybody has the file open for writing, or mapped writable.
+        if self.profile.leases && matches!(file.read_lease(), Ok(None)) {
+            return look.again.push((c.path.clone(), self.back_off(&c.path)));
+        }
+        let hashed = if hinted && c.stat.size > self.settings.hash_aside_bytes {
+            match self.hashed_aside(&file, c) {
+                Some(Some((id, high_entropy))) => Ok(Hashed::Content { id, high_entropy }),
+                Some(None) => Ok(Hashed::Changing),
+                None => return look.unhashed.push(c.path.clone()),
+            }
+        } else {
+            match file.stat() {
+                Ok(stat) => hash_file(&file, &stat, buffer).map(|h| match print(&stat) == print(&c.stat) {
+                    true => h,
+                    false => Hashed::Changing,
+                }),
+                Err(e) => Err(e),
+            }
+        };
+        match hashed {
+            Ok(Hashed::Content { id, high_entropy }) => {
+                locked(&self.busy).remove(&c.path);
+                let found = self.judge(c, id, high_entropy);
+                look.findings.push(instep_replica::Finding { path: c.path.clone(), found });
+            }
+            Ok(Hashed::Changing) => look.again.push((c.path.clone(), self.back_off(&c.path))),
+            Err(e) => look.problems.push(Problem {
+                path: c.path.clone(),
+                code: Code::Unreadable,
+                detail: e.to_string(),
+            }),
+        }
+    }
+
+    fn judge(&self, c: &Candidate, id: ContentId, high_entropy: bool) -> instep_replica::Found {
+        let here = c.row.as_ref().and_then(|r| r.present());
+        let mode = (c.stat.mode & 0o777) as u16;
+        let mode_here = c.row.as_ref().and_then(|r| r.print).map(|p| p.mode);
+        let same = here.is_some_and(|v| v.kind == Kind::File && v.content == id && v.mtime == c.stat.mtime);
+        if same && (mode_here == Some(mode) || !self.profile.modes) {
+            return instep_replica::Found::Refreshed { print: print(&c.stat) };
+        }
+        scan::present(Kind::File, id, &c.stat, Box::default(), high_entropy)
+    }
+
+    /// The content of a big file, hashed on a thread of its own: `None` while that is under way.
+    fn hashed_aside(&self, file: &instep_fs::File, c: &Candidate) -> Option<Option<(ContentId, bool)>> {
+        use crate::content::{Hashed, hash_file};
+        let looks = print(&c.stat).hash;
+        let mut aside = locked(&self.hashed_aside);
+        match aside.get(&c.path) {
+            Some((of, result)) if *of == looks => {
+                let result = (*result)?;
+                aside.remove(&c.path);
+                return Some(Some(result));
+            }
+            // An older state is being hashed: its end brings us here again.
+            Some((_, None)) => return None,
+            _ => {}
+        }
+        aside.insert(c.path.clone(), (looks, None));
+        drop(aside);
+        let (file, stat, path) = (file.clone(), c.stat, c.path.clone());
+        let (results, waker) = (self.hashed_aside.clone(), self.waker.get().cloned());
+        let own = locked(&self.own_hints).clone();
+        drop(own);
+        self.env.spawn(
+            "hash",
+            Box::new(move || {
+                let hashed = hash_file(&file, &stat, &mut Vec::new());
+                let mut results = locked(&results);
+                match hashed {
+                    Ok(Hashed::Content { id, high_entropy }) => {
+                        results.insert(path, (looks, Some((id, high_entropy))));
+                    }
+                    _ => {
+                        results.remove(&path);
+                    }
+                }
+                drop(results);
+                if let Some(waker) = waker {
+                    waker.wake();
+                }
+            }),
+        );
+        None
+    }
+
+    fn observe(&self, scope: &Scope) -> Look {
+        let mut look = Look::default();
+        let hinted = *scope != Scope::Everything;
+        let mut walked = scan::walk(self, scope);
+        walked.gone.sort_by(|a, b| a.path.cmp(&b.path));
+        walked.gone.dedup_by(|a, b| a.path == b.path);
+        {
+            let mut missed = locked(&self.missed);
+            walked.present.iter().for_each(|p| {
+                missed.since.remove(p);
+            });
+        }
+        let gone = std::mem::take(&mut walked.gone);
+        let by_ino = scan::gone_by_inode(&gone);
+        let (known, unknown) = crate::moves::split(&gone, &by_ino, std::mem::take(&mut walked.candidates));
+        scan::into_look(&mut walked, &mut look);
+        look.findings.extend(known);
+        self.read_candidates(&unknown, hinted, &mut look);
+        let moved = crate::moves::detect(&gone, &by_ino, &mut look);
+        let kept = self.settled_absences(gone, &moved, &mut look);
+        let still: BTreeSet<RelPath> = look.again.iter().map(|(p, _)| p.clone()).collect();
+        for g in kept {
+            let was = match g.row.present() {
+                Some(v) => v.kind,
+                None => Kind::Dir,
+            };
+            let found = instep_replica::Found::Absent { was };
+            look.findings.push(instep_replica::Finding { path: g.path, found });
+        }
+        look.findings.sort_by(|a, b| a.path.cmp(&b.path));
+        look.findings.dedup_by(|a, b| a.path == b.path);
+        look.problems.append(&mut locked(&self.noted));
+        look.totals = self.index().totals();
+        look.rules_changed = self.rules.take_changed();
+        let mut unsettled = still;
+        unsettled.extend(look.unhashed.iter().cloned());
+        *locked(&self.last) = LastLook {
+            digests: std::mem::take(&mut walked.digests),
+            reported: look.findings.iter().map(|f| f.path.clone()).collect(),
+            unsettled,
+        };
+        look
+    }
+
+    fn table(book: Book) -> Table {
+        match book {
+            Book::Share => Table::Meta,
+            Book::Conflicts => Table::Conflict,
+            Book::Holds => Table::Hold,
+            Book::Trash => Table::Trash,
+            Book::Log => Table::Log,
+        }
+    }
+}
+
+impl Replica for LocalReplica {
+    fn id(&self) -> ReplicaId {
+        self.id
+    }
+
+    fn actor(&self) -> ActorId {
+        *locked(&self.actor)
+    }
+
+    fn share(&self) -> ShareId {
+        self.share
+    }
+
+    fn describe(&self) -> Description {
+        let mut notes = Vec::new();
+        if !self.capabilities.hints {
+            notes.push("polling: changes are found by looking, not by events".to_owned());
+        }
+        if self.capabilities.writable && !self.capabilities.strong_replace {
+            notes.push("weaker replace: no leases or no exchange on this file system".to_owned());
+        }
+        Description {
+            label: self.settings.label.clone(),
+            location: self.settings.location.clone(),
+            fs_type: self.profile.fs_type.clone(),
+            role: self.settings.role,
+            new: self.new,
+            notes,
+        }
+    }
+
+    fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    fn guard(&self) -> Result<()> {
+        self.guard.check().map_err(|why| Error::new(ErrorKind::Gone, why))
+    }
+
+    fn watch(&self, waker: Waker) -> Result<Vec<Problem>> {
+        let _first = self.waker.set(waker.clone());
+        if !self.capabilities.hints || self.watch.get().is_some() {
+            return Ok(Vec::new());
+        }
+        match (self.make_watcher)() {
+            Ok(watcher) => {
+                let watch = Watch::start(watcher, waker, self.env.as_ref(), self.threaded);
+                let _once = self.watch.set(watch);
+                Ok(Vec::new())
+            }
+            Err(e) => Ok(vec![Problem {
+                path: RelPath::root(),
+                code: Code::WatchLimit,
+                detail: e.to_string(),
+            }]),
+        }
+    }
+
+    fn take_hints(&self) -> HintSet {
+        let mut hints = std::mem::take(&mut *locked(&self.own_hints));
+        if let Some(watch) = self.watch.get() {
+            hints.extend(watch.take());
+        }
+        let done: Vec<RelPath> = locked(&self.hashed_aside)
+            .iter()
+            .filter(|(_, (_, r))| r.is_some())
+            .map(|(p, _)| p.clone())
+            .collect();
+        done.into_iter().for_each(|p| hints.add_path(p));
+        hints
+    }
+
+    fn look(&self, scope: &Scope) -> Result<Look> {
+        self.guard()?;
+        let look = self.observe(scope);
+        // The root may have gone while we looked; then nothing that was missed counts.
+        self.guard()?;
+        Ok(look)
+    }
+
+    fn record(&self, look: &Look, share: &ShareState) -> Result<Vec<RelPath>> {
+        record::record(self, look, share)
+    }
+
+    fn row(&self, path: &RelPath) -> Result<Option<Row>> {
+        self.index().get(path)
+    }
+
+    fn children(&self, dir: &RelPath, visit: RowVisitor<'_>) -> Result<()> {
+        let mut go_on = true;
+        self.index().children(dir, &mut |name, row| {
+            if go_on {
+                go_on = visit(dir.join(name), row).is_continue();
+            }
+        })
+    }
+
+    fn subtree(&self, dir: &RelPath, visit: RowVisitor<'_>) -> Result<()> {
+        self.index().store().subtree(dir, visit).map_err(|e| store_error("read the index", e))
+    }
+
+    fn open(&self, path: &RelPath, content: ContentId) -> Result<Option<Box<dyn Content>>> {
+        if let Some(found) = self.open_in_tree(path, content)? {
+            return Ok(Some(found));
+        }
+        if let Some(name) = locked(&self.staged).get(&content).cloned()
+            && let Some(dirs) = self.ours()
+            && let Ok(file) = dirs.staging.open_file(ours(&name))
+            && let Ok(stat) = file.stat()
+        {
+            return Ok(Some(Box::new(FileContent::new(file, stat))));
+        }
+        let Some((dir, key)) = trash::find(self, content) else { return Ok(None) };
+        let Ok(file) = dir.open_file(ours(&key)) else { return Ok(None) };
+        let stat = file.stat().map_err(|e| fs_error("examine a kept file", e))?;
+        Ok(Some(Box::new(FileContent::new(file, stat))))
+    }
+
+    fn stage(&self, path: &RelPath, content: ContentId, from: &mut dyn Content) -> Result<Outcome> {
+        let Some(dirs) = self.ours() else { return Ok(Outcome::Superseded) };
+        if self.is_staged_file(content) {
+            return Ok(Outcome::Done);
+        }
+        let name = trash::fresh_name(self);
+        let file = match dirs.staging.create_file(ours(&name), 0o600) {
+            Ok(file) => file,
+            Err(e) => return Ok(apply::failed(path, &e)),
+        };
+        let size = from.size();
+        match fill(&file, from, content, size, self.profile.reflink, &mut Vec::new()) {
+            Ok(()) => {
+                locked(&self.staged).insert(content, name);
+                Ok(Outcome::Done)
+            }
+            Err(failed) => {
+                let _litter = dirs.staging.remove_file(ours(&name));
+                Ok(match failed {
+                    crate::content::Failed::Write(e) => apply::failed(path, &e),
+                    crate::content::Failed::Changed | crate::content::Failed::Read(_) => Outcome::Busy,
+                })
+            }
+        }
+    }
+
+    fn is_staged(&self, content: ContentId) -> bool {
+        self.is_staged_file(content)
+    }
+
+    fn apply(&self, actions: &[Action], sources: &dyn Sources) -> Result<Vec<Outcome>> {
+        self.guard()?;
+        let outcomes = apply::apply(self, actions, sources)?;
+        self.set_modes()?;
+        Ok(outcomes)
+    }
+
+    fn rename(&self, from: &RelPath, to: &RelPath) -> Result<Outcome> {
+        self.guard()?;
+        let (Some((from_dir, from_name)), Some((to_dir, to_name))) = (from.split(), to.split()) else {
+            return Ok(Outcome::Superseded);
+        };
+        let expected = self.index().get(from)?.and_then(|r| r.print);
+        let rename = || -> instep_fs::Result<Outcome> {
+            let source = tree::open(&self.root, &from_dir)?;
+            let target = tree::open(&self.root, &to_dir)?;
+            match source.stat(from_name)? {
+                Some(stat) if expected.is_some_and(|p| p.ino == stat.ino) => {}
+                _ => return Ok(Outcome::Superseded),
+            }
+            source.rename_noreplace(from_name, &target, to_name)?;
+            Ok(Outcome::Done)
+        };
+        Ok(rename().unwrap_or_else(|e| apply::failed(to, &e)))
+    }
+
+    fn adopt_move(&self, from: &RelPath, to: &RelPath, entries: &[(RelPath, Row)]) -> Result<()> {
+        let mut index = self.index();
+        let epoch = index.epoch();
+        let mut moved: BTreeMap<RelPath, Row> = BTreeMap::new();
+        if let Some(row) = index.get(from)? {
+            moved.insert(from.clone(), row);
+        }
+        index
+            .store()
+            .subtree(from, &mut |path, row| {
+                moved.insert(path, row);
+                std::ops::ControlFlow::Continue(())
+            })
+            .map_err(|e| store_error("read the index", e))?;
+        for (path, theirs) in entries {
+            let entry = theirs.entry.clone();
+            let new = if path.is_within(from) {
+                let known = moved.get(path);
+                let row = Row { entry, shown: theirs.shown, print: None, held: None, epoch };
+                index.put(path, known, &row)?;
+                continue;
+            } else {
+                let source = path.rebase(to, from).and_then(|p| moved.get(&p).cloned());
+                let print = source.as_ref().and_then(|r| r.print);
+                Row { entry, shown: theirs.shown.filter(|_| print.is_some()), print, held: None, epoch }
+            };
+            let old = index.get(path)?;
+            index.put(path, old.as_ref(), &new)?;
+        }
+        drop(index);
+        // The moved object's own fingerprint may have changed with its name.
+        self.refresh(to);
+        let mut index = self.index();
+        self.move_digests(&mut index, from, to)?;
+        index.commit(Durability::Process)
+    }
+
+    fn mint(&self) -> Result<Dot> {
+        self.index().mint()
+    }
+
+    fn restore(&self, key: &str, to: Option<&RelPath>) -> Result<RelPath> {
+        trash::restore(self, key, to)
+    }
+
+    fn purge(&self, before_ns: i64) -> Result<u64> {
+        trash::purge(self, before_ns)
+    }
+
+    fn barrier(&self) -> Result<()> {
+        if !self.index().needs_barrier() {
+            return Ok(());
+        }
+        if self.ours.is_some() {
+            self.root.sync_fs().map_err(|e| fs_error("sync the file system", e))?;
+        }
+        let mut index = self.index();
+        recover::fulfilled(&mut index)?;
+        index.epoch_is_durable()
+    }
+
+    fn read_record(&self, book: Book, key: &str) -> Result<Option<String>> {
+        let body = self
+            .index()
+            .store()
+            .record(Self::table(book), key.as_bytes())
+            .map_err(|e| store_error("read a record", e))?;
+        Ok(body.and_then(|b| String::from_utf8(b).ok()))
+    }
+
+    fn write_record(&self, book: Book, key: &str, body: Option<&str>) -> Result<()> {
+        let mut index = self.index();
+        let store = index.store();
+        match body {
+            Some(body) => store.put_record(Self::table(book), key.as_bytes(), body.as_bytes()),
+            None => store.remove_record(Self::table(book), key.as_bytes()),
+        }
+        .map_err(|e| store_error("write a record", e))?;
+        index.commit(Durability::Process)
+    }
+
+    fn records(&self, book: Book) -> Result<Vec<(String, String)>> {
+        let mut out = Vec::new();
+        let stored = (book == Book::Trash).then_some(Table::Stored);
+        for table in std::iter::once(Self::table(book)).chain(stored) {
+            self.index()
+                .store()
+                .records(table, &mut |key, body| {
+                    let text = |b: &[u8]| String::from_utf8_lossy(b).into_owned();
+                    out.push((text(key), text(body)));
+                    std::ops::ControlFlow::Continue(())
+                })
+                .map_err(|e| store_error("read records", e))?;
+        }
+        Ok(out)
+    }
+}
+
+impl LocalReplica {
+    fn open_in_tree(&self, path: &RelPath, content: ContentId) -> Result<Option<Box<dyn Content>>> {
+        let row = self.index().get(path)?;
+        let Some(row) = row else { return Ok(None) };
+        let matches = row.present().is_some_and(|v| v.kind == Kind::File && v.content == content);
+        let Some((parent, name)) = path.split().filter(|_| matches) else { return Ok(None) };
+        let opened = tree::open(&self.root, &parent)
+            .and_then(|dir| dir.open_file(name))
+            .and_then(|f| f.stat().map(|s| (f, s)));
+        match opened {
+            // What is there must be what the index vouches for.
+            Ok((file, stat)) if Some(print(&stat)) == row.print => {
+                Ok(Some(Box::new(FileContent::new(file, stat))))
+            }
+            _ => {
+                self.hint(path.clone());
+                Ok(None)
+            }
+        }
+    }
+
+    /// Gives directories the modes that had to wait for their contents.
+    fn set_modes(&self) -> Result<()> {
+        let later = std::mem::take(&mut *locked(&self.modes_later));
+        for (path, mode) in later.into_iter().rev() {
+            let Some((parent, name)) = path.split() else { continue };
+            let set = tree::open(&self.root, &parent).and_then(|dir| dir.set_mode(name, u32::from(mode)));
+            match set {
+                Ok(()) => self.refresh(&path),
+                Err(e) => self.note_problem(&path, &e),
+            }
+        }
+        self.index().commit(Durability::Process)
+    }
+
+    /// Takes a fresh fingerprint of one path whose bytes are known.
+    fn refresh(&self, path: &RelPath) {
+        let Some((parent, name)) = path.split() else { return };
+        let stat = tree::open(&self.root, &parent).and_then(|d| d.stat(name));
+        let mut index = self.index();
+        if let (Ok(Some(stat)), Ok(Some(row))) = (stat, index.get(path)) {
+            let new = Row { print: Some(print(&stat)), ..row.clone() };
+            // A stale fingerprint only costs one more look.
+            let _looked_at = index.put(path, Some(&row), &new);
+        }
+    }
+
+    fn move_digests(&self, index: &mut Index, from: &RelPath, to: &RelPath) -> Result<()> {
+        for dir in index.digest_dirs(from) {
+            let digest = index.digest(&dir);
+            index.set_digest(&dir, None)?;
+            if let Some(new) = dir.rebase(from, to) {
+                index.set_digest(&new, digest)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,580 @@
+//! Looking: the disk against the index, in parallel, nothing written.
+//!
+//! A directory whose names and fingerprints sum to the digest that the index has is unchanged, and no row
+//! of it is read. Otherwise its rows and its names are merged in order. Nothing recurses on the stack, and
+//! only the directories that still have unvisited children are open.
+//!
+//! Invariant: a path is absent only if its parent was opened and says so; where that failed there is a
+//! problem, and nothing below is reported.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Condvar, Mutex, PoisonError};
+
+use instep_core::path::{Name, RelPath, RESERVED};
+use instep_core::plan::{Code, Problem};
+use instep_core::row::{Held, Print, Row};
+use instep_core::version::Kind;
+use instep_fs::{Dir, ErrorKind, Kind as FsKind, Stat};
+use instep_replica::look::{Finding, Found};
+use instep_replica::{Look, Scope};
+
+use crate::print::{Digest, print};
+use crate::replica::LocalReplica;
+use crate::rules::DirRules;
+use crate::tree;
+
+/// A directory to be walked.
+struct Work {
+    path: RelPath,
+    parent: Option<Dir>,
+    rules: DirRules,
+}
+
+/// Something that the index has and the disk has not.
+#[derive(Debug, Clone)]
+pub struct Gone {
+    /// Where.
+    pub path: RelPath,
+    /// What the index has.
+    pub row: Row,
+}
+
+/// A file whose content must be read to know what it is.
+#[derive(Debug, Clone)]
+pub struct Candidate {
+    /// Where.
+    pub path: RelPath,
+    /// What it looks like.
+    pub stat: Stat,
+    /// What the index has there.
+    pub row: Option<Row>,
+}
+
+/// What walking found, before contents are read.
+#[derive(Debug, Default)]
+pub struct Walked {
+    /// What is settled without reading.
+    pub findings: Vec<Finding>,
+    /// What must be read.
+    pub candidates: Vec<Candidate>,
+    /// What is not there any more.
+    pub gone: Vec<Gone>,
+    /// What could not be looked at.
+    pub problems: Vec<Problem>,
+    /// Sums over the names of each directory that was listed completely.
+    pub digests: Vec<(RelPath, Digest)>,
+    /// Paths that were seen to be there.
+    pub present: Vec<RelPath>,
+    /// Names examined.
+    pub examined: u64,
+    /// Directories to be looked at from above, because they could not be opened.
+    retry: Vec<RelPath>,
+}
+
+impl Walked {
+    fn extend(&mut self, mut other: Self) {
+        self.findings.append(&mut other.findings);
+        self.candidates.append(&mut other.candidates);
+        self.gone.append(&mut other.gone);
+        self.problems.append(&mut other.problems);
+        self.digests.append(&mut other.digests);
+        self.present.append(&mut other.present);
+        self.retry.append(&mut other.retry);
+        self.examined += other.examined;
+    }
+
+    fn problem(&mut self, path: &RelPath, code: Code, detail: impl Into<String>) {
+        self.problems.push(Problem { path: path.clone(), code, detail: detail.into() });
+    }
+}
+
+/// Work that is left, shared by the workers. Last in, first out keeps few directories open.
+struct Queue {
+    state: Mutex<(Vec<Work>, usize)>,
+    changed: Condvar,
+}
+
+impl Queue {
+    fn new(work: Vec<Work>) -> Self {
+        Self { state: Mutex::new((work, 0)), changed: Condvar::new() }
+    }
+
+    /// The next piece; none when nothing is left and nobody can add more.
+    fn next(&self) -> Option<Work> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Some(work) = state.0.pop() {
+                state.1 += 1;
+                return Some(work);
+            }
+            if state.1 == 0 {
+                self.changed.notify_all();
+                return None;
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn done(&self, more: Vec<Work>) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.0.extend(more);
+        state.1 -= 1;
+        self.changed.notify_all();
+    }
+}
+
+/// What one worker uses again and again.
+#[derive(Default)]
+struct Scratch {
+    names: Vec<u8>,
+    items: Vec<(u32, u32, Stat)>,
+    rows: Vec<(Box<[u8]>, Row)>,
+}
+
+/// Walks what the scope names.
+pub fn walk(replica: &LocalReplica, scope: &Scope) -> Walked {
+    let mut out = Walked::default();
+    let mut work = Vec::new();
+    match scope {
+        Scope::Everything => work.push(Work {
+            path: RelPath::root(),
+            parent: None,
+            rules: replica.rules.top(),
+        }),
+        Scope::Some { paths, trees } => {
+            let mut todo = paths.clone();
+            todo.extend(trees.iter().cloned());
+            examine_paths(replica, todo, trees, &mut work, &mut out);
+        }
+    }
+    run(replica, work, &mut out);
+    // A directory that could not be opened may be gone: its parent tells.
+    let retry: BTreeSet<RelPath> = std::mem::take(&mut out.retry).into_iter().collect();
+    if !retry.is_empty() {
+        let mut work = Vec::new();
+        examine_paths(replica, retry, &BTreeSet::new(), &mut work, &mut out);
+        run(replica, work, &mut out);
+        out.retry.clear();
+    }
+    out
+}
+
+fn run(replica: &LocalReplica, work: Vec<Work>, out: &mut Walked) {
+    if work.is_empty() {
+        return;
+    }
+    let queue = Queue::new(work);
+    let results = Mutex::new(Walked::default());
+    instep_replica::env::for_each(
+        replica.env.as_ref(),
+        replica.env.workers(),
+        || (),
+        |(), _| {
+            let mut scratch = Scratch::default();
+            let mut mine = Walked::default();
+            while let Some(work) = queue.next() {
+                let mut more = Vec::new();
+                walk_dir(replica, work, &mut scratch, &mut more, &mut mine);
+                queue.done(more);
+            }
+            results.lock().unwrap_or_else(PoisonError::into_inner).extend(mine);
+        },
+    );
+    out.extend(results.into_inner().unwrap_or_else(PoisonError::into_inner));
+}
+
+/// Examines single paths, grouped by the directory that they are in.
+fn examine_paths(
+    replica: &LocalReplica,
+    mut todo: BTreeSet<RelPath>,
+    trees: &BTreeSet<RelPath>,
+    work: &mut Vec<Work>,
+    out: &mut Walked,
+) {
+    while let Some(last) = todo.pop_last() {
+        let Some(dir_path) = last.parent() else {
+            work.push(Work { path: RelPath::root(), parent: None, rules: replica.rules.top() });
+            continue;
+        };
+        let mut group = vec![last];
+        while todo.last().is_some_and(|p| p.parent().as_ref() == Some(&dir_path)) {
+            group.extend(todo.pop_last());
+        }
+        if dir_path.is_reserved() || group[0].is_reserved() {
+            continue;
+        }
+        let dir = match tree::open(&replica.root, &dir_path) {
+            Ok(dir) => dir,
+            Err(e) => match e.kind() {
+                // The parent is gone or no directory any more: look at it instead.
+                ErrorKind::Absent | ErrorKind::OtherKind | ErrorKind::OtherDevice => {
+                    todo.insert(dir_path);
+                    continue;
+                }
+                _ => {
+                    out.problem(&dir_path, Code::Unreadable, e.to_string());
+                    continue;
+                }
+            },
+        };
+        let rules = replica.rules.of_dir(&dir_path);
+        if rules.is_excluded() {
+            continue;
+        }
+        for path in group {
+            replica.rules.touch(&dir, &path);
+            examine_path(replica, &dir, &path, trees.contains(&path), &rules, work, out);
+        }
+    }
+}
+
+fn examine_path(
+    replica: &LocalReplica,
+    dir: &Dir,
+    path: &RelPath,
+    whole: bool,
+    rules: &DirRules,
+    work: &mut Vec<Work>,
+    out: &mut Walked,
+) {
+    let Some(name) = path.name() else { return };
+    let row = match replica.index().get(path) {
+        Ok(row) => row,
+        Err(e) => return out.problem(path, Code::Unreadable, e.chain()),
+    };
+    out.examined += 1;
+    match dir.stat(name) {
+        Ok(None) => absent(replica, path, row, out),
+        Ok(Some(stat)) => {
+            let known_dir = row.as_ref().is_some_and(is_dir_row);
+            let enter = examine(replica, dir, path, &stat, row, rules, out);
+            if enter && (whole || !known_dir) {
+                work.push(Work {
+                    path: path.clone(),
+                    parent: Some(dir.clone()),
+                    rules: rules.enter(name),
+                });
+            }
+        }
+        Err(e) => out.problem(path, Code::Unreadable, e.to_string()),
+    }
+}
+
+fn is_dir_row(row: &Row) -> bool {
+    row.is_derived_dir() || row.present().is_some_and(|v| v.kind == Kind::Dir)
+}
+
+fn walk_dir(
+    replica: &LocalReplica,
+    work: Work,
+    scratch: &mut Scratch,
+    more: &mut Vec<Work>,
+    out: &mut Walked,
+) {
+    let Work { path, parent, mut rules } = work;
+    let opened = match (&parent, path.name()) {
+        (Some(parent), Some(name)) => parent.open_dir(name),
+        _ => tree::open(&replica.root, &path),
+    };
+    drop(parent);
+    let dir = match opened {
+        Ok(dir) => dir,
+        Err(e) => return unopened(&path, &e, out),
+    };
+    if let Err(e) = replica.watch_dir(&dir, &path) {
+        out.problem(&path, Code::WatchLimit, e.to_string());
+    }
+    if let Err(e) = list(&dir, &path, scratch, out) {
+        return out.problem(&path, Code::Unreadable, e.to_string());
+    }
+    let names = &scratch.names;
+    let name_of = |item: &(u32, u32, Stat)| &names[item.0 as usize..item.1 as usize];
+    let mut digest = Digest::default();
+    let (mut has_own, mut has_git) = (false, false);
+    for item in &scratch.items {
+        let name = name_of(item);
+        digest.add(name, print(&item.2).hash);
+        has_own |= name == crate::rules::OWN;
+        has_git |= name == crate::rules::GIT;
+    }
+    replica.rules.listed(&dir, &path, has_own, has_git, &mut rules);
+    digest.add(b"/", rules.stamp());
+    out.examined += scratch.items.len() as u64;
+    scratch.rows.clear();
+    {
+        let mut index = replica.index();
+        if index.digest(&path) == Some(digest) {
+            drop(index);
+            enter_known(&dir, &path, scratch, &rules, more);
+            return;
+        }
+        let rows = &mut scratch.rows;
+        if let Err(e) = index.children(&path, &mut |name, row| rows.push((name.as_bytes().into(), row))) {
+            return out.problem(&path, Code::Unreadable, e.chain());
+        }
+    }
+    out.digests.push((path.clone(), digest));
+    let names = std::mem::take(&mut scratch.names);
+    scratch.items.sort_by(|a, b| names[a.0 as usize..a.1 as usize].cmp(&names[b.0 as usize..b.1 as usize]));
+    merge(replica, &dir, &path, &names, scratch, &rules, more, out);
+    scratch.names = names;
+}
+
+fn unopened(path: &RelPath, e: &instep_fs::Error, out: &mut Walked) {
+    match e.kind() {
+        ErrorKind::Absent | ErrorKind::OtherKind if !path.is_root() => out.retry.push(path.clone()),
+        ErrorKind::OtherDevice => out.problem(path, Code::Mount, e.to_string()),
+        _ => out.problem(path, Code::Unreadable, e.to_string()),
+    }
+}
+
+/// Lists a directory into the scratch space. An entry that cannot be examined becomes a problem, and the
+/// listing counts as incomplete, so that nothing in it is taken for absent.
+fn list(dir: &Dir, path: &RelPath, scratch: &mut Scratch, out: &mut Walked) -> instep_fs::Result<()> {
+    scratch.names.clear();
+    scratch.items.clear();
+    let at_top = path.is_root();
+    let mut failed = None;
+    let (names, items) = (&mut scratch.names, &mut scratch.items);
+    dir.list_stat(&mut |name, stat| {
+        if at_top && name == RESERVED {
+            return;
+        }
+        match stat {
+            Ok(stat) => {
+                let start = names.len() as u32;
+                names.extend_from_slice(name);
+                items.push((start, names.len() as u32, stat));
+            }
+            Err(e) => failed = Some(e),
+        }
+    })?;
+    match failed {
+        Some(e) => Err(e),
+        None => {
+            // The kernel hands out legal names only; anything else is a broken file system.
+            let bad = items.iter().find(|i| Name::new(&names[i.0 as usize..i.1 as usize]).is_err());
+            if bad.is_some() {
+                out.problem(path, Code::Unreadable, "the file system lists an illegal name");
+            }
+            Ok(())
+        }
+    }
+}
+
+/// Nothing changed here; what is below may have.
+fn enter_known(dir: &Dir, path: &RelPath, scratch: &Scratch, rules: &DirRules, more: &mut Vec<Work>) {
+    for (start, end, stat) in &scratch.items {
+        if stat.kind != FsKind::Dir || stat.mount_root {
+            continue;
+        }
+        let Ok(name) = Name::new(&scratch.names[*start as usize..*end as usize]) else { continue };
+        if !rules.ignores(name, true) {
+            more.push(Work { path: path.join(name), parent: Some(dir.clone()), rules: rules.enter(name) });
+        }
+    }
+}
+
+/// Names and rows of one directory, both in order of name.
+#[expect(clippy::too_many_arguments, reason = "one directory's listing in parts that are borrowed apart")]
+fn merge(
+    replica: &LocalReplica,
+    dir: &Dir,
+    path: &RelPath,
+    names: &[u8],
+    scratch: &mut Scratch,
+    rules: &DirRules,
+    more: &mut Vec<Work>,
+    out: &mut Walked,
+) {
+    let mut rows = scratch.rows.drain(..).peekable();
+    for (start, end, stat) in &scratch.items {
+        let bytes = &names[*start as usize..*end as usize];
+        while let Some((name, row)) = rows.next_if(|(n, _)| n.as_ref() < bytes) {
+            if let Ok(name) = Name::new(&name) {
+                absent(replica, &path.join(name), Some(row), out);
+            }
+        }
+        let row = rows.next_if(|(n, _)| n.as_ref() == bytes).map(|(_, r)| r);
+        let Ok(name) = Name::new(bytes) else { continue };
+        let child = path.join(name);
+        if examine(replica, dir, &child, stat, row, rules, out) {
+            more.push(Work { path: child, parent: Some(dir.clone()), rules: rules.enter(name) });
+        }
+    }
+    for (name, row) in rows {
+        if let Ok(name) = Name::new(&name) {
+            absent(replica, &path.join(name), Some(row), out);
+        }
+    }
+}
+
+/// The index has it, the disk has not: it is gone, with everything that was below it.
+fn absent(replica: &LocalReplica, path: &RelPath, row: Option<Row>, out: &mut Walked) {
+    let Some(row) = row else { return };
+    if row.print.is_none() {
+        return;
+    }
+    if is_dir_row(&row) {
+        let mut below = Vec::new();
+        let mut index = replica.index();
+        let listed = index.store().subtree(path, &mut |p, r| {
+            if r.print.is_some() {
+                below.push(Gone { path: p, row: r });
+            }
+            std::ops::ControlFlow::Continue(())
+        });
+        if let Err(e) = listed {
+            return out.problem(path, Code::Unreadable, e.to_string());
+        }
+        out.gone.append(&mut below);
+    }
+    out.gone.push(Gone { path: path.clone(), row });
+}
+
+/// Something is at the path. Returns whether it is a directory to be entered.
+fn examine(
+    replica: &LocalReplica,
+    dir: &Dir,
+    path: &RelPath,
+    stat: &Stat,
+    row: Option<Row>,
+    rules: &DirRules,
+    out: &mut Walked,
+) -> bool {
+    let Some(name) = path.name() else { return false };
+    let tracked = row.as_ref().is_some_and(|r| r.print.is_some());
+    let hold = |out: &mut Walked, why: Held| {
+        if tracked {
+            out.findings.push(Finding { path: path.clone(), found: Found::Held(why) });
+        }
+        false
+    };
+    if rules.ignores(name, stat.kind == FsKind::Dir) {
+        return hold(out, Held::Ignored);
+    }
+    if stat.mount_root || stat.dev != replica.device() {
+        out.problem(path, Code::Mount, "another file system is mounted here; it is left alone");
+        return hold(out, Held::Mount);
+    }
+    out.present.push(path.clone());
+    let seen = print(stat);
+    let was_dir = row.as_ref().is_some_and(is_dir_row);
+    if was_dir && stat.kind != FsKind::Dir {
+        // What was below the directory is gone, whatever took its name.
+        absent_below(replica, path, out);
+    }
+    match stat.kind {
+        FsKind::Special => {
+            out.problem(path, Code::Special, "a FIFO, socket or device is never read or replaced");
+            hold(out, Held::Special)
+        }
+        FsKind::Dir => {
+            if let Some(found) = examine_dir(row.as_ref(), stat, seen) {
+                out.findings.push(Finding { path: path.clone(), found });
+            }
+            true
+        }
+        FsKind::Link => {
+            if row.as_ref().and_then(|r| r.print) != Some(seen) {
+                examine_link(dir, path, stat, row.as_ref(), seen, out);
+            }
+            false
+        }
+        FsKind::File => {
+            if row.as_ref().and_then(|r| r.print) != Some(seen) {
+                out.candidates.push(Candidate { path: path.clone(), stat: *stat, row });
+            }
+            false
+        }
+    }
+}
+
+fn absent_below(replica: &LocalReplica, path: &RelPath, out: &mut Walked) {
+    let before = out.gone.len();
+    let row = replica.index().get(path).ok().flatten();
+    absent(replica, path, row, out);
+    // The path itself is not absent: something else is there.
+    if out.gone.len() > before {
+        out.gone.pop();
+    }
+}
+
+fn examine_dir(row: Option<&Row>, stat: &Stat, seen: Print) -> Option<Found> {
+    match row {
+        Some(row) if row.is_derived_dir() => {
+            (row.print != Some(seen)).then_some(Found::Refreshed { print: seen })
+        }
+        Some(row) if row.print == Some(seen) => None,
+        Some(row)
+            if row.present().is_some_and(|v| v.kind == Kind::Dir)
+                && row.print.is_some_and(|p| p.mode == seen.mode) =>
+        {
+            Some(Found::Refreshed { print: seen })
+        }
+        _ => Some(present(Kind::Dir, instep_core::id::ContentId::NONE, stat, Box::default(), false)),
+    }
+}
+
+fn examine_link(
+    dir: &Dir,
+    path: &RelPath,
+    stat: &Stat,
+    row: Option<&Row>,
+    seen: Print,
+    out: &mut Walked,
+) {
+    let target = match path.name().map(|n| dir.read_link(n)) {
+        Some(Ok(target)) if target.len() <= instep_core::limits::LINK_TARGET_BYTES_MAX => target,
+        Some(Err(e)) => return out.problem(path, Code::Unreadable, e.to_string()),
+        _ => return out.problem(path, Code::Unreadable, "the link's target is too long"),
+    };
+    let content = instep_chunk::hash::content_id(&target);
+    let same = row
+        .and_then(|r| r.present())
+        .is_some_and(|v| v.kind == Kind::Link && v.content == content && v.mtime == stat.mtime);
+    let found = if same {
+        Found::Refreshed { print: seen }
+    } else {
+        present(Kind::Link, content, stat, target.into(), false)
+    };
+    out.findings.push(Finding { path: path.clone(), found });
+}
+
+/// A finding's value for what is on disk.
+pub fn present(
+    kind: Kind,
+    content: instep_core::id::ContentId,
+    stat: &Stat,
+    target: Box<[u8]>,
+    high_entropy: bool,
+) -> Found {
+    Found::Present {
+        kind,
+        content,
+        size: if kind == Kind::File { stat.size } else { 0 },
+        mode: if kind == Kind::Link { 0 } else { (stat.mode & 0o777) as u16 },
+        mtime: if kind == Kind::Dir { instep_core::time::Mtime::default() } else { stat.mtime },
+        target,
+        print: print(stat),
+        moved_from: None,
+        high_entropy,
+    }
+}
+
+/// Adds what walking found to a look; contents are read and moves matched by the caller.
+pub fn into_look(walked: &mut Walked, look: &mut Look) {
+    look.findings.append(&mut walked.findings);
+    look.problems.append(&mut walked.problems);
+}
+
+/// What is gone, by inode: where an object with the same identity may have been.
+pub fn gone_by_inode(gone: &[Gone]) -> BTreeMap<u64, Vec<usize>> {
+    let mut by_ino: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
+    for (i, g) in gone.iter().enumerate() {
+        if let Some(print) = g.row.print {
+            by_ino.entry(print.ino).or_default().push(i);
+        }
+    }
+    by_ino
+}

@@ -1,0 +1,216 @@
+//! What was displaced, and where it is kept until nobody can want it any more.
+//!
+//! Owns the names below `.instep/trash` and `.instep/versions` and their records. An object in the version
+//! store lost a conflict; it is purged only after the conflict was resolved. Nothing else in this crate
+//! unlinks what a user wrote.
+
+use instep_core::id::{ContentId, Dot};
+use instep_core::path::RelPath;
+use instep_core::plan::Keep;
+use instep_core::version::Kind;
+use instep_fs::{Dir, ErrorKind, Stat};
+use instep_replica::records::{TrashRecord, hex, path_from_hex};
+use instep_store::Table;
+
+use crate::index::Index;
+use crate::replica::LocalReplica;
+use crate::tree::ours;
+
+/// What is known about a displaced object.
+#[derive(Debug, Clone)]
+pub struct Displaced {
+    /// Where it was.
+    pub path: RelPath,
+    /// What it is.
+    pub kind: Kind,
+    /// Its content, if known.
+    pub content: ContentId,
+    /// Its bytes.
+    pub size: u64,
+    /// Why it was displaced.
+    pub why: &'static str,
+    /// Who superseded it.
+    pub by: String,
+    /// Where it goes.
+    pub keep: Keep,
+}
+
+impl Displaced {
+    fn loser(&self) -> Option<Dot> {
+        match self.keep {
+            Keep::Version(dot) => Some(dot),
+            Keep::Trash => None,
+        }
+    }
+}
+
+/// A name that sorts by age and cannot clash.
+pub fn fresh_name(replica: &LocalReplica) -> String {
+    let random = replica.env.random();
+    let tail: String = random[..6].iter().map(|b| format!("{b:02x}")).collect();
+    format!("{:020}-{tail}", replica.env.wall_ns().max(0))
+}
+
+/// The directory that objects of this kind go to.
+pub fn place(replica: &LocalReplica, keep: Keep) -> Option<&Dir> {
+    let ours = replica.ours()?;
+    Some(match keep {
+        Keep::Trash => &ours.trash,
+        Keep::Version(_) => &ours.versions,
+    })
+}
+
+/// Records an object that was moved to its place under `name`.
+pub fn note(
+    replica: &LocalReplica,
+    index: &mut Index,
+    name: &str,
+    what: &Displaced,
+) -> instep_replica::Result<()> {
+    let record = TrashRecord {
+        path: what.path.to_string(),
+        path_hex: hex(what.path.as_bytes()),
+        kind: instep_core::conflict::kind_word(what.kind),
+        size: what.size,
+        at_ns: replica.env.wall_ns(),
+        why: what.why.to_owned(),
+        by: what.by.clone(),
+        content: what.content.to_string(),
+        loser: what.loser().map(|d| d.to_string()),
+    };
+    let body = serde_json::to_vec(&record).map_err(|e| {
+        instep_replica::Error::because(instep_replica::ErrorKind::Other, "write a trash record", e)
+    })?;
+    let table = if what.loser().is_some() { Table::Stored } else { Table::Trash };
+    index
+        .store()
+        .put_record(table, name.as_bytes(), &body)
+        .map_err(|e| crate::index::store_error("write a trash record", e))
+}
+
+/// Every record of a table with its key.
+pub fn records(index: &mut Index, table: Table) -> instep_replica::Result<Vec<(String, TrashRecord)>> {
+    let mut out = Vec::new();
+    index
+        .store()
+        .records(table, &mut |key, body| {
+            if let (Ok(key), Ok(record)) = (std::str::from_utf8(key), serde_json::from_slice(body)) {
+                out.push((key.to_owned(), record));
+            }
+            std::ops::ControlFlow::Continue(())
+        })
+        .map_err(|e| crate::index::store_error("read the trash", e))?;
+    Ok(out)
+}
+
+/// Finds an object with this content in the version store, then in the trash.
+pub fn find(replica: &LocalReplica, content: ContentId) -> Option<(Dir, String)> {
+    let ours = replica.ours()?;
+    let text = content.to_string();
+    let mut index = replica.index();
+    for (table, dir) in [(Table::Stored, &ours.versions), (Table::Trash, &ours.trash)] {
+        let all = records(&mut index, table).ok()?;
+        if let Some((key, _)) = all.into_iter().rev().find(|(_, r)| r.content == text && r.kind == "file") {
+            return Some((dir.clone(), key));
+        }
+    }
+    None
+}
+
+/// Destroys objects in the trash that were displaced before an instant; returns how many. The version store
+/// is not touched.
+pub fn purge(replica: &LocalReplica, before_ns: i64) -> instep_replica::Result<u64> {
+    let Some(ours) = replica.ours() else { return Ok(0) };
+    let old: Vec<String> = {
+        let mut index = replica.index();
+        let all = records(&mut index, Table::Trash)?;
+        all.into_iter().filter(|(_, r)| r.at_ns < before_ns).map(|(k, _)| k).collect()
+    };
+    let mut count = 0;
+    for key in old {
+        if remove(&ours.trash, &key).is_ok() {
+            let mut index = replica.index();
+            index
+                .store()
+                .remove_record(Table::Trash, key.as_bytes())
+                .map_err(|e| crate::index::store_error("write the trash", e))?;
+            count += 1;
+        }
+    }
+    replica.index().commit(instep_store::Durability::Process)?;
+    Ok(count)
+}
+
+/// Removes one object of ours; trash holds files, links and empty directories only.
+fn remove(dir: &Dir, key: &str) -> instep_fs::Result<()> {
+    match dir.stat(ours(key))? {
+        None => Ok(()),
+        Some(Stat { kind: instep_fs::Kind::Dir, .. }) => dir.remove_dir(ours(key)),
+        Some(_) => dir.remove_file(ours(key)),
+    }
+}
+
+/// Moves an object of ours from the staging directory (or the tree) to where it is kept.
+pub fn put(
+    replica: &LocalReplica,
+    from: &Dir,
+    name: instep_core::path::Name<'_>,
+    keep: Keep,
+) -> instep_fs::Result<String> {
+    let Some(to) = place(replica, keep) else {
+        return Err(instep_fs::Error::new("find the trash", 30));
+    };
+    loop {
+        let key = fresh_name(replica);
+        match from.rename_noreplace(name, to, ours(&key)) {
+            Ok(()) => return Ok(key),
+            Err(e) if e.kind() == ErrorKind::Taken => {}
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+/// Brings an object back under a free path, as a user would.
+pub fn restore(
+    replica: &LocalReplica,
+    key: &str,
+    to: Option<&RelPath>,
+) -> instep_replica::Result<RelPath> {
+    let fail = |why: String| instep_replica::Error::new(instep_replica::ErrorKind::Other, why);
+    let missing = || fail(format!("find {key} in the trash"));
+    let dirs = replica.ours().ok_or_else(missing)?;
+    let (table, dir, record) = {
+        let mut index = replica.index();
+        let mut found = None;
+        for (table, dir) in [(Table::Trash, &dirs.trash), (Table::Stored, &dirs.versions)] {
+            let all = records(&mut index, table)?;
+            if let Some((_, record)) = all.into_iter().find(|(k, _)| k == key) {
+                found = Some((table, dir, record));
+                break;
+            }
+        }
+        found.ok_or_else(missing)?
+    };
+    let path = to.cloned().or_else(|| path_from_hex(&record.path_hex)).ok_or_else(missing)?;
+    let (parent, name) = path.split().ok_or_else(missing)?;
+    let put_back = || -> instep_fs::Result<()> {
+        let into = match crate::tree::open(&replica.root, &parent) {
+            Err(e) if e.kind() == ErrorKind::Absent => replica.make_parents(&parent)?,
+            other => other?,
+        };
+        dir.rename_noreplace(ours(key), &into, name)
+    };
+    put_back().map_err(|e| {
+        let attempt = format!("restore to \"{path}\"");
+        instep_replica::Error::because(instep_replica::ErrorKind::Other, attempt, e)
+    })?;
+    let mut index = replica.index();
+    index
+        .store()
+        .remove_record(table, key.as_bytes())
+        .map_err(|e| crate::index::store_error("write the trash", e))?;
+    index.commit(instep_store::Durability::Process)?;
+    drop(index);
+    replica.hint(path.clone());
+    Ok(path)
+}

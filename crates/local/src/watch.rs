@@ -1,0 +1,105 @@
+//! From the kernel's events to hints.
+//!
+//! A thread does nothing but drain the event queue, so that it overflows as late as possible. Watches are
+//! set by the scanner, on each directory before it is listed.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use instep_core::path::{RelPath, RESERVED};
+use instep_fs::watch::{Hint, Watcher};
+use instep_replica::{HintSet, Waker};
+
+/// Watching one root.
+#[derive(Debug)]
+pub struct Watch {
+    watcher: Arc<Watcher>,
+    hints: Arc<Mutex<HintSet>>,
+    refused: Mutex<BTreeSet<RelPath>>,
+    threaded: bool,
+}
+
+impl Watch {
+    /// Starts to collect hints; `spawn` runs the draining thread, where there is one.
+    pub fn start(watcher: Watcher, waker: Waker, env: &dyn instep_replica::env::Env, threaded: bool) -> Self {
+        let watcher = Arc::new(watcher);
+        let hints = Arc::new(Mutex::new(HintSet::default()));
+        if threaded {
+            let (w, h) = (Arc::downgrade(&watcher), hints.clone());
+            env.spawn("watch", Box::new(move || drain(&w, &h, &waker)));
+        }
+        Self { watcher, hints, refused: Mutex::default(), threaded }
+    }
+
+    /// Watches one directory.
+    pub fn add(&self, dir: &instep_fs::Dir, path: &RelPath) -> instep_fs::Result<()> {
+        let result = self.watcher.add(dir, path);
+        if result.is_err() {
+            self.refused.lock().unwrap_or_else(PoisonError::into_inner).insert(path.clone());
+        }
+        result
+    }
+
+    /// Stops watching a directory and everything below it.
+    pub fn remove_tree(&self, path: &RelPath) {
+        self.watcher.remove_tree(path);
+    }
+
+    /// Directories that could not be watched.
+    pub fn refused(&self) -> BTreeSet<RelPath> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The hints so far.
+    pub fn take(&self) -> HintSet {
+        if !self.threaded
+            && let Ok(hints) = self.watcher.wait(Some(std::time::Duration::ZERO))
+        {
+            collect(hints, &mut self.hints.lock().unwrap_or_else(PoisonError::into_inner));
+        }
+        std::mem::take(&mut *self.hints.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.watcher.wake();
+    }
+}
+
+/// Drains until the watch is dropped.
+fn drain(watcher: &std::sync::Weak<Watcher>, hints: &Mutex<HintSet>, waker: &Waker) {
+    while let Some(w) = watcher.upgrade() {
+        let batch = w.wait(Some(std::time::Duration::from_secs(60)));
+        drop(w);
+        let mut set = hints.lock().unwrap_or_else(PoisonError::into_inner);
+        match batch {
+            Ok(batch) if batch.is_empty() => continue,
+            Ok(batch) => collect(batch, &mut set),
+            Err(_) => set.lost = true,
+        }
+        let failed = set.lost && set.paths.is_empty();
+        drop(set);
+        waker.wake();
+        if failed {
+            // A queue that cannot be read must not be asked in a tight loop.
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+    }
+}
+
+fn collect(batch: Vec<Hint>, set: &mut HintSet) {
+    for hint in batch {
+        match hint {
+            Hint::Path { path, .. } => {
+                if path.components().next().is_some_and(|n| n.as_bytes() == RESERVED) {
+                    set.root |= path.depth() == 1;
+                } else {
+                    set.add_path(path);
+                }
+            }
+            Hint::Overflow => set.lost = true,
+            Hint::RootGone => set.root = true,
+        }
+    }
+}
