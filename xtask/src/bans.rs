@@ -23,7 +23,8 @@ struct Ban {
 const BANS: &[Ban] = &[
     Ban {
         words: &["std::fs", "File::open", "File::create", "OpenOptions::new"],
-        // The front end's own files (configuration, socket) are in no root; their modules are named here.
+        // The front end's own files (configuration, sockets) are in no root; roots are looked at as they were
+        // typed before they are opened; `ignore test` works in folders that are none.
         place: In::AllBut(&[
             "fs",
             "xtask",
@@ -31,6 +32,9 @@ const BANS: &[Ban] = &[
             "crates/store/src/sqlite",
             "crates/cli/src/config.rs",
             "crates/cli/src/control",
+            "crates/cli/src/commands/status.rs",
+            "crates/cli/src/connect.rs",
+            "crates/cli/src/commands/ignore.rs",
         ]),
         instead: "file system calls belong to instep-fs: use its Dir, File or place",
     },

@@ -21,7 +21,7 @@ const EDGES: &[(&str, &[&str])] = &[
         "cli",
         &["engine", "local", "replica", "fs", "store", "chunk", "core"],
     ),
-    ("testkit", &["core"]),
+    ("testkit", &[]),
     (
         "sim",
         &[
