@@ -77,6 +77,7 @@ pub(crate) const PAGES: &[Page] = &[
     page!(2118),
     page!(2201),
     page!(2301),
+    page!(2302),
 ];
 
 /// The page of a code: `E1002`, `e1002`, `1002`.

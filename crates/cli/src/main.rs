@@ -8,17 +8,21 @@
 mod args;
 mod commands;
 mod config;
+mod connect;
 mod control;
 mod endpoint;
 mod error;
 mod explain;
+mod live;
 mod places;
 mod quantity;
+mod records;
 mod roots;
 mod signals;
 #[cfg(test)]
 mod snapshot;
 mod system_env;
+mod targets;
 mod ui;
 mod usage;
 

@@ -24,8 +24,8 @@ pub(crate) struct Inspection {
     pub(crate) identity: Option<(u64, u64)>,
     /// What listing it said, where that failed.
     pub(crate) unreadable: Option<String>,
-    /// `.instep` is there and is not ours.
-    pub(crate) foreign: bool,
+    /// What of `.instep` is not ours.
+    pub(crate) foreign: Option<String>,
     /// The shares that it is in.
     pub(crate) memberships: Vec<Membership>,
     /// Who holds it now.
@@ -110,14 +110,14 @@ fn check_one(root: &Root, create: bool) -> Result<(), Failure> {
                 .remedy(format!("ls -ld {typed}   shows whose it is")),
         );
     }
-    if root.seen.foreign {
+    if let Some(why) = &root.seen.foreign {
         let name = root.typed.join(".instep");
         return Err(Failure::new(
             1009,
             Exit::Usage,
             format!("{} was not made by instep", name.display()),
         )
-        .why("it has no marker of ours, so it is not touched")
+        .why(format!("it {why}, and it is not touched"))
         .remedy("rename it, or choose another folder"));
     }
     Ok(())
@@ -333,7 +333,10 @@ pub(crate) mod tests {
             "error-E1005",
             &with(&|s| s.unreadable = Some(denied.into())),
         );
-        snapshot::check("error-E1009", &with(&|s| s.foreign = true));
+        snapshot::check(
+            "error-E1009",
+            &with(&|s| s.foreign = Some("contains \"x\"".into())),
+        );
         let mut held = ok;
         held.seen.holder = Some("pid 123, instep sync /a /b".into());
         snapshot::check("error-E1006", &said(check_free(&[held])));

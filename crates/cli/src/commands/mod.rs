@@ -1,16 +1,105 @@
 //! One file per command: parse nothing, decide nothing about files, only connect arguments, replicas and
 //! output.
 
+mod change;
+mod conflicts;
 mod explain;
+mod forget;
+mod holds;
+mod ignore;
+mod log;
+mod mirror;
+mod plan;
+mod status;
+mod sync;
+mod trash;
+mod verify;
+mod why;
 
-use crate::args::{Cli, Command};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use instep_replica::Replica;
+use instep_replica::env::Env;
+
+use crate::args::{Cli, Command, Session};
+use crate::config::Config;
+use crate::connect::Settings;
 use crate::error::{Exit, Failure};
+use crate::system_env::SystemEnv;
+use crate::targets::{self, Target};
 use crate::ui::Output;
+
+/// What every command needs.
+pub(crate) struct Context {
+    /// Where it prints.
+    pub(crate) output: Output,
+    /// The user's configuration.
+    pub(crate) config: Config,
+}
+
+impl Context {
+    fn env(jobs: Option<u16>) -> Result<Arc<dyn Env>, Failure> {
+        Ok(Arc::new(SystemEnv::new(jobs)?))
+    }
+
+    fn settings(&self, session: &Session) -> Settings {
+        Settings::new(&self.config, session)
+    }
+
+    /// Opens folders for reading, and the other members of their shares that are there.
+    fn read(&self, roots: &[PathBuf]) -> Result<Opened, Failure> {
+        let targets = targets::with_members(&targets::named(roots)?);
+        let env = Self::env(None)?;
+        let settings = self.settings(&Session::default());
+        let replicas = targets
+            .iter()
+            .map(|t| t.read(&env, &settings))
+            .collect::<Result<_, _>>()?;
+        Ok(Opened { targets, replicas })
+    }
+}
+
+/// Folders that are open for reading.
+pub(crate) struct Opened {
+    /// The folders.
+    pub(crate) targets: Vec<Target>,
+    /// Their replicas, in the same order.
+    pub(crate) replicas: Vec<Arc<dyn Replica>>,
+}
+
+impl Opened {
+    /// The label of a replica.
+    pub(crate) fn label(&self, replica: usize) -> &str {
+        self.targets
+            .get(replica)
+            .map_or("?", |t| t.member.label.as_str())
+    }
+}
 
 /// Carries out a command.
 pub(crate) fn run(cli: Cli, output: &Output) -> Result<Exit, Failure> {
+    if let Command::Explain(args) = &cli.command {
+        return explain::run(args, output);
+    }
+    let config = Config::load(cli.global.config.as_deref())?;
+    let context = Context {
+        output: output.clone(),
+        config,
+    };
     match cli.command {
+        Command::Sync(args) => sync::run(args, &context),
+        Command::Mirror(args) => mirror::run(args, &context),
+        Command::Plan(args) => plan::run(args, &context),
+        Command::Status(args) => status::run(&args, &context),
+        Command::Why(args) => why::run(&args, &context),
+        Command::Log(args) => log::run(&args, &context),
+        Command::Conflicts(args) => conflicts::run(args, &context),
+        Command::Trash(args) => trash::run(args, &context),
+        Command::Holds(args) => holds::run(args, &context),
+        Command::Ignore(args) => ignore::run(args, &context),
+        Command::Verify(args) => verify::run(&args, &context),
+        Command::Forget(args) => forget::run(&args, &context),
         Command::Explain(args) => explain::run(&args, output),
-        _ => Err(Failure::new(1900, Exit::Failed, "open the folders")),
     }
 }

@@ -12,7 +12,7 @@ use crate::quantity::{bytes, count, counted};
 const LOPSIDED_PERCENT: u64 = 90;
 
 /// Fewer differing files than this say nothing about either side.
-const LOPSIDED_MIN: u64 = 10;
+const LOPSIDED_MIN: u64 = 20;
 
 /// The lines, without a newline at the end.
 pub(crate) fn lines(

@@ -330,7 +330,10 @@ impl Lines {
             Event::Conflict { .. } if self.first && !style.verbose => return,
             Event::Conflict { path, loser, .. } => {
                 let head = style.paint(Hue::Attention, "conflict");
-                format!("{head}  {path}: the newest is at the path, the other is kept ({loser:?})")
+                format!(
+                    "{head}  {path}: the newest is at the path, the other is kept ({})",
+                    crate::records::short_id(&loser.to_string())
+                )
             }
             Event::Hold {
                 id,
@@ -378,6 +381,8 @@ impl Lines {
                 };
                 format!("{}  {}{why}", style.paint(hue, word), self.label(*replica))
             }
+            // The lines about the first meeting have said it.
+            Event::Notice { code: 2302, .. } => return,
             Event::Notice { code, text } => {
                 self.output
                     .note(&format!("note  {text} (instep explain E{code:04})"));

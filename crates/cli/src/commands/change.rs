@@ -1,0 +1,156 @@
+//! Requests that change something: carried out by whoever holds the folder, or by a short session of our own.
+
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use instep_engine::command::{Answer, Command};
+use instep_engine::report::Silent;
+use instep_engine::session::{Session, SessionOptions};
+use instep_replica::Replica;
+use instep_replica::env::Env;
+
+use super::Context;
+use crate::args;
+use crate::connect::Purpose;
+use crate::error::{Exit, Failure};
+use crate::live;
+use crate::targets::{Target, with_members};
+
+/// The session has stopped because it answered; the answer is on its way.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Carries requests out on a share, in order; how many objects they concerned.
+pub(crate) fn carry_out(
+    target: &Target,
+    requests: &[Command],
+    context: &Context,
+) -> Result<u64, Failure> {
+    let members = with_members(std::slice::from_ref(target));
+    for member in &members {
+        if let Some(mut client) = member.client()? {
+            let ask = |request: &Command| client.ask(request).and_then(accepted);
+            return requests.iter().map(ask).sum();
+        }
+    }
+    let env = Context::env(None)?;
+    let settings = context.settings(&args::Session::default());
+    let open = |t: &Target| t.open(&env, &settings, Purpose::Change { create: false });
+    let mut replicas = vec![open(target)?];
+    for other in members
+        .iter()
+        .filter(|m| m.member.replica != target.member.replica)
+    {
+        match open(other) {
+            Ok(replica) => replicas.push(replica),
+            // A member that cannot be used now learns of it later, as any replica that was away.
+            Err(why) => context
+                .output
+                .note(&format!("note  {}: {why}", other.member.label)),
+        }
+    }
+    // A mirror's engine takes the first for the source.
+    replicas.sort_by_key(|r| r.describe().role != instep_core::policy::Role::Source);
+    let count = ask_own(&env, &replicas, target.member.mirror, requests)?;
+    settle(env, replicas, target.member.mirror)?;
+    Ok(count)
+}
+
+/// Asks a session of our own, which stops when it has answered.
+fn ask_own(
+    env: &Arc<dyn Env>,
+    replicas: &[Arc<dyn Replica>],
+    mirror: bool,
+    requests: &[Command],
+) -> Result<u64, Failure> {
+    let options = SessionOptions {
+        mirror,
+        allow_empty: true,
+        ..SessionOptions::default()
+    };
+    let mut session = Session::start(
+        Arc::clone(env),
+        replicas.to_vec(),
+        options,
+        Box::new(Silent),
+    )
+    .map_err(live::failure)?;
+    let handle = session.handle();
+    let asked = requests.to_vec();
+    let (send, receive) = mpsc::channel();
+    let ask = move || {
+        let answers: Vec<Option<Answer>> = asked.into_iter().map(|r| handle.request(r)).collect();
+        handle.stop();
+        // Whoever asked has given up when nobody receives this.
+        drop(send.send(answers));
+    };
+    // Not joined: when the session fails it may answer nobody.
+    std::thread::Builder::new()
+        .name("request".into())
+        .spawn(ask)
+        .map_err(|e| {
+            Failure::new(1900, Exit::Failed, "start a thread for a request").why(e.to_string())
+        })?;
+    session.run().map_err(live::failure)?;
+    let answers = receive.recv_timeout(PATIENCE).map_err(|_| unanswered())?;
+    answers
+        .into_iter()
+        .map(|a| a.map_or_else(|| Err(unanswered()), accepted))
+        .sum()
+}
+
+fn unanswered() -> Failure {
+    Failure::new(1900, Exit::Failed, "the session ended before it answered")
+        .effect("it is not known whether the request was carried out")
+        .remedy("run the command again")
+}
+
+/// Brings what was decided to all members that are there.
+fn settle(env: Arc<dyn Env>, replicas: Vec<Arc<dyn Replica>>, mirror: bool) -> Result<(), Failure> {
+    let options = SessionOptions {
+        once: true,
+        mirror,
+        allow_empty: true,
+        ..SessionOptions::default()
+    };
+    let mut session =
+        Session::start(env, replicas, options, Box::new(Silent)).map_err(live::failure)?;
+    session.run().map(drop).map_err(live::failure)
+}
+
+/// An answer as a count, or why it was refused.
+pub(crate) fn accepted(answer: Answer) -> Result<u64, Failure> {
+    match answer {
+        Answer::Done(count) => Ok(count),
+        Answer::Status(_) | Answer::Why(_) => Ok(0),
+        Answer::Refused { code, why } => {
+            let known = crate::explain::PAGES.iter().any(|p| p.code == code);
+            Err(
+                Failure::new(if known { code } else { 1029 }, Exit::Failed, why)
+                    .why("the session refused it as things stand")
+                    .remedy("instep status"),
+            )
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_keeps_its_code_if_that_has_a_page() {
+        let refused = |code| {
+            accepted(Answer::Refused {
+                code,
+                why: "no".into(),
+            })
+            .unwrap_err()
+            .code
+        };
+        assert_eq!(refused(1013), 1013);
+        assert_eq!(refused(9), 1029);
+        assert_eq!(accepted(Answer::Done(4)).unwrap(), 4);
+    }
+}

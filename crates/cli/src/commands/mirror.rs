@@ -1,0 +1,55 @@
+//! `mirror`: makes folders exact copies of one; what that displaces goes to trash.
+
+use instep_core::policy::Role;
+use instep_engine::session::SessionOptions;
+
+use super::sync::{self, Want};
+use super::{Context, plan};
+use crate::args;
+use crate::connect::Purpose;
+use crate::error::{Exit, Failure};
+use crate::{live, places, roots};
+
+/// Carries it out.
+pub(crate) fn run(args: args::Mirror, context: &Context) -> Result<Exit, Failure> {
+    let mut typed = vec![args.source];
+    typed.extend(args.targets);
+    let roots = sync::look(&typed, |i| if i == 0 { Role::Source } else { Role::Target })?;
+    // Only targets are ever made: a source that is missing is a mistake or a disk that is not mounted.
+    roots::check(&roots[..1], false)?;
+    roots::check(&roots, args.session.create)?;
+    roots::check_roles(&roots)?;
+    let want = Want {
+        roots,
+        mirror: true,
+        merge: false,
+        session: args.session,
+    };
+    if want.session.dry_run {
+        let limit = if context.output.style.verbose {
+            0
+        } else {
+            plan::LIMIT
+        };
+        return plan::show(&want, limit, context).map(|_| Exit::Done);
+    }
+    roots::check_free(&want.roots)?;
+    let purpose = Purpose::Change {
+        create: want.session.create,
+    };
+    let (env, replicas) = sync::open(&want, context, purpose)?;
+    let options = SessionOptions {
+        once: want.session.once,
+        mirror: true,
+        allow_empty: args.allow_empty,
+        poll: want.session.poll,
+        ..SessionOptions::default()
+    };
+    live::run(
+        env,
+        replicas,
+        options,
+        &places::runtime_dir(),
+        &context.output,
+    )
+}

@@ -1,0 +1,179 @@
+//! `sync`: keeps folders equal, live or once; and what `mirror` and `plan` share with it.
+
+use std::sync::Arc;
+
+use instep_core::id::{ReplicaId, ShareId};
+use instep_core::policy::Role;
+use instep_engine::session::SessionOptions;
+use instep_replica::Replica;
+use instep_replica::env::Env;
+use instep_replica::records::PolicyRecord;
+
+use super::{Context, plan};
+use crate::args::{self, Policy};
+use crate::connect::{self, Purpose};
+use crate::endpoint::{self, Endpoint};
+use crate::error::{Exit, Failure};
+use crate::live;
+use crate::places;
+use crate::roots::{self, Root};
+
+/// How many changes of one cycle the log lists one by one.
+const LOG_LINES: usize = 50;
+
+/// Carries it out.
+pub(crate) fn run(args: args::Sync, context: &Context) -> Result<Exit, Failure> {
+    let roots = look(&args.roots, |_| Role::Both)?;
+    roots::check(&roots, args.session.create)?;
+    let labels: Vec<&str> = roots.iter().map(|r| r.label.as_str()).collect();
+    let prefer = args
+        .prefer
+        .as_deref()
+        .map(|name| index_of(&labels, name))
+        .transpose()?;
+    let want = Want {
+        roots,
+        mirror: false,
+        merge: args.merge_shares,
+        session: args.session,
+    };
+    if want.session.dry_run {
+        let limit = if context.output.style.verbose {
+            0
+        } else {
+            plan::LIMIT
+        };
+        return plan::show(&want, limit, context).map(|_| Exit::Done);
+    }
+    roots::check_free(&want.roots)?;
+    let (env, replicas) = open(
+        &want,
+        context,
+        Purpose::Change {
+            create: want.session.create,
+        },
+    )?;
+    let policy = policy(
+        args.policy,
+        prefer.and_then(|i| replicas.get(i)).map(|r| r.id()),
+    );
+    let options = SessionOptions {
+        once: want.session.once,
+        policy,
+        poll: want.session.poll,
+        log_lines: LOG_LINES,
+        ..SessionOptions::default()
+    };
+    live::run(
+        env,
+        replicas,
+        options,
+        &places::runtime_dir(),
+        &context.output,
+    )
+}
+
+/// The policy as the share records it.
+fn policy(chosen: Option<Policy>, prefer: Option<ReplicaId>) -> Option<PolicyRecord> {
+    match (prefer, chosen) {
+        (Some(id), _) => Some(PolicyRecord::Prefer(id.to_string())),
+        (None, Some(Policy::Newest)) => Some(PolicyRecord::Newest),
+        (None, Some(Policy::KeepBoth)) => Some(PolicyRecord::KeepBoth),
+        (None, Some(Policy::Manual)) => Some(PolicyRecord::Manual),
+        (None, None) => None,
+    }
+}
+
+/// The folder with a name.
+pub(crate) fn index_of(labels: &[&str], name: &str) -> Result<usize, Failure> {
+    labels.iter().position(|l| *l == name).ok_or_else(|| {
+        let mut failure = Failure::new(1012, Exit::Usage, format!("no folder is called {name}"))
+            .why(format!("the folders are called {}", labels.join(", ")));
+        if let Some(nearest) = crate::config::nearest(name, labels) {
+            failure = failure.remedy(format!("did you mean {nearest}?"));
+        }
+        failure.remedy("give a folder a name with NAME=PATH")
+    })
+}
+
+/// What a session is asked for.
+pub(crate) struct Want {
+    /// The folders.
+    pub(crate) roots: Vec<Root>,
+    /// One way.
+    pub(crate) mirror: bool,
+    /// Shares may be joined.
+    pub(crate) merge: bool,
+    /// The rest.
+    pub(crate) session: args::Session,
+}
+
+/// Looks at the folders that were typed.
+pub(crate) fn look(typed: &[Endpoint], role: impl Fn(usize) -> Role) -> Result<Vec<Root>, Failure> {
+    let labels = endpoint::labels(typed)?;
+    typed
+        .iter()
+        .zip(labels)
+        .enumerate()
+        .map(|(i, (endpoint, label))| {
+            let seen = connect::inspect(&endpoint.path)?;
+            Ok(Root {
+                label,
+                typed: endpoint.path.clone(),
+                role: role(i),
+                seen,
+            })
+        })
+        .collect()
+}
+
+/// Opens the folders in the share that they are in, or in a new one.
+pub(crate) fn open(
+    want: &Want,
+    context: &Context,
+    purpose: Purpose,
+) -> Result<(Arc<dyn Env>, Vec<Arc<dyn Replica>>), Failure> {
+    let env = Context::env(want.session.jobs)?;
+    let choice = roots::choose(&want.roots, want.mirror, want.merge)?;
+    let fresh = ShareId(env.random());
+    let settings = context.settings(&want.session);
+    let replicas = connect::open_all(
+        &env,
+        &settings,
+        &want.roots,
+        (choice, fresh),
+        want.mirror,
+        purpose,
+    )?;
+    Ok((env, replicas))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
+mod tests {
+    use super::*;
+    use crate::snapshot;
+
+    #[test]
+    fn a_policy_is_recorded_by_replica_and_not_by_name() {
+        let id = ReplicaId([9; 16]);
+        assert_eq!(
+            policy(None, Some(id)),
+            Some(PolicyRecord::Prefer("09".repeat(16)))
+        );
+        assert_eq!(
+            policy(Some(Policy::Manual), None),
+            Some(PolicyRecord::Manual)
+        );
+        assert_eq!(policy(None, None), None);
+    }
+
+    #[test]
+    fn an_unknown_name_is_answered_with_the_known_ones() {
+        assert_eq!(index_of(&["A", "usb"], "usb").unwrap(), 1);
+        snapshot::check(
+            "error-E1012",
+            &index_of(&["laptop", "usb"], "laptpo").unwrap_err().render(),
+        );
+    }
+}

@@ -1,0 +1,212 @@
+//! The one place that knows what a folder on this machine is made of.
+//!
+//! Everything else sees [`Inspection`]s and [`Replica`]s.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use instep_core::id::ShareId;
+use instep_local::root::MembershipKind;
+use instep_local::{IgnoreOptions, LocalReplica, OpenOptions, ShareChoice};
+use instep_replica::Replica;
+use instep_replica::env::Env;
+
+use crate::args::Session;
+use crate::config::Config;
+use crate::error::{Exit, Failure};
+use crate::places;
+use crate::roots::{Choice, Inspection, Membership, Root};
+
+/// What is chosen for all folders of a command.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    state_dir: PathBuf,
+    poll: Option<Duration>,
+    ignore: IgnoreOptions,
+    trash_days: u32,
+    owner: bool,
+    xattr: bool,
+}
+
+impl Settings {
+    /// From the configuration and the options of the command.
+    pub(crate) fn new(config: &Config, session: &Session) -> Self {
+        let defaults = &config.defaults;
+        Self {
+            state_dir: places::state_dir(),
+            poll: session.poll,
+            ignore: IgnoreOptions {
+                master: defaults.master(),
+                packs: defaults.packs().into_iter().map(str::to_owned).collect(),
+                gitignore: session.gitignore,
+            },
+            trash_days: defaults.trash.days,
+            owner: session.owner || defaults.metadata.owner,
+            xattr: session.xattr || defaults.metadata.xattr,
+        }
+    }
+}
+
+/// What an opened folder is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// To be kept equal; held while it is open.
+    Change {
+        /// A folder that is missing is made.
+        create: bool,
+    },
+    /// To be looked at; nothing is created anywhere.
+    Preview,
+    /// Only its records are read, also while another process holds it.
+    Read,
+}
+
+/// Looks at a folder and at what is recorded about it.
+pub(crate) fn inspect(path: &Path) -> Result<Inspection, Failure> {
+    let seen = instep_local::root::inspect(path, &places::state_dir())?;
+    let memberships = seen
+        .memberships
+        .iter()
+        .map(|m| Membership {
+            share: m.share,
+            replica: m.replica,
+            role: m.role,
+            mirror: m.kind == MembershipKind::Mirror,
+            label: m.label.clone(),
+            members: m.members.clone(),
+        })
+        .collect();
+    Ok(Inspection {
+        exists: seen.exists,
+        is_dir: seen.is_dir,
+        identity: identity(&seen.path),
+        unreadable: seen.is_dir.then(|| unreadable(&seen.path)).flatten(),
+        foreign: seen.foreign,
+        holder: seen.holder,
+        memberships,
+        path: seen.path,
+    })
+}
+
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt as _;
+    std::fs::metadata(path).ok().map(|m| (m.dev(), m.ino()))
+}
+
+fn unreadable(path: &Path) -> Option<String> {
+    std::fs::read_dir(path)
+        .err()
+        .map(|e| format!("list {}: {e}", path.display()))
+}
+
+/// Opens folders as replicas of one share; each remembers where the others are.
+pub(crate) fn open_all(
+    env: &Arc<dyn Env>,
+    settings: &Settings,
+    roots: &[Root],
+    share: (Choice, ShareId),
+    mirror: bool,
+    purpose: Purpose,
+) -> Result<Vec<Arc<dyn Replica>>, Failure> {
+    let open = |root: &Root| open_local(env, settings, root, share, mirror, purpose);
+    let opened = roots.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+    if matches!(purpose, Purpose::Change { .. }) {
+        let id = opened.first().map(Replica::share);
+        let members = members(roots, id);
+        for replica in &opened {
+            replica.note_members(&members)?;
+        }
+    }
+    Ok(opened
+        .into_iter()
+        .map(|replica| Arc::new(replica) as Arc<dyn Replica>)
+        .collect())
+}
+
+/// Opens one folder as a replica.
+pub(crate) fn open(
+    env: &Arc<dyn Env>,
+    settings: &Settings,
+    root: &Root,
+    share: (Choice, ShareId),
+    mirror: bool,
+    purpose: Purpose,
+) -> Result<Arc<dyn Replica>, Failure> {
+    let replica = open_local(env, settings, root, share, mirror, purpose)?;
+    Ok(Arc::new(replica))
+}
+
+/// The members of a share: those of this session, and those that are known from earlier ones.
+fn members(roots: &[Root], share: Option<ShareId>) -> Vec<(String, PathBuf)> {
+    // A folder that is made only now was inspected before it existed.
+    let place = |r: &Root| {
+        r.typed
+            .canonicalize()
+            .unwrap_or_else(|_| r.seen.path.clone())
+    };
+    let mut out: Vec<(String, PathBuf)> =
+        roots.iter().map(|r| (r.label.clone(), place(r))).collect();
+    let known = roots
+        .iter()
+        .flat_map(|r| &r.seen.memberships)
+        .filter(|m| Some(m.share) == share);
+    for (label, at) in known.flat_map(|m| &m.members) {
+        if out.iter().all(|(_, known)| known != at) {
+            out.push((label.clone(), at.clone()));
+        }
+    }
+    out
+}
+
+fn open_local(
+    env: &Arc<dyn Env>,
+    settings: &Settings,
+    root: &Root,
+    share: (Choice, ShareId),
+    mirror: bool,
+    purpose: Purpose,
+) -> Result<LocalReplica, Failure> {
+    let options = OpenOptions {
+        label: root.label.clone(),
+        location: root.typed.display().to_string(),
+        path: root.seen.path.clone(),
+        role: root.role,
+        share: match share {
+            (Choice::Existing(id), _) => ShareChoice::Existing(id),
+            (Choice::New, fresh) => ShareChoice::New(fresh),
+        },
+        mirror,
+        create: purpose == Purpose::Change { create: true },
+        preview: purpose == Purpose::Preview,
+        read_only_index: purpose == Purpose::Read,
+        state_dir: settings.state_dir.clone(),
+        poll: settings.poll,
+        ignore: settings.ignore.clone(),
+        trash_days: settings.trash_days,
+        owner: settings.owner,
+        xattr: settings.xattr,
+    };
+    LocalReplica::open(Arc::clone(env), options).map_err(|error| {
+        match (error.kind, &root.seen.holder) {
+            (instep_replica::ErrorKind::InUse, Some(holder)) => {
+                crate::roots::in_use(&root.typed, holder)
+            }
+            _ => Failure::from(error),
+        }
+    })
+}
+
+/// Takes a folder out of a share.
+pub(crate) fn forget(root: &Root, share: ShareId, purge: bool) -> Result<(), Failure> {
+    instep_local::root::forget(&root.seen.path, &places::state_dir(), share, purge).map_err(
+        |error| {
+            let failure = Failure::from(error);
+            if failure.exit == Exit::InUse {
+                crate::roots::in_use(&root.typed, &failure.why)
+            } else {
+                failure
+            }
+        },
+    )
+}

@@ -1,0 +1,247 @@
+//! A session in the foreground: the engine on this thread, printing on another, signals and the control
+//! socket on theirs.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
+
+use instep_core::plan::Code;
+use instep_engine::report::{Event, Monitor, State};
+use instep_engine::session::{End, Session, SessionError, SessionOptions};
+use instep_replica::Replica;
+use instep_replica::env::Env;
+
+use crate::control::server;
+use crate::error::{Exit, Failure};
+use crate::signals;
+use crate::system_env::wall_ns;
+use crate::ui::Output;
+use crate::ui::json::Stream;
+use crate::ui::text::Lines;
+
+/// How often bursts and summaries are looked at.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Hands events to the thread that prints.
+struct Channel(mpsc::Sender<(Event, i64)>);
+
+impl Monitor for Channel {
+    fn event(&mut self, event: Event) {
+        // Nobody listens any more only when printing has ended, which ends no work.
+        drop(self.0.send((event, wall_ns())));
+    }
+}
+
+/// Prints events in one way or the other.
+enum Renderer {
+    Lines(Lines),
+    Json(Stream),
+}
+
+impl Renderer {
+    fn event(&mut self, event: &Event, now_ns: i64) {
+        match self {
+            Self::Lines(lines) => lines.event(event, now_ns),
+            Self::Json(stream) => stream.event(event, now_ns),
+        }
+    }
+
+    fn tick(&mut self) {
+        if let Self::Lines(lines) = self {
+            lines.tick(wall_ns());
+        }
+    }
+
+    fn finish(&mut self) {
+        if let Self::Lines(lines) = self {
+            lines.finish(wall_ns());
+        }
+    }
+}
+
+/// Prints until the session is over, and gives the renderer back.
+fn print_events(events: &mpsc::Receiver<(Event, i64)>, mut renderer: Renderer) -> Renderer {
+    loop {
+        match events.recv_timeout(TICK) {
+            Ok((event, now)) => renderer.event(&event, now),
+            Err(RecvTimeoutError::Timeout) => renderer.tick(),
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+    }
+    renderer.finish();
+    renderer
+}
+
+/// Runs a session until it is done or told to stop.
+pub(crate) fn run(
+    env: Arc<dyn Env>,
+    replicas: Vec<Arc<dyn Replica>>,
+    options: SessionOptions,
+    sockets: &Path,
+    output: &Output,
+) -> Result<Exit, Failure> {
+    let once = options.once;
+    let ids: Vec<_> = replicas.iter().map(|r| r.id()).collect();
+    let (send, receive) = mpsc::channel();
+    let renderer = if output.style.json {
+        Renderer::Json(Stream::new(output.clone()))
+    } else {
+        Renderer::Lines(Lines::new(output.clone(), once))
+    };
+    let printer = std::thread::Builder::new()
+        .name("printer".into())
+        .spawn(move || print_events(&receive, renderer))
+        .map_err(|e| {
+            Failure::new(1900, Exit::Failed, "start the thread that prints").why(e.to_string())
+        })?;
+    let ended = engine(
+        env,
+        replicas,
+        options,
+        sockets,
+        &ids,
+        Box::new(Channel(send)),
+    );
+    let renderer = printer.join().ok();
+    let (end, caught) = ended?;
+    let mut all = endings(&end);
+    all.extend(caught);
+    let first = Exit::first(&all);
+    if let Some(Renderer::Json(mut stream)) = renderer {
+        stream.exit(first, &all, wall_ns());
+    }
+    Ok(first)
+}
+
+/// The session itself. Everything that sends events is gone when this returns.
+fn engine(
+    env: Arc<dyn Env>,
+    replicas: Vec<Arc<dyn Replica>>,
+    options: SessionOptions,
+    sockets: &Path,
+    ids: &[instep_core::id::ReplicaId],
+    monitor: Box<dyn Monitor>,
+) -> Result<(End, Option<Exit>), Failure> {
+    let mut session = Session::start(env, replicas, options, monitor).map_err(failure)?;
+    let handle = session.handle();
+    let caught = signals::listen(move || handle.stop())?;
+    let handle = session.handle();
+    let server = server::serve(sockets, ids, move |command| handle.request(command))?;
+    let end = session.run().map_err(failure);
+    drop(server);
+    Ok((end?, caught.exit()))
+}
+
+/// A session that cannot run.
+pub(crate) fn failure(error: SessionError) -> Failure {
+    match error {
+        SessionError::EmptySource => Failure::new(
+            1008,
+            Exit::Usage,
+            "the source of the mirror is empty and a target is not",
+        )
+        .why("everything at the target would go to trash; an unmounted disk looks like this")
+        .remedy("mount the source or correct the path")
+        .remedy("add --allow-empty if the targets are to be emptied"),
+        SessionError::Replica(error) => Failure::from(error),
+        SessionError::TooFew => Failure::new(1000, Exit::Usage, "at least two folders are needed")
+            .why("one folder is equal to itself already")
+            .remedy("name another folder"),
+    }
+}
+
+/// Every way in which the session's end wants attention.
+pub(crate) fn endings(end: &End) -> Vec<Exit> {
+    let mut all = Vec::new();
+    for (_, problem) in &end.problems {
+        all.push(match problem.code {
+            Code::NoSpace => Exit::NoSpace,
+            Code::DotReused => Exit::Damage,
+            Code::RootGone => Exit::Unreachable,
+            _ => Exit::SomeFailed,
+        });
+    }
+    match end.state {
+        State::Offline => all.push(Exit::Unreachable),
+        State::Paused => all.push(Exit::SomeFailed),
+        _ => {}
+    }
+    if end.summary.holds > 0 {
+        all.push(Exit::Held);
+    }
+    if end.summary.conflicts > 0 {
+        all.push(Exit::Conflicts);
+    }
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
+mod tests {
+    use instep_core::path::RelPath;
+    use instep_core::plan::Problem;
+    use instep_engine::report::Summary;
+
+    use super::*;
+    use crate::snapshot;
+
+    fn end(codes: &[Code], summary: Summary, state: State) -> Exit {
+        let problem = |code: &Code| Problem {
+            path: RelPath::root(),
+            code: *code,
+            detail: String::new(),
+        };
+        let problems = codes.iter().map(|c| (0, problem(c))).collect();
+        Exit::first(&endings(&End {
+            summary,
+            stopped: false,
+            state,
+            problems,
+        }))
+    }
+
+    #[test]
+    fn the_exit_code_follows_from_what_is_left() {
+        let none = Summary::default();
+        assert_eq!(end(&[], none.clone(), State::InSync), Exit::Done);
+        assert_eq!(
+            end(&[Code::Unreadable], none.clone(), State::Problem),
+            Exit::SomeFailed
+        );
+        assert_eq!(
+            end(
+                &[Code::Special, Code::NoSpace],
+                none.clone(),
+                State::Problem
+            ),
+            Exit::NoSpace
+        );
+        assert_eq!(end(&[], none.clone(), State::Offline), Exit::Unreachable);
+        let both = Summary {
+            conflicts: 2,
+            holds: 1,
+            ..none.clone()
+        };
+        assert_eq!(end(&[], both, State::Held), Exit::Held);
+        assert_eq!(
+            end(
+                &[],
+                Summary {
+                    conflicts: 2,
+                    ..none
+                },
+                State::InSync
+            ),
+            Exit::Conflicts
+        );
+    }
+
+    #[test]
+    fn a_session_that_cannot_start_says_why() {
+        snapshot::check("error-E1008", &failure(SessionError::EmptySource).render());
+        assert_eq!(failure(SessionError::TooFew).code, 1000);
+    }
+}
