@@ -3,6 +3,7 @@
 //! Owns the exit codes and their order. Invariant: every [`Failure`] carries a code that has a page in
 //! `docs/errors`. It never prints; [`crate::ui::Output`] does.
 
+use crate::ui::put::Put as _;
 use std::fmt;
 
 /// How the program ends. The numbers are documented and never change their meaning.
@@ -132,10 +133,10 @@ impl Failure {
         let mut part = |name: &str, body: &str| {
             let mut lines = body.lines();
             if let Some(first) = lines.next() {
-                out.push_str(&format!("  {name:<7} {first}\n"));
+                out.put(format_args!("  {name:<7} {first}\n"));
             }
             for line in lines {
-                out.push_str(&format!("          {line}\n"));
+                out.put(format_args!("          {line}\n"));
             }
         };
         part("why", &self.why);

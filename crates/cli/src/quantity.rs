@@ -128,8 +128,8 @@ mod tests {
     #[test]
     fn durations_need_a_number_and_a_known_unit() {
         assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
-        assert_eq!(duration("1.5h"), Ok(Duration::from_secs(5_400)));
-        assert_eq!(duration("7d"), Ok(Duration::from_secs(7 * 86_400)));
+        assert_eq!(duration("1.5h"), Ok(Duration::from_mins(90)));
+        assert_eq!(duration("7d"), Ok(Duration::from_hours(7 * 24)));
         for bad in [
             "",
             "5",

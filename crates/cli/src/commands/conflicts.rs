@@ -16,6 +16,7 @@ use crate::records::{self, Kept, find, short_id};
 use crate::system_env::wall_ns;
 use crate::targets::named;
 use crate::ui::Style;
+use crate::ui::put::Put as _;
 use crate::ui::table::Table;
 
 /// Carries it out.
@@ -108,27 +109,27 @@ fn detail(kept: &Kept<ConflictRecord>, share: &ShareRecord, at: &str, style: &St
         c.path, c.policy
     );
     let hash: String = c.content.chars().take(12).collect();
-    out.push_str(&format!(
+    out.put(format_args!(
         "  at the path   {winner}   {}\n",
         date_time(c.winner_te, &style.zone)
     ));
-    out.push_str(&format!(
+    out.put(format_args!(
         "  kept aside    {loser}   {}   {} {}   b3:{hash}\n",
         date_time(c.te, &style.zone),
         c.kind,
         bytes(c.size)
     ));
     match &c.resolved {
-        Some(how) => out.push_str(&format!("  resolved: {how}\n")),
+        Some(how) => out.put(format_args!("  resolved: {how}\n")),
         None => {
             let command = format!("instep conflicts resolve {id} --keep");
-            out.push_str(&format!(
+            out.put(format_args!(
                 "  you can       {command} {winner} {at}   leave it as it is\n"
             ));
-            out.push_str(&format!(
+            out.put(format_args!(
                 "                {command} {loser} {at}   put the other at the path\n"
             ));
-            out.push_str(&format!(
+            out.put(format_args!(
                 "                {command} both {at}   put the other beside it\n"
             ));
         }

@@ -17,6 +17,7 @@ use crate::records::{self, Kept, find};
 use crate::system_env::wall_ns;
 use crate::targets::named;
 use crate::ui::json::hold_word;
+use crate::ui::put::Put as _;
 use crate::ui::table::Table;
 
 /// Carries it out.
@@ -103,10 +104,10 @@ fn detail(kept: &Kept<HoldRecord>, label: &str, at: &str, seen: &str, all: bool)
         "  meanwhile    edits and new files keep flowing; nothing has been deleted anywhere else\n",
     );
     out.push_str("  it ends by itself if the files come back\n");
-    out.push_str(&format!(
+    out.put(format_args!(
         "  you can      instep holds approve {id} {at}   the others do the same (to trash)\n"
     ));
-    out.push_str(&format!(
+    out.put(format_args!(
         "               instep holds reject {id} {at}   put them back on {label}\n"
     ));
     let shown = if all {
@@ -115,14 +116,14 @@ fn detail(kept: &Kept<HoldRecord>, label: &str, at: &str, seen: &str, all: bool)
         SOME.min(h.paths_hex.len())
     };
     for hex in &h.paths_hex[..shown] {
-        out.push_str(&format!(
+        out.put(format_args!(
             "    {}\n",
             path(hex).map_or_else(|_| hex.clone(), |p| p.to_string())
         ));
     }
     if shown < h.paths_hex.len() {
         let rest = counted((h.paths_hex.len() - shown) as u64, "path");
-        out.push_str(&format!("    and {rest} more (-v shows all)\n"));
+        out.put(format_args!("    and {rest} more (-v shows all)\n"));
     }
     out
 }

@@ -11,6 +11,7 @@ use crate::args::{self, IgnoreCommand};
 use crate::config::Defaults;
 use crate::error::{Exit, Failure};
 use crate::targets::holding;
+use crate::ui::put::Put as _;
 
 /// An ignore file larger than this is not one.
 const FILE_MAX: u64 = 4 << 20;
@@ -142,17 +143,17 @@ fn list(context: &Context) {
     }
     let mut out = String::new();
     for pack in packs {
-        out.push_str(&format!("@{}\n", pack.name()));
-        lines(pack.text())
-            .iter()
-            .for_each(|l| out.push_str(&format!("  {l}\n")));
+        out.put(format_args!("@{}\n", pack.name()));
+        for l in lines(pack.text()) {
+            out.put(format_args!("  {l}\n"));
+        }
     }
     let master = defaults.master();
     if !master.is_empty() {
         out.push_str("master list\n");
-        master
-            .iter()
-            .for_each(|l| out.push_str(&format!("  {l}\n")));
+        for l in &master {
+            out.put(format_args!("  {l}\n"));
+        }
     }
     context.output.result(&out);
 }

@@ -10,6 +10,7 @@ use crate::error::{Exit, Failure};
 use crate::quantity::{counted, span};
 use crate::targets::{self, Target};
 use crate::ui::json::{state_word, status as status_json};
+use crate::ui::put::Put as _;
 use crate::ui::table::Table;
 use crate::ui::{Hue, Output};
 use crate::{control, places, records};
@@ -146,7 +147,7 @@ fn render(status: &Status, all_problems: bool, output: &Output) -> String {
         parts.push(format!("{} waiting", s.waiting));
     }
     parts.push(format!("running for {}", span(s.took_ns)));
-    out.push_str(&format!("{}\n", parts.join(style.dot())));
+    out.put(format_args!("{}\n", parts.join(style.dot())));
     const SOME: usize = 5;
     let shown = if all_problems {
         status.problems.len()
@@ -158,7 +159,7 @@ fn render(status: &Status, all_problems: bool, output: &Output) -> String {
             .replicas
             .get(*replica)
             .map_or("?", |r| r.label.as_str());
-        out.push_str(&format!(
+        out.put(format_args!(
             "  {label}: {}: {} ({})\n",
             p.path,
             p.detail,
@@ -166,7 +167,7 @@ fn render(status: &Status, all_problems: bool, output: &Output) -> String {
         ));
     }
     if status.problems.len() > shown {
-        out.push_str(&format!(
+        out.put(format_args!(
             "  and {} more (--problems shows all)\n",
             status.problems.len() - shown
         ));
@@ -210,13 +211,13 @@ fn at_rest(
     let one = std::slice::from_ref(&replica);
     let conflicts = records::conflicts(one, false)?.len() as u64;
     let holds = records::holds(one)?.len() as u64;
-    let share = records::share(one)?;
-    let members: Vec<(String, String)> = share
+    let mut members: Vec<(String, String)> = target
+        .member
         .members
-        .values()
-        .filter(|m| !m.gone)
-        .map(|m| (m.label.clone(), m.location.clone()))
+        .iter()
+        .map(|(label, at)| (label.clone(), at.display().to_string()))
         .collect();
+    members.sort();
     let location = target.root.typed.display();
     if context.output.style.json {
         let members: Vec<_> = members
@@ -234,10 +235,17 @@ fn at_rest(
             table.row([label.clone(), at.clone(), String::from("not running")]);
         }
         let mut out = table.render();
-        let mut paths: Vec<&str> = members.iter().map(|(_, at)| at.as_str()).collect();
-        paths.sort_unstable();
+        // A mirror's source comes first, whatever it is called.
+        let first = usize::from(target.member.mirror);
+        let ordered = target
+            .member
+            .members
+            .iter()
+            .map(|(_, at)| at.display().to_string());
+        let mut paths: Vec<String> = ordered.collect();
+        paths[first.min(members.len())..].sort_unstable();
         if conflicts + holds > 0 {
-            out.push_str(&format!(
+            out.put(format_args!(
                 "{}, {}\n",
                 counted(conflicts, "conflict"),
                 counted(holds, "hold")
@@ -248,12 +256,12 @@ fn at_rest(
         } else {
             "sync"
         };
-        out.push_str(&format!("next    instep {verb} {}\n", paths.join(" ")));
+        out.put(format_args!("next    instep {verb} {}\n", paths.join(" ")));
         if conflicts > 0 {
-            out.push_str(&format!("        instep conflicts {location}\n"));
+            out.put(format_args!("        instep conflicts {location}\n"));
         }
         if holds > 0 {
-            out.push_str(&format!("        instep holds {location}\n"));
+            out.put(format_args!("        instep holds {location}\n"));
         }
         context.output.result(&out);
     }

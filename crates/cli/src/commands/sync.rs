@@ -127,12 +127,11 @@ pub(crate) fn look(typed: &[Endpoint], role: impl Fn(usize) -> Role) -> Result<V
         .collect()
 }
 
+/// Open folders, and the world as their engine sees it.
+pub(crate) type Opened = (Arc<dyn Env>, Vec<Arc<dyn Replica>>);
+
 /// Opens the folders in the share that they are in, or in a new one.
-pub(crate) fn open(
-    want: &Want,
-    context: &Context,
-    purpose: Purpose,
-) -> Result<(Arc<dyn Env>, Vec<Arc<dyn Replica>>), Failure> {
+pub(crate) fn open(want: &Want, context: &Context, purpose: Purpose) -> Result<Opened, Failure> {
     let env = Context::env(want.session.jobs)?;
     let choice = roots::choose(&want.roots, want.mirror, want.merge)?;
     let fresh = ShareId(env.random());

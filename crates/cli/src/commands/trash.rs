@@ -49,6 +49,19 @@ fn ago(duration: Duration) -> i64 {
 fn list(args: &TrashList, context: &Context) -> Result<Exit, Failure> {
     let opened = context.read(&args.roots)?;
     let mut all = records::trash(&opened.replicas)?;
+    let share = records::share(&opened.replicas)?;
+    for kept in &mut all {
+        // The record may name who superseded it by actor, which means nothing to a person.
+        let label = kept
+            .body
+            .by
+            .parse()
+            .ok()
+            .and_then(|actor| share.label_of(actor));
+        if let Some(label) = label {
+            label.clone_into(&mut kept.body.by);
+        }
+    }
     let since = args.since.map(ago);
     all.retain(|k| since.is_none_or(|s| k.body.at_ns >= s));
     if let Some(pattern) = &args.pattern {
@@ -331,7 +344,7 @@ mod tests {
     fn kept(key: &str, path: &str, at_s: i64) -> Kept<TrashRecord> {
         let body = TrashRecord {
             path: path.into(),
-            path_hex: path.bytes().map(|b| format!("{b:02x}")).collect(),
+            path_hex: crate::control::protocol::hex(path.as_bytes()),
             kind: if path == "reports" {
                 "directory".into()
             } else {

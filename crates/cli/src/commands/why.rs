@@ -42,9 +42,9 @@ pub(crate) fn run(args: &args::Why, context: &Context) -> Result<Exit, Failure> 
             documents.push(json!({ "share_id": target.member.share.to_string(), "lines": lines }));
         } else {
             context.output.line(&args.path.display().to_string());
-            lines
-                .iter()
-                .for_each(|line| context.output.line(&format!("  {line}")));
+            for line in &lines {
+                context.output.line(&format!("  {line}"));
+            }
         }
     }
     if context.output.style.json {

@@ -2,6 +2,7 @@
 //!
 //! Paths travel as hex of their exact bytes. Unknown fields are disregarded; an unknown request is refused.
 
+use crate::ui::put::Put as _;
 use instep_core::path::RelPath;
 use instep_core::plan::{Code, Problem};
 use instep_engine::command::{Answer, Command, Keep, ReplicaStatus, Status};
@@ -72,8 +73,13 @@ struct ProblemBody {
     detail: String,
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
+/// Bytes as hex.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    let mut out = String::with_capacity(bytes.len() * 2);
+    for b in bytes {
+        out.put(format_args!("{b:02x}"));
+    }
+    out
 }
 
 /// Bytes from hex.

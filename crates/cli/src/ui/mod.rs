@@ -8,6 +8,7 @@ pub(crate) mod json;
 pub(crate) mod meeting;
 pub(crate) mod plan_table;
 pub(crate) mod progress;
+pub(crate) mod put;
 pub(crate) mod table;
 pub(crate) mod text;
 
@@ -162,7 +163,7 @@ impl Output {
     /// Prints why a command failed.
     pub(crate) fn failure(&self, failure: &Failure) {
         let text = if self.style.json {
-            let document = self.document("error", json::failure(failure));
+            let document = document("error", json::failure(failure));
             format!("{document}\n")
         } else {
             failure.render()
@@ -172,18 +173,19 @@ impl Output {
 
     /// Prints one JSON document.
     pub(crate) fn json(&self, kind: &str, data: Value) {
-        self.line(&self.document(kind, data).to_string());
-    }
-
-    fn document(&self, kind: &str, data: Value) -> Value {
-        let at = quantity::rfc3339(system_env::wall_ns());
-        json!({ "v": 1, "kind": kind, "generated_at": at, "data": data })
+        self.line(&document(kind, data).to_string());
     }
 
     /// The progress bar.
     pub(crate) fn bar(&self) -> &progress::Bar {
         &self.bar
     }
+}
+
+/// One JSON document.
+fn document(kind: &str, data: Value) -> Value {
+    let at = quantity::rfc3339(system_env::wall_ns());
+    json!({ "v": 1, "kind": kind, "generated_at": at, "data": data })
 }
 
 /// Writes and flushes; a stream that refuses is closed.

@@ -5,6 +5,7 @@
 use super::table::Table;
 use super::{Hue, Style};
 use crate::quantity::{bytes, count, counted};
+use crate::ui::put::Put as _;
 
 /// More replicas than this become a fraction.
 const COLUMNS_MAX: usize = 8;
@@ -79,7 +80,7 @@ pub(crate) struct PlanView {
 pub(crate) fn render(view: &PlanView, limit: usize, style: &Style) -> String {
     let mut out = String::from("Plan for");
     for (label, location) in view.labels.iter().zip(&view.locations) {
-        out.push_str(&format!(
+        out.put(format_args!(
             "   {} {location}",
             style.paint(Hue::Strong, label)
         ));
@@ -92,7 +93,7 @@ pub(crate) fn render(view: &PlanView, limit: usize, style: &Style) -> String {
         out.push_str(&totals(&view.rows, style));
     }
     for guard in &view.guards {
-        out.push_str(&format!("Guards  {guard}\n"));
+        out.put(format_args!("Guards  {guard}\n"));
     }
     out
 }
@@ -127,7 +128,7 @@ fn table(view: &PlanView, limit: usize, style: &Style) -> String {
     let mut out = table.render();
     let rest = view.rows.len() - shown;
     if rest > 0 {
-        out.push_str(&format!(
+        out.put(format_args!(
             "    and {} more (--limit 0 shows all)\n",
             counted(rest as u64, "path")
         ));

@@ -9,6 +9,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use instep_engine::report::Progress;
 
 use crate::quantity;
+use crate::ui::put::Put as _;
 
 /// The line at the bottom of the terminal. Clones are the same line.
 #[derive(Clone)]
@@ -72,16 +73,16 @@ pub(crate) fn line(p: &Progress, elapsed: Duration) -> String {
         quantity::counted(p.actions_total, "change")
     );
     if p.bytes_total > 0 {
-        out.push_str(&format!(
+        out.put(format_args!(
             "   {} of {}",
             quantity::bytes(p.bytes_done),
             quantity::bytes(p.bytes_total)
         ));
     }
     let percent = percent(p);
-    out.push_str(&format!("   {percent} %"));
+    out.put(format_args!("   {percent} %"));
     if let Some(left) = remaining(p, elapsed) {
-        out.push_str(&format!("   about {} left", quantity::span(left)));
+        out.put(format_args!("   about {} left", quantity::span(left)));
     }
     out
 }
@@ -98,7 +99,7 @@ fn percent(p: &Progress) -> u64 {
 /// Nanoseconds that are left, once there is enough to judge by.
 fn remaining(p: &Progress, elapsed: Duration) -> Option<u64> {
     let done = percent(p);
-    if done < 5 || done >= 100 || elapsed < Duration::from_secs(2) {
+    if !(5..100).contains(&done) || elapsed < Duration::from_secs(2) {
         return None;
     }
     Some((elapsed.as_nanos() as f64 * (100 - done) as f64 / done as f64) as u64)
