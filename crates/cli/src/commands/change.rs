@@ -51,6 +51,8 @@ pub(crate) fn carry_out(
     }
     // A mirror's engine takes the first for the source.
     replicas.sort_by_key(|r| r.describe().role != instep_core::policy::Role::Source);
+    // What is missing counts only after a while: a decision about it needs a session that has waited.
+    settle(Arc::clone(&env), replicas.clone(), target.member.mirror)?;
     let count = ask_own(&env, &replicas, target.member.mirror, requests)?;
     settle(env, replicas, target.member.mirror)?;
     Ok(count)

@@ -66,8 +66,12 @@ pub(crate) fn show(want: &Want, limit: usize, context: &Context) -> Result<bool,
                 .iter()
                 .map(|r| r.typed.display().to_string())
                 .collect();
-            let lines =
-                crate::ui::meeting::lines(m, &view.labels, &locations, &context.output.style);
+            let style = &context.output.style;
+            let lines = if want.mirror {
+                crate::ui::meeting::mirror_lines(m, &view.labels, style)
+            } else {
+                crate::ui::meeting::lines(m, &view.labels, &locations, style)
+            };
             context.output.result(&format!("{}\n\n", lines.join("\n")));
         }
         context

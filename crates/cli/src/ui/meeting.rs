@@ -49,6 +49,21 @@ pub(crate) fn lines(
     out
 }
 
+/// As [`lines`], for a mirror: only the targets change.
+pub(crate) fn mirror_lines(meeting: &Meeting, labels: &[String], style: &Style) -> Vec<String> {
+    let source = labels.first().map_or("?", String::as_str);
+    let mut out = vec![format!(
+        "First copy from {source}. What only a target has, or has otherwise, goes to its trash."
+    )];
+    for ((entries, size), label) in meeting.receives.iter().zip(labels).skip(1) {
+        if *entries > 0 {
+            let what = format!("{} to {label}", counted(*entries, "entry"));
+            out.push(format!("  {what:<44} {} {}", style.arrow(), bytes(*size)));
+        }
+    }
+    out
+}
+
 fn differing(
     meeting: &Meeting,
     labels: &[String],
@@ -129,6 +144,21 @@ mod tests {
             retained_bytes: 9_000,
         };
         snapshot::check("meeting", &text(&even));
+    }
+
+    #[test]
+    fn a_mirror_does_not_promise_that_nothing_is_deleted() {
+        let labels = ["A", "B"].map(String::from);
+        let first = Meeting {
+            receives: vec![(0, 0), (3, 2048)],
+            ..Meeting::default()
+        };
+        let said = mirror_lines(&first, &labels, &capture::style()).join("\n");
+        assert!(
+            said.contains("trash") && said.contains("3 entries to B"),
+            "{said}"
+        );
+        assert!(!said.contains("Nothing will be deleted"), "{said}");
     }
 
     #[test]

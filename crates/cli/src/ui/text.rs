@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use instep_core::policy::Role;
 use instep_engine::report::{Change, ChangeKind, Event, Progress, State, Summary};
 use instep_replica::{Description, Totals};
 
@@ -161,7 +162,12 @@ impl Lines {
         self.first = true;
         if !self.output.style.quiet {
             let locations: Vec<String> = self.replicas.iter().map(|d| d.location.clone()).collect();
-            let lines = meeting::lines(m, &self.labels(), &locations, &self.output.style);
+            let mirror = self.replicas.iter().any(|d| d.role == Role::Source);
+            let lines = if mirror {
+                meeting::mirror_lines(m, &self.labels(), &self.output.style)
+            } else {
+                meeting::lines(m, &self.labels(), &locations, &self.output.style)
+            };
             self.output.result(&format!("\n{}\n\n", lines.join("\n")));
         }
     }
