@@ -314,7 +314,7 @@ pub fn is_safe_link(path: &RelPath, target: &[u8]) -> bool {
     true
 }
 
-/// Puts actions in an order that one replica can carry out: renames; deletions below something that stops
+/// Puts actions in an order that one replica can carry out: deletions below something that stops
 /// being a directory; everything that creates or changes, parents first; deletions, children first; at last
 /// the modes of directories, which might forbid the rest.
 pub fn order(actions: &mut Vec<Action>) {
@@ -343,7 +343,6 @@ pub fn order(actions: &mut Vec<Action>) {
         false
     };
     let rank = |a: &Action| match &a.goal {
-        Goal::Rename { .. } => 0,
         Goal::Absent if !replaced.is_empty() && below_replaced(a) => 1,
         Goal::Absent => 3,
         Goal::Metadata { mtime: None, .. } => 4,
@@ -351,6 +350,7 @@ pub fn order(actions: &mut Vec<Action>) {
         | Goal::Dir { .. }
         | Goal::Link { .. }
         | Goal::Metadata { .. }
+        | Goal::Rename { .. }
         | Goal::Record => 2,
     };
     let mut ranked: Vec<(u8, Action)> = actions.drain(..).map(|a| (rank(&a), a)).collect();

@@ -253,7 +253,7 @@ impl Session {
 }
 
 /// How a conflict is named to people: `c` and the first digits of its dot's hash-like actor and counter.
-pub fn short(key: &str) -> String {
+pub(crate) fn short(key: &str) -> String {
     let (actor, counter) = key.split_once(':').unwrap_or((key, ""));
     format!("{}{counter}", &actor[actor.len().saturating_sub(4)..])
 }

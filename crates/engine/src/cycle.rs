@@ -1,6 +1,6 @@
 //! One turn of the wheel: hints, look, record, reconcile, apply.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use instep_core::path::RelPath;
@@ -19,11 +19,15 @@ impl Session {
         self.collect_due();
         let mut worked = false;
         let mut looks: Vec<(usize, Look)> = Vec::new();
+        let mut hinted: BTreeSet<RelPath> = BTreeSet::new();
         for i in 0..self.slots.len() {
             if let Some(scope) = self.scope(i) {
                 worked = true;
                 if let Some(look) = self.look(i, &scope) {
                     looks.push((i, look));
+                }
+                if let Scope::Some { paths, .. } = scope {
+                    hinted.extend(paths);
                 }
             }
         }
@@ -32,8 +36,11 @@ impl Session {
             self.first_meeting(&looks)?;
         }
         for (i, look) in looks {
-            self.take_in(i, look);
+            let moved = self.take_in(i, look);
+            hinted.retain(|p| !moved.iter().any(|m| p.is_within(m)));
         }
+        // Whatever was hinted is compared, because a hint may be all that is left of a surprise.
+        self.dirty.extend(hinted);
         if std::mem::take(&mut self.compare_all) {
             self.compare_rows();
         }
@@ -99,9 +106,7 @@ impl Session {
                 .collect();
             stale.iter().for_each(|p| self.close_problem(i, p));
         } else if let Scope::Some { paths, .. } = scope {
-            // Whatever was hinted is compared, because a hint may be all that is left of a surprise.
             for path in paths {
-                self.dirty.insert(path.clone());
                 if !look.problems.iter().any(|q| q.path == *path) {
                     self.close_problem(i, path);
                 }
@@ -110,8 +115,9 @@ impl Session {
         Some(look)
     }
 
-    /// Takes in what one replica found: moves first, then the brake, then the record.
-    pub(crate) fn take_in(&mut self, i: usize, mut look: Look) {
+    /// Takes in what one replica found: moves first, then the brake, then the record. Returns the subtrees
+    /// that are equal everywhere already.
+    pub(crate) fn take_in(&mut self, i: usize, mut look: Look) -> Vec<RelPath> {
         for problem in std::mem::take(&mut look.problems) {
             self.open_problem(i, problem);
         }
@@ -136,8 +142,12 @@ impl Session {
                 let done = self.adopt_moves(i, &moved);
                 self.dirty.extend(changed.into_iter().filter(|p| !done.iter().any(|m| p.is_within(m))));
                 self.slots[i].totals = look.totals;
+                done
             }
-            Err(e) => self.replica_failed(i, &e),
+            Err(e) => {
+                self.replica_failed(i, &e);
+                Vec::new()
+            }
         }
     }
 

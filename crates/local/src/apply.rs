@@ -546,12 +546,15 @@ impl Worker<'_> {
 fn stage(action: &Action) -> Stage {
     let was_dir = matches!(action.before, Precondition::Unchanged { kind: Kind::Dir, .. });
     match action.goal {
-        Goal::Rename { .. } => Stage::MakeRoom,
         Goal::Dir { .. } => Stage::Dirs,
         Goal::Absent if was_dir => Stage::DeleteDirs,
         Goal::Absent => Stage::DeleteFiles,
         Goal::Metadata { mtime: None, .. } => Stage::DirModes,
-        Goal::File { .. } | Goal::Link { .. } | Goal::Metadata { .. } | Goal::Record => Stage::Files,
+        Goal::File { .. }
+        | Goal::Link { .. }
+        | Goal::Metadata { .. }
+        | Goal::Rename { .. }
+        | Goal::Record => Stage::Files,
     }
 }
 
