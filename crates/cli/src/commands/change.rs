@@ -5,7 +5,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use instep_engine::command::{Answer, Command};
-use instep_engine::report::Silent;
+use instep_engine::report::{Event, Monitor, Silent};
 use instep_engine::session::{Session, SessionOptions};
 use instep_replica::Replica;
 use instep_replica::env::Env;
@@ -16,6 +16,21 @@ use crate::connect::Purpose;
 use crate::error::{Exit, Failure};
 use crate::live;
 use crate::targets::{Target, with_members};
+
+/// Tells when everything known is done.
+struct Settled(mpsc::Sender<()>);
+
+impl Monitor for Settled {
+    fn event(&mut self, event: Event) {
+        if matches!(event, Event::Settled(_)) {
+            // Nobody listens after the first time.
+            let _unheard = self.0.send(());
+        }
+    }
+}
+
+/// How long a session may take to settle before it is asked.
+const SETTLED: Duration = Duration::from_mins(10);
 
 /// The session has stopped because it answered; the answer is on its way.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -51,8 +66,6 @@ pub(crate) fn carry_out(
     }
     // A mirror's engine takes the first for the source.
     replicas.sort_by_key(|r| r.describe().role != instep_core::policy::Role::Source);
-    // What is missing counts only after a while: a decision about it needs a session that has waited.
-    settle(Arc::clone(&env), replicas.clone(), target.member.mirror)?;
     let count = ask_own(&env, &replicas, target.member.mirror, requests)?;
     settle(env, replicas, target.member.mirror)?;
     Ok(count)
@@ -70,17 +83,21 @@ fn ask_own(
         allow_empty: true,
         ..SessionOptions::default()
     };
+    let (tell, settled) = mpsc::channel();
     let mut session = Session::start(
         Arc::clone(env),
         replicas.to_vec(),
         options,
-        Box::new(Silent),
+        Box::new(Settled(tell)),
     )
     .map_err(live::failure)?;
     let handle = session.handle();
     let asked = requests.to_vec();
     let (send, receive) = mpsc::channel();
     let ask = move || {
+        // What is missing counts only after a while: a decision about it needs a session that has settled.
+        // One that does not settle in time is asked all the same.
+        let _late = settled.recv_timeout(SETTLED);
         let answers: Vec<Option<Answer>> = asked.into_iter().map(|r| handle.request(r)).collect();
         handle.stop();
         // Whoever asked has given up when nobody receives this.
