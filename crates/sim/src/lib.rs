@@ -1,1 +1,23 @@
-//! placeholder
+//! The deterministic simulator: the real engine over real local replicas on simulated machines.
+//!
+//! ```text
+//! seed.rs     one seed from start to verdict: rounds under faults, then peace, then the checkers
+//! world.rs    machines, clocks and the environment that the engine is given; opening and dying
+//! users.rs    what people do, between any two calls of the engine
+//! faults.rs   what a seed switches on, and when processes and power go
+//! checkers.rs the promises: convergence, nothing lost, nothing resurrected, nothing invented, stability
+//! ledger.rs   what users wrote and gave up
+//! ```
+//!
+//! Invariants: everything follows from the seed; one thread; no wall clock; no real file. Asks the code
+//! under test nothing that it can read from the disks itself.
+#![forbid(unsafe_code)]
+
+mod checkers;
+mod faults;
+mod ledger;
+mod seed;
+mod users;
+mod world;
+
+pub use seed::{Failure, Report, run};

@@ -1,0 +1,183 @@
+//! The promises, each as a function from disks and indexes to what breaks it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
+
+use instep_core::entry::Entry;
+use instep_core::id::{ContentId, Dot};
+use instep_core::path::RelPath;
+use instep_core::version::Kind;
+use instep_fs::sim::{NodeView, SimFs};
+use instep_local::LocalReplica;
+use instep_replica::Replica;
+
+use crate::ledger::{Ledger, is_ours, name, seen};
+
+/// Calls that change a disk.
+const CHANGES: [&str; 14] = [
+    "create_file",
+    "create_unnamed",
+    "publish",
+    "make_dir",
+    "make_link",
+    "rename",
+    "rename_noreplace",
+    "exchange",
+    "remove_file",
+    "remove_dir",
+    "set_mode",
+    "set_mtime",
+    "set_len",
+    "write_all_at",
+];
+
+/// What one replica knows, by path; directories that stand for their contents apart.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) struct Known {
+    pub(crate) entries: BTreeMap<RelPath, Entry>,
+    pub(crate) derived: BTreeSet<RelPath>,
+}
+
+/// Reads an index.
+pub(crate) fn known(replica: &LocalReplica) -> Known {
+    let mut out = Known::default();
+    let read = replica.subtree(&RelPath::root(), &mut |path, row| {
+        if row.is_derived_dir() {
+            out.derived.insert(path.clone());
+        }
+        if !row.entry.is_empty() {
+            out.entries.insert(path, row.entry);
+        }
+        ControlFlow::Continue(())
+    });
+    // A dead process has nothing to say; the next one is asked again.
+    read.map(|()| out).unwrap_or_default()
+}
+
+/// The dots seen so far and what they stand for.
+#[derive(Debug, Default)]
+pub(crate) struct Dots(BTreeMap<Dot, (RelPath, Kind, ContentId)>);
+
+impl Dots {
+    /// Takes note of all dots in an index; says which stood for something else.
+    pub(crate) fn check(&mut self, known: &Known) -> Vec<String> {
+        let mut bad = Vec::new();
+        for (path, entry) in &known.entries {
+            for (dot, v) in entry.siblings() {
+                let new = (path.clone(), v.kind, v.content);
+                let old = self.0.entry(*dot).or_insert_with(|| new.clone());
+                if *old != new {
+                    bad.push(format!("I3: {dot} is {old:?} and {new:?}"));
+                }
+            }
+        }
+        bad
+    }
+}
+
+fn look(node: &NodeView, mode: bool) -> String {
+    let mode = if mode && node.target.is_empty() {
+        format!(" {:o}", node.mode & 0o777)
+    } else {
+        String::new()
+    };
+    format!(
+        "{:?} {}{}{mode}",
+        node.kind,
+        name(&node.content),
+        node.target.escape_ascii()
+    )
+}
+
+fn tree(fs: &SimFs, derived: &BTreeSet<RelPath>) -> BTreeMap<RelPath, String> {
+    let nodes = fs
+        .snapshot()
+        .into_iter()
+        .filter(|(p, _)| !p.is_root() && !is_ours(p));
+    nodes
+        .map(|(p, n)| (p.clone(), look(&n, !derived.contains(&p))))
+        .collect()
+}
+
+/// Everybody has the same tree and knows the same.
+pub(crate) fn converged(disks: &[SimFs], all: &[Known]) -> Vec<String> {
+    let mut bad = Vec::new();
+    let derived: BTreeSet<RelPath> = all.iter().flat_map(|k| k.derived.iter().cloned()).collect();
+    let first = tree(&disks[0], &derived);
+    for (i, fs) in disks.iter().enumerate().skip(1) {
+        let other = tree(fs, &derived);
+        differences(&first, &other, |p, a, b| {
+            bad.push(format!(
+                "I2: trees 0 and {i} differ at \"{p}\": {a:?} and {b:?}"
+            ))
+        });
+    }
+    for (i, k) in all.iter().enumerate().skip(1) {
+        differences(&all[0].entries, &k.entries, |p, a, b| {
+            bad.push(format!(
+                "I2: indexes 0 and {i} differ at \"{p}\": {a:?} and {b:?}"
+            ));
+        });
+    }
+    bad
+}
+
+fn differences<T: PartialEq>(
+    one: &BTreeMap<RelPath, T>,
+    two: &BTreeMap<RelPath, T>,
+    mut say: impl FnMut(&RelPath, Option<&T>, Option<&T>),
+) {
+    for path in one
+        .keys()
+        .chain(two.keys().filter(|p| !one.contains_key(*p)))
+    {
+        let (a, b) = (one.get(path), two.get(path));
+        if a != b {
+            say(path, a, b);
+        }
+    }
+}
+
+/// Nothing is lost, nothing came back, nothing was invented.
+pub(crate) fn kept(disks: &[SimFs], ledger: &Ledger) -> Vec<String> {
+    let mut kept = BTreeSet::new();
+    let mut bad = Vec::new();
+    for (i, fs) in disks.iter().enumerate() {
+        for (path, node) in fs.snapshot() {
+            if !path.as_bytes().starts_with(b".instep/staging/") {
+                kept.insert(node.content);
+            }
+        }
+        let tree = seen(fs);
+        for (path, content) in &tree {
+            if !ledger.is_known(content) {
+                bad.push(format!(
+                    "I7: machine {i} shows at \"{path}\" what nobody wrote: {}",
+                    name(content)
+                ));
+            }
+        }
+        bad.extend(
+            ledger
+                .resurrected(&tree)
+                .into_iter()
+                .map(|r| format!("I4: machine {i} shows {r}")),
+        );
+    }
+    bad.extend(
+        ledger
+            .lost(&kept)
+            .into_iter()
+            .map(|l| format!("I1: lost {l}")),
+    );
+    bad
+}
+
+/// How many calls changed a disk since counting began.
+pub(crate) fn changes(fs: &SimFs) -> Vec<(&'static str, u64)> {
+    let calls = fs.count_calls();
+    calls
+        .into_iter()
+        .filter(|(op, n)| CHANGES.contains(op) && *n > 0)
+        .collect()
+}

@@ -1,0 +1,184 @@
+//! What users wrote, what they gave up, and what must therefore be found in the end.
+//!
+//! Contents are recognised whole: each save has bytes of its own. A content is given up when a user's
+//! operation takes it away from the tree that this user sees; whatever else happens, it must be kept.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use instep_core::path::RelPath;
+use instep_fs::Kind;
+use instep_fs::sim::SimFs;
+
+/// The files of one tree as its user sees them.
+pub(crate) type Seen = BTreeMap<RelPath, Vec<u8>>;
+
+/// Whether a path is ours and not the users'.
+pub(crate) fn is_ours(path: &RelPath) -> bool {
+    path.components()
+        .next()
+        .is_some_and(|n| n.as_bytes() == instep_core::path::RESERVED)
+}
+
+/// The files in a tree, without ours.
+pub(crate) fn seen(fs: &SimFs) -> Seen {
+    let files = fs
+        .snapshot()
+        .into_iter()
+        .filter(|(p, n)| n.kind == Kind::File && !is_ours(p));
+    files.map(|(p, n)| (p, n.content)).collect()
+}
+
+/// One content.
+#[derive(Debug, Clone, Default)]
+struct Token {
+    /// Where it was written, for messages.
+    path: String,
+    given_up: bool,
+    durable: bool,
+    /// Users on these machines did something to it besides creating it.
+    touched: BTreeSet<usize>,
+}
+
+/// What the users of one seed wrote.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    next: u64,
+    tokens: BTreeMap<Vec<u8>, Token>,
+    /// What a user took away from a place, and on which machine.
+    dead: BTreeMap<(RelPath, Vec<u8>), usize>,
+    /// What an unsynced write left behind after a power cut; nobody can be blamed for it.
+    torn: BTreeSet<Vec<u8>>,
+}
+
+impl Ledger {
+    /// Bytes that nobody wrote before.
+    pub(crate) fn content(&mut self, length: usize) -> Vec<u8> {
+        self.next += 1;
+        let mark = format!("token {:06};", self.next);
+        let mut bytes = mark.clone().into_bytes();
+        while bytes.len() < length {
+            bytes.extend_from_slice(mark.as_bytes());
+        }
+        bytes
+    }
+
+    /// A user completed a save of this content.
+    pub(crate) fn wrote(&mut self, path: &[u8], content: &[u8], durable: bool) {
+        let token = self.tokens.entry(content.to_vec()).or_default();
+        token.path = path.escape_ascii().to_string();
+        token.durable |= durable;
+    }
+
+    /// A user on `machine` did something that turned one view of the tree into another.
+    pub(crate) fn acted(
+        &mut self,
+        machine: usize,
+        before: &Seen,
+        after: &Seen,
+        handled: &[Vec<u8>],
+    ) {
+        for content in handled {
+            if let Some(token) = self.tokens.get_mut(content) {
+                token.touched.insert(machine);
+            }
+        }
+        let left: BTreeSet<&Vec<u8>> = after.values().collect();
+        for (path, content) in before {
+            if after.get(path) == Some(content) {
+                continue;
+            }
+            self.dead.insert((path.clone(), content.clone()), machine);
+            if let Some(token) = self.tokens.get_mut(content) {
+                token.given_up |= !left.contains(content);
+                token.touched.insert(machine);
+            }
+        }
+        for (path, content) in after {
+            if before.get(path) != Some(content) {
+                self.dead.remove(&(path.clone(), content.clone()));
+            }
+        }
+    }
+
+    /// A user overwrites this content where it is, sooner or later.
+    pub(crate) fn gives_up(&mut self, content: &[u8]) {
+        if let Some(token) = self.tokens.get_mut(content) {
+            token.given_up = true;
+        }
+    }
+
+    /// The process died: what it was doing to places that users emptied meanwhile may be done again.
+    pub(crate) fn died(&mut self) {
+        self.dead.clear();
+    }
+
+    /// Everything that users wrote on any machine reached its disk.
+    pub(crate) fn all_durable(&mut self, fs: &SimFs) {
+        for node in fs.snapshot().values() {
+            if let Some(token) = self.tokens.get_mut(&node.content) {
+                token.durable = true;
+            }
+        }
+    }
+
+    /// The power was cut, and this is what is left. A save that nobody had synced may be gone.
+    pub(crate) fn power_cut(&mut self, disks: &[SimFs], unsynced: &[bool]) {
+        self.died();
+        let mut left = BTreeSet::new();
+        for (fs, unsynced) in disks.iter().zip(unsynced) {
+            for (path, node) in fs.snapshot() {
+                if *unsynced && !is_ours(&path) && !self.tokens.contains_key(&node.content) {
+                    self.torn.insert(node.content.clone());
+                }
+                left.insert(node.content);
+            }
+        }
+        self.tokens
+            .retain(|content, token| token.durable || left.contains(content));
+    }
+
+    /// Contents that are nowhere although nobody gave them up.
+    pub(crate) fn lost(&self, kept: &BTreeSet<Vec<u8>>) -> Vec<String> {
+        let missing = self
+            .tokens
+            .iter()
+            .filter(|(c, t)| !t.given_up && !kept.contains(*c));
+        missing
+            .map(|(c, t)| format!("{} written to {}", name(c), t.path))
+            .collect()
+    }
+
+    /// Contents at a place that a user had taken them away from.
+    pub(crate) fn resurrected(&self, tree: &Seen) -> Vec<String> {
+        let back = self.dead.iter().filter(|((path, content), machine)| {
+            let by_others = self
+                .tokens
+                .get(content)
+                .is_none_or(|t| t.touched.iter().any(|m| m != *machine));
+            !by_others && tree.get(path) == Some(content)
+        });
+        back.map(|((path, content), machine)| {
+            format!(
+                "{} at \"{path}\", which the user of {machine} had taken away",
+                name(content)
+            )
+        })
+        .collect()
+    }
+
+    /// Whether users wrote exactly this.
+    pub(crate) fn is_known(&self, content: &[u8]) -> bool {
+        self.tokens.contains_key(content)
+            || self.torn.contains(content)
+            || content.starts_with(b"shared ")
+    }
+}
+
+/// A content in messages.
+pub(crate) fn name(content: &[u8]) -> String {
+    format!(
+        "{} bytes \"{}\"",
+        content.len(),
+        content[..content.len().min(13)].escape_ascii()
+    )
+}

@@ -1,0 +1,286 @@
+//! One seed from start to verdict: rounds under faults, then peace, then the checkers.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use instep_engine::report::{Event, Monitor};
+use instep_engine::session::{End, Session, SessionOptions};
+use instep_local::LocalReplica;
+use instep_replica::Replica;
+use instep_testkit::prng::Prng;
+
+use crate::checkers::{self, Dots, Known};
+use crate::faults::Plan;
+use crate::world::World;
+
+/// Sessions in peace before everything must be in step.
+const PATIENCE: usize = 8;
+
+/// What became of a seed that kept all promises.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// A digest of everything that happened: equal for equal seeds.
+    pub digest: u64,
+    /// What happened, line by line.
+    pub trace: Vec<String>,
+}
+
+/// A seed that broke promises.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    /// The seed.
+    pub seed: u64,
+    /// Which, and how.
+    pub broken: Vec<String>,
+    /// What happened, line by line.
+    pub trace: Vec<String>,
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(
+            f,
+            "seed {} breaks {} promises:",
+            self.seed,
+            self.broken.len()
+        )?;
+        self.broken.iter().try_for_each(|b| writeln!(f, "  {b}"))?;
+        write!(f, "replay: cargo run -p instep-sim -- --seed {}", self.seed)
+    }
+}
+
+/// Writes events into the trace.
+struct Tracer(Arc<World>);
+
+impl Monitor for Tracer {
+    fn event(&mut self, event: Event) {
+        if !matches!(
+            event,
+            Event::Progress(_) | Event::Opened { .. } | Event::Settled(_)
+        ) {
+            self.0.note(format!("          engine {event:?}"));
+        }
+    }
+}
+
+/// Runs one seed.
+pub fn run(seed: u64) -> Result<Report, Box<Failure>> {
+    let mut rng = Prng::new(seed);
+    let plan = Plan::new(&mut rng);
+    let world = World::new(seed, &plan, &mut rng);
+    let broken = Mutex::new(Vec::new());
+    let ended = catch_unwind(AssertUnwindSafe(|| {
+        let found = Course {
+            world: &world,
+            plan: &plan,
+            dots: Dots::default(),
+            seed,
+        }
+        .run(&mut rng);
+        broken
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(found);
+    }));
+    let mut broken = broken.into_inner().unwrap_or_else(PoisonError::into_inner);
+    if let Err(panic) = ended {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
+        broken.push(format!("panic: {}", text.unwrap_or_default()));
+    }
+    let mut state = world.state();
+    state
+        .disks
+        .iter()
+        .for_each(instep_fs::sim::SimFs::clear_hook);
+    let trace = std::mem::take(&mut state.trace);
+    let history = state
+        .disks
+        .iter()
+        .fold(0, |h: u64, fs| h.rotate_left(9) ^ fs.history());
+    drop(state);
+    if broken.is_empty() {
+        // FNV-1a (Fowler, Noll, Vo).
+        let lines = trace.iter().flat_map(|line| line.bytes());
+        let digest = lines.fold(history, |h, b| {
+            (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)
+        });
+        Ok(Report { digest, trace })
+    } else {
+        Err(Box::new(Failure {
+            seed,
+            broken,
+            trace,
+        }))
+    }
+}
+
+/// What one seed goes through.
+struct Course<'a> {
+    world: &'a Arc<World>,
+    plan: &'a Plan,
+    dots: Dots,
+    seed: u64,
+}
+
+impl Course<'_> {
+    fn run(&mut self, rng: &mut Prng) -> Vec<String> {
+        let mut broken = self.under_faults(rng);
+        if broken.is_empty() {
+            broken = self.in_peace(rng);
+        }
+        broken
+    }
+
+    fn under_faults(&mut self, rng: &mut Prng) -> Vec<String> {
+        let mut left = self.plan.user_ops;
+        let first = left.min(rng.below(8) as u64);
+        self.world.users_act(first);
+        left -= first;
+        for (n, crash) in self.plan.rounds.iter().enumerate() {
+            let during = left.min(rng.below(12) as u64);
+            left -= during;
+            self.world.begin_round(during, *crash);
+            self.inject(n as u64);
+            let once = rng.chance(1, 3);
+            let (_, bad) = self.session(once, rng.chance(2, 3));
+            left += self.world.end_round();
+            if !bad.is_empty() {
+                return bad;
+            }
+            let between = left.min(rng.below(5) as u64);
+            self.world.users_act(between);
+            left -= between;
+        }
+        self.world.users_act(left);
+        self.world.users_finish();
+        Vec::new()
+    }
+
+    fn inject(&self, round: u64) {
+        let state = self.world.state();
+        for (i, fs) in state
+            .disks
+            .iter()
+            .enumerate()
+            .filter(|(i, _)| self.plan.errors[*i])
+        {
+            fs.swarm(self.seed.wrapping_mul(31) ^ round << 8 ^ i as u64);
+        }
+    }
+
+    /// Opens everything and runs one session; what it knows is checked for dots used twice.
+    fn session(&mut self, once: bool, close: bool) -> (Option<(End, Vec<Known>)>, Vec<String>) {
+        let replicas = match self.world.open() {
+            Ok(replicas) => replicas,
+            Err(why) => {
+                self.world.note(format!("          {why}"));
+                return (None, Vec::new());
+            }
+        };
+        let options = SessionOptions {
+            once,
+            ..SessionOptions::default()
+        };
+        let env = self.world.env(0, self.world.boot());
+        let as_replicas = replicas
+            .iter()
+            .map(|r| r.clone() as Arc<dyn Replica>)
+            .collect();
+        let session = Session::start(
+            env,
+            as_replicas,
+            options,
+            Box::new(Tracer(self.world.clone())),
+        );
+        let end = match session {
+            Ok(mut session) => {
+                self.world.running(session.handle());
+                session.run().map_err(|e| e.to_string())
+            }
+            Err(e) => Err(e.to_string()),
+        };
+        self.world
+            .note(format!("          session once {once}: {end:?}"));
+        if close {
+            for replica in &replicas {
+                if let Err(e) = replica.close() {
+                    self.world.note(format!("          close: {}", e.chain()));
+                }
+            }
+        }
+        let all = self.read(&replicas);
+        let bad = all.iter().flat_map(|k| self.dots.check(k)).collect();
+        (end.ok().map(|end| (end, all)), bad)
+    }
+
+    /// What each machine's replica knows, in the order of machines.
+    fn read(&self, replicas: &[Arc<LocalReplica>]) -> Vec<Known> {
+        let mut sorted: Vec<&Arc<LocalReplica>> = replicas.iter().collect();
+        sorted.sort_by_key(|r| r.id());
+        sorted.into_iter().map(|r| checkers::known(r)).collect()
+    }
+
+    fn in_peace(&mut self, rng: &mut Prng) -> Vec<String> {
+        let mut quiet: Option<Vec<Known>> = None;
+        let mut why = Vec::new();
+        for _ in 0..PATIENCE {
+            self.world
+                .state()
+                .disks
+                .iter()
+                .for_each(instep_fs::sim::SimFs::reset_calls);
+            self.world.begin_round(0, None);
+            let (ended, bad) = self.session(true, rng.chance(3, 4));
+            self.world.end_round();
+            if !bad.is_empty() {
+                return bad;
+            }
+            let Some((end, all)) = ended else {
+                return vec!["I12: no session in peace".into()];
+            };
+            why = self.unrest(&end);
+            if why.is_empty() {
+                if let Some(before) = &quiet
+                    && *before != all
+                {
+                    return vec!["I13: a session without work changed an index".into()];
+                }
+                if quiet.is_some() {
+                    return self.verdict(&all);
+                }
+                quiet = Some(all);
+            } else if quiet.is_some() {
+                why.insert(0, "I13: work after there was none".into());
+                return why;
+            }
+        }
+        why.insert(0, "I12: not in step in the end".into());
+        why
+    }
+
+    /// What a session did or left undone.
+    fn unrest(&self, end: &End) -> Vec<String> {
+        let mut out: Vec<String> = end.problems.iter().map(|p| format!("{p:?}")).collect();
+        if end.summary.changes > 0 {
+            out.push(format!("{} changes", end.summary.changes));
+        }
+        if end.summary.waiting > 0 {
+            out.push(format!("{} wait", end.summary.waiting));
+        }
+        for (i, fs) in self.world.state().disks.iter().enumerate() {
+            let calls = checkers::changes(fs);
+            if !calls.is_empty() {
+                out.push(format!("machine {i}: {calls:?}"));
+            }
+        }
+        out
+    }
+
+    fn verdict(&self, all: &[Known]) -> Vec<String> {
+        let state = self.world.state();
+        let mut bad = checkers::converged(&state.disks, all);
+        bad.extend(checkers::kept(&state.disks, &state.ledger));
+        bad
+    }
+}

@@ -1,0 +1,240 @@
+//! What people and their programs do to a tree, chosen by the seed, with the ledger kept.
+//!
+//! Acts between two calls of the engine, by path. Never looks at anything but the tree.
+
+use instep_core::path::RelPath;
+use instep_core::time::Mtime;
+use instep_fs::sim::{Save, SimFs, UserFd};
+use instep_testkit::prng::Prng;
+
+use crate::ledger::{Ledger, seen};
+
+/// Few names, so that users meet.
+const PATHS: [&str; 12] = [
+    "a", "b", "c.txt", "d", "d/a", "d/b", "d/e", "d/e/a", "f", "f/a", "f/e", "f/e/b",
+];
+const DIRS: [&str; 6] = ["d", "d/e", "f", "f/e", "d/e/g", "h"];
+
+/// A program that takes its time to save.
+#[derive(Debug)]
+struct Slow {
+    machine: usize,
+    fd: UserFd,
+    path: String,
+    content: Vec<u8>,
+}
+
+/// All users of one seed.
+#[derive(Debug, Default)]
+pub(crate) struct Users {
+    slow: Vec<Slow>,
+    /// On this machine something was written that no sync followed.
+    pub(crate) unsynced: Vec<bool>,
+}
+
+impl Users {
+    /// Nobody has a file open any more: the machines were switched off.
+    pub(crate) fn forget(&mut self) {
+        self.slow.clear();
+    }
+
+    /// Programs that are saving finish.
+    pub(crate) fn finish(&mut self, disks: &[SimFs], ledger: &mut Ledger) {
+        while !self.slow.is_empty() {
+            self.close(disks, ledger);
+        }
+    }
+
+    fn close(&mut self, disks: &[SimFs], ledger: &mut Ledger) -> Option<String> {
+        let slow = self.slow.pop()?;
+        let fs = &disks[slow.machine];
+        let before = seen(fs);
+        let half = slow.content.len() / 2;
+        let written = fs.user_write(&slow.fd, half as u64, &slow.content[half..]);
+        let closed = fs.user_close(slow.fd);
+        // A file that somebody unlinked meanwhile is nobody's.
+        if written.is_ok() && fs.snapshot().values().any(|n| n.content == slow.content) {
+            ledger.wrote(slow.path.as_bytes(), &slow.content, false);
+        }
+        ledger.acted(slow.machine, &before, &seen(fs), &[]);
+        Some(format!(
+            "{}: close {} {:?}",
+            slow.machine,
+            slow.path,
+            closed.is_ok()
+        ))
+    }
+
+    /// One operation of one user. Returns what it was.
+    pub(crate) fn act(
+        &mut self,
+        disks: &[SimFs],
+        sync: bool,
+        ledger: &mut Ledger,
+        rng: &mut Prng,
+    ) -> String {
+        if !self.slow.is_empty()
+            && rng.chance(1, 2)
+            && let Some(done) = self.close(disks, ledger)
+        {
+            return done;
+        }
+        let machine = rng.below(disks.len());
+        let fs = &disks[machine];
+        let before = seen(fs);
+        self.unsynced.resize(disks.len(), false);
+        self.unsynced[machine] = true;
+        let mut handled = Vec::new();
+        let mut touch = |path: &str| {
+            if let Ok(top) = RelPath::new(path.as_bytes()) {
+                handled.extend(
+                    before
+                        .iter()
+                        .filter(|(p, _)| p.is_within(&top))
+                        .map(|(_, c)| c.clone()),
+                );
+            }
+        };
+        let (path, dir) = (PATHS[rng.below(PATHS.len())], DIRS[rng.below(DIRS.len())]);
+        let what = match rng.below(100) {
+            0..34 => self.save(machine, fs, path, ledger, rng),
+            34..42 => format!("mkdir {dir} {}", fs.mkdir_all(dir).is_ok()),
+            42..56 => {
+                let other = PATHS[rng.below(PATHS.len())];
+                let other = if rng.chance(1, 4) {
+                    DIRS[rng.below(DIRS.len())]
+                } else {
+                    other
+                };
+                let from = if rng.chance(1, 3) { dir } else { path };
+                touch(from);
+                format!("rename {from} {other} {}", fs.rename(from, other).is_ok())
+            }
+            56..66 => format!("remove {path} {}", fs.remove(path).is_ok()),
+            66..72 => format!("remove all {dir} {}", fs.remove_all(dir).is_ok()),
+            72..78 => {
+                touch(path);
+                let mode = [0o600, 0o644, 0o755, 0o700][rng.below(4)];
+                let mode = if DIRS.contains(&path) {
+                    mode | 0o700
+                } else {
+                    mode
+                };
+                format!("chmod {path} {mode:o} {}", fs.chmod(path, mode).is_ok())
+            }
+            78..83 => format!(
+                "link {path} {}",
+                fs.symlink(["a", "x", "no/such"][rng.below(3)], path)
+                    .is_ok()
+            ),
+            83..90 => self.change_kind(machine, fs, path, ledger, rng),
+            90..93 => {
+                touch(path);
+                let mtime = Mtime {
+                    secs: 1_700_000_000 + rng.below(5) as i64,
+                    nanos: 0,
+                };
+                format!("touch {path} {}", fs.touch(path, mtime).is_ok())
+            }
+            93..96 => {
+                let other = PATHS[rng.below(PATHS.len())];
+                touch(path);
+                touch(other);
+                format!("swap {path} {other} {}", fs.swap(path, other).is_ok())
+            }
+            _ => self.open(machine, fs, path, ledger, rng),
+        };
+        let after = seen(fs);
+        ledger.acted(machine, &before, &after, &handled);
+        if sync {
+            fs.settle();
+            ledger.all_durable(fs);
+            self.unsynced[machine] = false;
+        }
+        format!("{machine}: {what}")
+    }
+
+    fn save(
+        &mut self,
+        machine: usize,
+        fs: &SimFs,
+        path: &str,
+        ledger: &mut Ledger,
+        rng: &mut Prng,
+    ) -> String {
+        if let Some((parent, _)) = path.rsplit_once('/')
+            && rng.chance(2, 3)
+        {
+            let _exists = fs.mkdir_all(parent);
+        }
+        let how = if rng.chance(1, 2) {
+            Save::InPlace
+        } else {
+            Save::ByRename
+        };
+        let content = match rng.below(10) {
+            0 => format!("shared {}", rng.below(2)).into_bytes(),
+            1 => ledger.content(3000),
+            _ => ledger.content(12 + rng.below(60)),
+        };
+        let old = fs.read(path).ok();
+        let saved = fs.write_file(path, &content, how).is_ok();
+        if saved && !content.starts_with(b"shared ") {
+            ledger.wrote(path.as_bytes(), &content, false);
+        }
+        if let Some(old) = old.filter(|_| saved) {
+            ledger.gives_up(&old);
+        }
+        let _ = machine;
+        format!(
+            "save {path} {how:?} {} {saved}",
+            crate::ledger::name(&content)
+        )
+    }
+
+    fn change_kind(
+        &mut self,
+        machine: usize,
+        fs: &SimFs,
+        path: &str,
+        ledger: &mut Ledger,
+        rng: &mut Prng,
+    ) -> String {
+        let gone = fs.remove_all(path).is_ok();
+        let then = match rng.below(4) {
+            0 | 1 => self.save(machine, fs, path, ledger, rng),
+            2 => format!("mkdir {}", fs.mkdir_all(path).is_ok()),
+            _ => format!("link {}", fs.symlink("a", path).is_ok()),
+        };
+        format!("replace {path} {gone} by {then}")
+    }
+
+    fn open(
+        &mut self,
+        machine: usize,
+        fs: &SimFs,
+        path: &str,
+        ledger: &mut Ledger,
+        rng: &mut Prng,
+    ) -> String {
+        let old = fs.read(path).ok();
+        let content = ledger.content(20 + rng.below(40));
+        let Ok(fd) = fs.user_open_write(path) else {
+            return format!("open {path} false");
+        };
+        if let Some(old) = old {
+            ledger.gives_up(&old);
+        }
+        let _half = fs
+            .user_truncate(&fd, 0)
+            .and_then(|()| fs.user_write(&fd, 0, &content[..content.len() / 2]));
+        let what = format!("open {path} {}", crate::ledger::name(&content));
+        self.slow.push(Slow {
+            machine,
+            fd,
+            path: path.to_owned(),
+            content,
+        });
+        what
+    }
+}

@@ -1,0 +1,481 @@
+//! Machines, clocks, and the environment that the engine is given; opening replicas, and dying.
+//!
+//! All machines belong to one process, as local folders do: it is killed as a whole, and the power goes for
+//! all. Invariant: time passes only here, by calls and by waiting.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use instep_core::id::{ActorId, ReplicaId, ShareId};
+use instep_core::path::Name;
+use instep_core::policy::Role;
+use instep_engine::session::Handle;
+use instep_fs::sim::SimFs;
+use instep_local::index::Index;
+use instep_local::replica::RootGuard;
+use instep_local::rules::Rules;
+use instep_local::tree::Ours;
+use instep_local::{LocalReplica, Parts, Settings};
+use instep_replica::Waker;
+use instep_replica::env::Env;
+use instep_store::MemoryDisk;
+use instep_testkit::prng::Prng;
+
+use crate::faults::{Crash, Death, Plan};
+use crate::ledger::Ledger;
+use crate::users::Users;
+
+/// 2026-01-01 00:00:00 UTC, where simulated clocks start.
+const START_NS: i64 = 1_767_225_600 * 1_000_000_000;
+/// What one call costs.
+const CALL_NS: u64 = 7_000;
+/// Calls and glances at the clock in one session before it counts as going round in circles.
+const FUEL: u64 = 400_000;
+/// Waits of a live session, after the users are done with it, before it is stopped.
+const WAITS: u64 = 25;
+
+/// What a death leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Life {
+    /// The process runs.
+    Alive,
+    /// Its index is dead already; its next call finds the disk so too.
+    IndexDead,
+    /// It is dead.
+    Dead,
+}
+
+/// What changes while a seed runs.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) disks: Vec<SimFs>,
+    pub(crate) indexes: Vec<MemoryDisk>,
+    pub(crate) users: Users,
+    pub(crate) ledger: Ledger,
+    pub(crate) trace: Vec<String>,
+    rng: Prng,
+    between_calls: usize,
+    users_sync: bool,
+    /// Operations that users may still do in this round.
+    ops: u64,
+    crash: Option<Crash>,
+    life: Life,
+    calls: u64,
+    waits: u64,
+    boot: u64,
+    handle: Option<Handle>,
+}
+
+/// The machines of one seed.
+pub(crate) struct World {
+    state: Mutex<State>,
+    /// Nanoseconds since the start; one clock, read with each machine's error.
+    elapsed_ns: AtomicU64,
+    fuel: AtomicU64,
+    skew_ns: Vec<i64>,
+    seed: u64,
+}
+
+impl std::fmt::Debug for World {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("World")
+            .field("seed", &self.seed)
+            .finish_non_exhaustive()
+    }
+}
+
+impl World {
+    /// Machines with empty roots.
+    pub(crate) fn new(seed: u64, plan: &Plan, rng: &mut Prng) -> Arc<Self> {
+        let disks: Vec<SimFs> = plan.disks.iter().map(|c| SimFs::new(c.clone())).collect();
+        for fs in &disks {
+            let made = fs
+                .root()
+                .make_dir(own_name(), 0o700)
+                .and_then(|()| Ours::open(fs.root().open_dir(own_name())?).map(drop));
+            made.expect("a new machine has no faults");
+            fs.settle();
+        }
+        Arc::new(Self {
+            state: Mutex::new(State {
+                indexes: disks.iter().map(|_| MemoryDisk::new()).collect(),
+                disks,
+                users: Users::default(),
+                ledger: Ledger::default(),
+                trace: Vec::new(),
+                rng: rng.fork(),
+                between_calls: plan.between_calls,
+                users_sync: plan.users_sync,
+                ops: 0,
+                crash: None,
+                life: Life::Alive,
+                calls: 0,
+                waits: 0,
+                boot: 1,
+                handle: None,
+            }),
+            elapsed_ns: AtomicU64::new(0),
+            fuel: AtomicU64::new(FUEL),
+            skew_ns: plan.skew_ns.clone(),
+            seed,
+        })
+    }
+
+    /// What changes.
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes into the trace.
+    pub(crate) fn note(&self, line: String) {
+        self.state().trace.push(line);
+    }
+
+    fn wall_ns(&self, machine: usize) -> i64 {
+        START_NS + self.skew_ns[machine] + self.elapsed_ns.load(Ordering::Relaxed) as i64
+    }
+
+    fn pass(&self, ns: u64) {
+        self.elapsed_ns.fetch_add(ns, Ordering::Relaxed);
+    }
+
+    fn burn(&self) {
+        let left = self
+            .fuel
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |f| f.checked_sub(1));
+        assert!(left.is_ok(), "the session goes round in circles");
+    }
+
+    fn set_clocks(&self, state: &State) {
+        for (i, fs) in state.disks.iter().enumerate() {
+            fs.set_now(self.wall_ns(i));
+        }
+    }
+
+    /// Lets a user act, if any is left to do so.
+    fn user_acts(&self, state: &mut State) -> bool {
+        if state.ops == 0 || state.life == Life::Dead {
+            return false;
+        }
+        state.ops -= 1;
+        self.act(state);
+        true
+    }
+
+    fn act(&self, state: &mut State) {
+        self.set_clocks(state);
+        let State {
+            disks,
+            users,
+            ledger,
+            rng,
+            users_sync,
+            ..
+        } = &mut *state;
+        let done = users.act(disks, *users_sync, ledger, rng);
+        state.trace.push(format!(
+            "{:>9} user {done}",
+            self.elapsed_ns.load(Ordering::Relaxed) / 1000
+        ));
+    }
+
+    /// Users act while no process runs.
+    pub(crate) fn users_act(&self, count: u64) {
+        let mut state = self.state();
+        for _ in 0..count {
+            self.pass(1_000_000 * (1 + state.rng.below(900) as u64));
+            self.act(&mut state);
+        }
+    }
+
+    /// Programs that are saving finish.
+    pub(crate) fn users_finish(&self) {
+        let mut state = self.state();
+        self.set_clocks(&state);
+        let State {
+            disks,
+            users,
+            ledger,
+            ..
+        } = &mut *state;
+        users.finish(disks, ledger);
+    }
+
+    /// Before every call of the engine on a machine.
+    fn before_call(&self, machine: usize, op: &str) {
+        self.burn();
+        self.pass(CALL_NS);
+        let mut state = self.state();
+        state.disks[machine].set_now(self.wall_ns(machine));
+        state.calls += 1;
+        match state.life {
+            Life::Alive if state.crash.is_some_and(|c| c.after_calls <= state.calls) => {
+                let index_first = state.crash.is_some_and(|c| c.index_first);
+                state.trace.push(format!(
+                    "          death before {machine}: {op}, index first {index_first}"
+                ));
+                kill_indexes(&mut state);
+                if index_first {
+                    state.life = Life::IndexDead;
+                } else {
+                    kill_disks(&mut state);
+                }
+            }
+            Life::IndexDead => kill_disks(&mut state),
+            Life::Alive => {
+                let chance = state.between_calls;
+                if state.rng.chance(chance, 1000) {
+                    self.user_acts(&mut state);
+                }
+            }
+            Life::Dead => {}
+        }
+    }
+
+    fn wait(&self, timeout: Duration) {
+        self.burn();
+        self.pass(timeout.as_nanos() as u64);
+        let mut state = self.state();
+        self.set_clocks(&state);
+        if state.rng.chance(2, 3) && self.user_acts(&mut state) {
+            return;
+        }
+        state.waits += 1;
+        if (state.ops == 0 && state.waits > WAITS || state.life == Life::Dead)
+            && let Some(handle) = state.handle.clone()
+        {
+            drop(state);
+            handle.stop();
+        }
+    }
+
+    /// Begins a session: so many operations may interrupt it, and so it may end.
+    pub(crate) fn begin_round(self: &Arc<Self>, ops: u64, crash: Option<Crash>) {
+        let mut state = self.state();
+        (state.ops, state.crash, state.life, state.calls, state.waits) =
+            (ops, crash, Life::Alive, 0, 0);
+        self.fuel.store(FUEL, Ordering::Relaxed);
+        for (i, fs) in state.disks.iter().enumerate() {
+            let world = Arc::downgrade(self);
+            fs.set_hook(Box::new(move |_, op| {
+                if let Some(world) = world.upgrade() {
+                    world.before_call(i, op);
+                }
+            }));
+        }
+    }
+
+    /// The running session, so that a death can end it.
+    pub(crate) fn running(&self, handle: Handle) {
+        self.state().handle = Some(handle);
+    }
+
+    /// Ends a session, and does to the disks what its death meant for them. Returns the operations that
+    /// users did not get to do.
+    pub(crate) fn end_round(&self) -> u64 {
+        let mut state = self.state();
+        state.handle = None;
+        state.disks.iter().for_each(|fs| {
+            fs.clear_hook();
+            fs.clear_faults();
+        });
+        if state.life == Life::IndexDead {
+            kill_disks(&mut state);
+        }
+        if state.life == Life::Dead {
+            match state.crash.map(|c| c.how) {
+                Some(Death::PowerCut) => start_again(&mut state),
+                _ => state.ledger.died(),
+            }
+        }
+        state.life = Life::Alive;
+        std::mem::take(&mut state.ops)
+    }
+
+    /// Opens every machine's replica, in an order that the seed chooses.
+    pub(crate) fn open(self: &Arc<Self>) -> Result<Vec<Arc<LocalReplica>>, String> {
+        let (disks, indexes, boot, mut order) = {
+            let mut state = self.state();
+            let mut order: Vec<usize> = (0..state.disks.len()).collect();
+            for i in (1..order.len()).rev() {
+                let other = state.rng.below(i + 1);
+                order.swap(i, other);
+            }
+            (
+                state.disks.clone(),
+                state.indexes.clone(),
+                state.boot,
+                order,
+            )
+        };
+        let open = |i: usize| {
+            self.open_one(i, &disks[i], &indexes[i], boot)
+                .map_err(|e| format!("open {i}: {e}"))
+        };
+        order.drain(..).map(open).collect()
+    }
+
+    fn open_one(
+        self: &Arc<Self>,
+        machine: usize,
+        fs: &SimFs,
+        disk: &MemoryDisk,
+        boot: u64,
+    ) -> Result<Arc<LocalReplica>, String> {
+        let root = fs.root();
+        let ours = root
+            .open_dir(own_name())
+            .and_then(Ours::existing)
+            .map_err(|e| e.to_string())?;
+        let profile = root.profile(Some(&ours.base)).map_err(|e| e.to_string())?;
+        let tag = machine as u8 + 1;
+        let store = Box::new(disk.open());
+        let index = Index::open(store, ActorId([tag; 8])).map_err(|e| e.chain())?;
+        let new = index.high_water() == 0;
+        let watched = fs.clone();
+        let parts = Parts {
+            id: ReplicaId([tag; 16]),
+            share: ShareId([9; 16]),
+            root,
+            ours: Some(ours),
+            profile,
+            index,
+            rules: Rules::default(),
+            settings: Settings {
+                label: format!("machine {machine}"),
+                role: Role::Both,
+                ..Settings::default()
+            },
+            new,
+            guard: Box::new(InPlace),
+            watcher: Box::new(move || Ok(watched.watcher())),
+            threaded: false,
+        };
+        let replica =
+            LocalReplica::assemble(self.env(machine, boot), parts).map_err(|e| e.chain())?;
+        replica.begin().map_err(|e| e.chain())?;
+        Ok(Arc::new(replica))
+    }
+
+    /// The environment as one machine's process has it.
+    pub(crate) fn env(self: &Arc<Self>, machine: usize, boot: u64) -> Arc<dyn Env> {
+        let elapsed = self.elapsed_ns.load(Ordering::Relaxed);
+        let rng = Prng::new(self.seed ^ elapsed.rotate_left(20) ^ ((machine as u64) << 8) ^ boot);
+        Arc::new(SimEnv {
+            world: self.clone(),
+            machine,
+            boot,
+            rng: Mutex::new(rng),
+        })
+    }
+
+    /// Which boot this is.
+    pub(crate) fn boot(&self) -> u64 {
+        self.state().boot
+    }
+}
+
+fn own_name() -> Name<'static> {
+    Name::new(instep_core::path::RESERVED).expect("a plain name")
+}
+
+fn kill_indexes(state: &mut State) {
+    let how = state.crash.map(|c| c.how);
+    for disk in &state.indexes {
+        match how {
+            Some(Death::PowerCut) => disk.power_cut(state.rng.next_u64()),
+            _ => disk.kill(),
+        }
+    }
+}
+
+fn kill_disks(state: &mut State) {
+    state.life = Life::Dead;
+    match state.crash.map(|c| c.how) {
+        Some(Death::PowerCut) => {
+            state.disks = {
+                let State { disks, rng, .. } = &mut *state;
+                disks
+                    .iter()
+                    .map(|fs| {
+                        let image = fs.crash(rng.next_u64());
+                        fs.clear_hook();
+                        image
+                    })
+                    .collect()
+            }
+        }
+        _ => state.disks.iter().for_each(SimFs::kill),
+    }
+    if let Some(handle) = &state.handle {
+        handle.stop();
+    }
+}
+
+/// The machines start again after a power cut.
+fn start_again(state: &mut State) {
+    state.boot += 1;
+    state.users.forget();
+    let unsynced = std::mem::take(&mut state.users.unsynced);
+    let unsynced: Vec<bool> = (0..state.disks.len())
+        .map(|i| unsynced.get(i) == Some(&true))
+        .collect();
+    state.ledger.power_cut(&state.disks, &unsynced);
+}
+
+/// A root that nobody takes away.
+#[derive(Debug)]
+struct InPlace;
+
+impl RootGuard for InPlace {
+    fn check(&self) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// The environment of the engine on one machine.
+#[derive(Debug)]
+struct SimEnv {
+    world: Arc<World>,
+    machine: usize,
+    boot: u64,
+    rng: Mutex<Prng>,
+}
+
+impl Env for SimEnv {
+    fn wall_ns(&self) -> i64 {
+        self.world.wall_ns(self.machine)
+    }
+
+    fn monotonic_ns(&self) -> u64 {
+        self.world.burn();
+        self.world.pass(1000);
+        self.world.elapsed_ns.load(Ordering::Relaxed)
+    }
+
+    fn sleep_ms(&self, ms: u64) {
+        self.world.wait(Duration::from_millis(ms));
+    }
+
+    fn wait(&self, _: &Waker, timeout: Duration) {
+        self.world.wait(timeout);
+    }
+
+    fn random(&self) -> [u8; 16] {
+        let mut rng = self.rng.lock().unwrap_or_else(PoisonError::into_inner);
+        (u128::from(rng.next_u64()) << 64 | u128::from(rng.next_u64())).to_be_bytes()
+    }
+
+    fn workers(&self) -> usize {
+        1
+    }
+
+    fn boot_id(&self) -> String {
+        format!("boot {}", self.boot)
+    }
+
+    fn spawn(&self, _: &str, work: Box<dyn FnOnce() + Send>) {
+        work();
+    }
+}
