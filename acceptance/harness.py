@@ -66,11 +66,13 @@ class Instep:
         os.chmod(self.program, 0o755)
         self.env = {k: v for k, v in os.environ.items() if not k.startswith(("INSTEP_", "XDG_"))}
         self.env |= {"HOME": home, "NO_COLOR": "1", "TZ": "UTC", "RUST_BACKTRACE": "1"}
-        for name in ("config", "state", "data", "cache", "runtime"):
+        for name in ("config", "state", "data", "cache"):
             folder = os.path.join(home, name)
             os.makedirs(folder, mode=0o700, exist_ok=True)
-            self.env["XDG_RUNTIME_DIR" if name == "runtime" else f"XDG_{name.upper()}_HOME"] = folder
+            self.env[f"XDG_{name.upper()}_HOME"] = folder
+        self.env["XDG_RUNTIME_DIR"] = self.runtime = tempfile.mkdtemp(prefix="ix-")
         if user is not None:
+            os.chown(self.runtime, user, user)
             for base, dirs, files in os.walk(home):
                 for n in [".", *dirs, *files]:
                     os.lchown(os.path.join(base, n), user, user)
@@ -138,9 +140,10 @@ class Instep:
             self.process.kill()
             self.process.wait()
         self.process = None
+        shutil.rmtree(self.runtime, ignore_errors=True)
 
-    def states(self, *roots):
-        """All state words in `status`, wherever they stand."""
+    def states(self, root):
+        """All state words in `status` of a root, which tells of all its replicas."""
         found = []
 
         def walk(value):
@@ -153,7 +156,7 @@ class Instep:
                 for v in value:
                     walk(v)
 
-        walk(self.json("status", *roots))
+        walk(self.json("status", root))
         return found
 
     def conflicts(self, *roots):
@@ -201,7 +204,11 @@ def wait_in_sync(instep, roots, timeout=60.0):
     """Until `status` says so of everything."""
     def good():
         instep.alive()
-        states = instep.states(*roots)
+        try:
+            states = instep.states(roots[0])
+        except Failed as e:
+            # Just started: there may be no marker yet.
+            return False, str(e)
         return bool(states) and all(s == "in sync" for s in states), f"status says {states}"
 
     wait_for(good, "status says in sync", timeout, 0.2)
