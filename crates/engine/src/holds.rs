@@ -58,7 +58,7 @@ impl Session {
         let deletes =
             (look.findings.iter().filter(|f| absent(&f.found)).count() as u64).saturating_sub(moves);
         let t = look.totals;
-        let total = t.files + t.dirs + t.links;
+        let total = t.entries() + deletes;
         if safety::holds_deletes(deletes, 0, total) {
             let creates = self.creations(i, look);
             if safety::holds_deletes(deletes, creates, total) {

@@ -38,15 +38,7 @@ impl Session {
 
     fn refuse_empty_source(&self, looks: &[(usize, Look)]) -> Result<(), SessionError> {
         let entries = |i: usize| {
-            let look = looks.iter().find(|(n, _)| *n == i).map(|(_, l)| l);
-            look.map_or(0, |l| {
-                let present = |f: &&instep_replica::Finding| matches!(f.found, Found::Present { .. });
-                let absent = |f: &&instep_replica::Finding| matches!(f.found, Found::Absent { .. });
-                let t = l.totals;
-                let known = t.files + t.dirs + t.links;
-                (known + l.findings.iter().filter(present).count() as u64)
-                    .saturating_sub(l.findings.iter().filter(absent).count() as u64)
-            })
+            looks.iter().find(|(n, _)| *n == i).map_or(0, |(_, l)| l.totals.entries())
         };
         let source = self.slots.iter().position(|s| s.role == Role::Source).unwrap_or(0);
         let full = (0..self.slots.len()).any(|i| i != source && entries(i) > 0);

@@ -4,7 +4,7 @@
 //! directories, parents first; files and links in parallel; deletions, children first; at last the modes
 //! of directories. Rows are written after the disk, in one transaction.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
 use instep_core::id::ContentId;
@@ -81,7 +81,36 @@ pub fn apply(
             done.unwrap_or_else(|| Done::not(Outcome::Busy))
         })
         .collect();
-    write_rows(replica, actions, done)
+    let outcomes = write_rows(replica, actions, done)?;
+    prune(replica, actions, &outcomes)?;
+    Ok(outcomes)
+}
+
+/// A directory that stood only for its contents goes with the last of them.
+fn prune(replica: &LocalReplica, actions: &[Action], outcomes: &[Outcome]) -> Result<()> {
+    let left = actions.iter().zip(outcomes);
+    let left = left.filter(|(a, o)| a.goal == Goal::Absent && **o == Outcome::Done);
+    let mut dirs: BTreeSet<RelPath> = left.filter_map(|(a, _)| a.path.parent()).collect();
+    if dirs.is_empty() {
+        return Ok(());
+    }
+    while let Some(path) = dirs.pop_last() {
+        let Some((parent, name)) = path.split() else { continue };
+        let Some(row) = replica.index().get(&path)? else { continue };
+        if !row.is_derived_dir() || row.entry.siblings().iter().any(|(_, v)| !v.is_tomb()) {
+            continue;
+        }
+        // Where something is left in it, it goes on standing for that.
+        if tree::open(&replica.root, &parent).and_then(|dir| dir.remove_dir(name)).is_ok() {
+            replica.unwatch(&path);
+            let mut index = replica.index();
+            let shown = instep_replica::mint::settled_tomb(&row.entry);
+            let gone = Row { shown, print: None, epoch: index.epoch(), ..row.clone() };
+            index.put(&path, Some(&row), &gone)?;
+            dirs.insert(parent);
+        }
+    }
+    replica.index().commit(Durability::Process)
 }
 
 /// What the index learns from a batch.
@@ -93,16 +122,18 @@ fn write_rows(replica: &LocalReplica, actions: &[Action], done: Vec<Done>) -> Re
             trash::note(replica, &mut index, key, what)?;
         }
         if let Some(seen) = done.print {
+            let only_told = action.goal == Goal::Record;
             // A path that was absent has no fingerprint and no part in any sum.
             let old = match action.before {
-                Precondition::Absent => None,
-                Precondition::Unchanged { .. } => index.get(&action.path)?,
+                Precondition::Absent if !only_told => None,
+                _ => index.get(&action.path)?,
             };
+            let held = if only_told { old.as_ref().and_then(|r| r.held) } else { None };
             let row = Row {
                 entry: done.entry.unwrap_or_else(|| action.entry.clone()),
                 shown: action.shown,
                 print: seen,
-                held: None,
+                held,
                 epoch: index.epoch(),
             };
             index.put(&action.path, old.as_ref(), &row)?;
@@ -195,7 +226,7 @@ impl Worker<'_> {
             return Done::not(Outcome::Superseded);
         }
         if matches!(action.goal, Goal::Record) {
-            return self.record(action);
+            return self.record(action, dir);
         }
         let opened = match dir {
             Some(dir) => Ok(dir.clone()),
@@ -232,21 +263,24 @@ impl Worker<'_> {
         }
     }
 
-    /// Only the index learns something; but it never says "deleted" of something that is there.
-    fn record(&self, action: &Action) -> Done {
-        let is_tomb = action.shown.and_then(|d| action.entry.get(d)).is_some_and(|v| v.is_tomb());
-        let print = match action.before {
-            Precondition::Unchanged { print, .. } => Some(print),
-            Precondition::Absent => None,
-        };
-        if is_tomb && print.is_some() {
-            let there = self.parent(action).ok().and_then(|d| d.stat(action.path.name()?).ok()?);
-            if there.is_some() {
-                return Done::not(Outcome::Superseded);
-            }
+    /// Only the index learns something, of what is there; and it never says "deleted" of something that is.
+    fn record(&self, action: &Action, dir: Option<&Dir>) -> Done {
+        let Precondition::Unchanged { print: expected, .. } = action.before else {
             return Done::done(None);
+        };
+        let Some((parent, name)) = action.path.split() else { return Done::not(Outcome::Superseded) };
+        let opened = dir.map_or_else(|| tree::open(&self.replica.root, &parent), |dir| Ok(dir.clone()));
+        let stat = match opened.and_then(|dir| dir.stat(name)) {
+            Ok(stat) => stat,
+            Err(e) if matches!(e.kind(), ErrorKind::Absent | ErrorKind::OtherKind) => None,
+            Err(e) => return Done::not(failed(&action.path, &e)),
+        };
+        let is_tomb = action.entry.get_shown(action.shown).is_some_and(|v| v.is_tomb());
+        match stat {
+            None if is_tomb => Done::done(None),
+            Some(stat) if !is_tomb && matches(&action.before, &stat) => Done::done(Some(expected)),
+            _ => Done::not(Outcome::Superseded),
         }
-        Done::done(print)
     }
 
     fn file(&self, action: &Action, dir: &Dir, buffer: &mut Vec<u8>) -> Done {
@@ -424,13 +458,17 @@ impl Worker<'_> {
     }
 
     fn delete(&self, action: &Action, dir: &Dir) -> Done {
+        let Some(name) = action.path.name() else { return Done::not(Outcome::Superseded) };
         let Precondition::Unchanged { kind, print: expected, .. } = action.before else {
-            return Done::done(None);
+            return match dir.stat(name) {
+                Ok(None) => Done::done(None),
+                Ok(Some(_)) => Done::not(Outcome::Superseded),
+                Err(e) => Done::not(failed(&action.path, &e)),
+            };
         };
         if kind != Kind::Dir {
             return replace::displace(self.replica, action, dir);
         }
-        let Some(name) = action.path.name() else { return Done::not(Outcome::Superseded) };
         match dir.stat(name) {
             Ok(Some(stat)) if stat.kind == instep_fs::Kind::Dir && stat.ino == expected.ino => {}
             Ok(None) => return Done::done(None),
@@ -442,36 +480,8 @@ impl Worker<'_> {
                 self.replica.unwatch(&action.path);
                 Done::done(None)
             }
-            Err(e) if e.kind() == ErrorKind::Taken => Done::not(self.not_empty(action, dir)),
+            Err(e) if e.kind() == ErrorKind::Taken => Done::not(not_empty(self.replica, action, dir)),
             Err(e) => Done::not(failed(&action.path, &e)),
-        }
-    }
-
-    /// A directory that should go still has something in it: tracked things come first, unknown ones are
-    /// looked at, and ignored ones keep it standing.
-    fn not_empty(&self, action: &Action, dir: &Dir) -> Outcome {
-        let Some(name) = action.path.name() else { return Outcome::Superseded };
-        let rules = self.replica.rules.of_dir(&action.path);
-        let mut others = false;
-        let listed = dir.open_dir(name).and_then(|d| {
-            d.list_stat(&mut |child, stat| {
-                let Ok(child) = instep_core::path::Name::new(child) else { return };
-                let kind = stat.map(|s| s.kind);
-                let is_special = kind == Ok(instep_fs::Kind::Special);
-                others |= !is_special && !rules.ignores(child, kind == Ok(instep_fs::Kind::Dir));
-                if others {
-                    self.replica.hint(action.path.join(child));
-                }
-            })
-        });
-        match listed {
-            Ok(()) if !others => Outcome::Blocked(Problem {
-                path: action.path.clone(),
-                code: Code::Husk,
-                detail: "ignored or special files are left in it".into(),
-            }),
-            Ok(()) => Outcome::Busy,
-            Err(e) => failed(&action.path, &e),
         }
     }
 
@@ -540,6 +550,34 @@ impl Worker<'_> {
             Ok(Err(outcome)) => Done::not(outcome),
             Err(e) => Done::not(failed(&action.path, &e)),
         }
+    }
+}
+
+/// A directory that should go still has something in it: tracked things come first, unknown ones are
+/// looked at, and ignored ones keep it standing.
+pub fn not_empty(replica: &LocalReplica, action: &Action, dir: &Dir) -> Outcome {
+    let Some(name) = action.path.name() else { return Outcome::Superseded };
+    let rules = replica.rules.of_dir(&action.path);
+    let mut others = false;
+    let listed = dir.open_dir(name).and_then(|d| {
+        d.list_stat(&mut |child, stat| {
+            let Ok(child) = instep_core::path::Name::new(child) else { return };
+            let kind = stat.map(|s| s.kind);
+            let is_special = kind == Ok(instep_fs::Kind::Special);
+            others |= !is_special && !rules.ignores(child, kind == Ok(instep_fs::Kind::Dir));
+            if others {
+                replica.hint(action.path.join(child));
+            }
+        })
+    });
+    match listed {
+        Ok(()) if !others => Outcome::Blocked(Problem {
+            path: action.path.clone(),
+            code: Code::Husk,
+            detail: "ignored or special files are left in it".into(),
+        }),
+        Ok(()) => Outcome::Busy,
+        Err(e) => failed(&action.path, &e),
     }
 }
 

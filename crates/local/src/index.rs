@@ -11,7 +11,6 @@ use instep_core::limits::COUNTER_BLOCK;
 use instep_core::path::{Name, RelPath};
 use instep_core::row::Row;
 use instep_core::time::{self, Hlc};
-use instep_core::version::Kind;
 use instep_replica::Totals;
 use instep_replica::error::{Error, ErrorKind};
 use instep_store::{Durability, IndexStore, StoreError, Table};
@@ -209,15 +208,10 @@ impl Index {
 
     fn account(&mut self, row: Option<&Row>, add: bool) {
         let Some(v) = row.and_then(|r| r.present()) else { return };
-        let step = |n: &mut u64, by: u64| *n = if add { *n + by } else { n.saturating_sub(by) };
-        match v.kind {
-            Kind::File => {
-                step(&mut self.totals.files, 1);
-                step(&mut self.totals.bytes, v.size);
-            }
-            Kind::Dir => step(&mut self.totals.dirs, 1),
-            Kind::Link => step(&mut self.totals.links, 1),
-            Kind::Tomb => {}
+        if add {
+            self.totals.add(v.kind, v.size);
+        } else {
+            self.totals.remove(v.kind, v.size);
         }
     }
 

@@ -269,16 +269,14 @@ fn husk(replica: &LocalReplica, action: &Action, staging: &Dir, name: Name<'_>, 
             // Something is still in it (an ignored file, or one made just now): undo.
             let Some((dirs, parent)) = replica.ours().zip(action.path.parent()) else { return };
             let undone = crate::tree::open(&replica.root, &parent).and_then(|dir| {
-                let Some(at) = action.path.name() else { return Ok(()) };
-                dirs.staging.exchange(name, &dir, at)
+                if let Some(at) = action.path.name() {
+                    dirs.staging.exchange(name, &dir, at)?;
+                }
+                Ok(dir)
             });
             discard(replica, std::str::from_utf8(name.as_bytes()).unwrap_or_default());
             *done = Done::not(match undone {
-                Ok(()) => Outcome::Blocked(instep_core::plan::Problem {
-                    path: action.path.clone(),
-                    code: instep_core::plan::Code::Husk,
-                    detail: "ignored or new files are left in the directory".into(),
-                }),
+                Ok(dir) => apply::not_empty(replica, action, &dir),
                 Err(e) => apply::failed(&action.path, &e),
             });
         }

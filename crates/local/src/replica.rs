@@ -18,14 +18,14 @@ use instep_fs::{Dir, ErrorKind as FsErrorKind, Profile};
 use instep_replica::env::Env;
 use instep_replica::{
     Book, Capabilities, Content, Description, Error, ErrorKind, HintSet, Look, Replica, Result,
-    RowVisitor, Scope, ShareState, Sources, Waker,
+    RowVisitor, Scope, ShareState, Sources, Totals, Waker,
 };
 use instep_store::{Durability, Table};
 
 use crate::content::{FileContent, fill};
 use crate::index::{Index, store_error};
 use crate::print::{Digest, print};
-use crate::rules::Rules;
+use crate::rules::{IgnoreOptions, Rules};
 use crate::scan::{self, Candidate, Gone};
 use crate::tree::{self, Ours, ours};
 use crate::watch::Watch;
@@ -250,6 +250,17 @@ impl LocalReplica {
         locked(&self.own_hints).add_path(path);
         if let Some(waker) = self.waker.get() {
             waker.wake();
+        }
+    }
+
+    /// Exchanges the master list and the rule packs while everything runs. If that changes a rule, everything
+    /// is looked at again.
+    pub fn set_ignore(&self, options: &IgnoreOptions) {
+        if self.rules.replace(options) {
+            locked(&self.own_hints).lost = true;
+            if let Some(waker) = self.waker.get() {
+                waker.wake();
+            }
         }
     }
 
@@ -634,7 +645,7 @@ impl LocalReplica {
         look.findings.sort_by(|a, b| a.path.cmp(&b.path));
         look.findings.dedup_by(|a, b| a.path == b.path);
         look.problems.append(&mut locked(&self.noted));
-        look.totals = self.index().totals();
+        look.totals = self.totals(&look.findings);
         look.rules_changed = self.rules.take_changed();
         let mut unsettled = still;
         unsettled.extend(look.unhashed.iter().cloned());
@@ -644,6 +655,29 @@ impl LocalReplica {
             unsettled,
         };
         look
+    }
+
+    /// Sums over what is there: what the index has, and what a look found to differ from it.
+    fn totals(&self, findings: &[instep_replica::Finding]) -> Totals {
+        use instep_replica::Found;
+        let mut index = self.index();
+        let mut totals = index.totals();
+        let had_any = totals != Totals::default();
+        for finding in findings {
+            let now = match &finding.found {
+                Found::Refreshed { .. } => continue,
+                Found::Present { kind, size, .. } => Some((*kind, *size)),
+                Found::Absent { .. } | Found::Held(_) | Found::Forgotten => None,
+            };
+            if had_any {
+                // A row that cannot be read makes a sum that is only shown a little wrong.
+                let row = index.get(&finding.path).ok().flatten();
+                let was = row.as_ref().and_then(Row::present).map(|v| (v.kind, v.size));
+                was.into_iter().for_each(|(kind, size)| totals.remove(kind, size));
+            }
+            now.into_iter().for_each(|(kind, size)| totals.add(kind, size));
+        }
+        totals
     }
 
     fn table(book: Book) -> Table {
@@ -822,7 +856,7 @@ impl Replica for LocalReplica {
             let source = tree::open(&self.root, &from_dir)?;
             let target = tree::open(&self.root, &to_dir)?;
             match source.stat(from_name)? {
-                Some(stat) if expected.is_some_and(|p| p.ino == stat.ino) => {}
+                Some(stat) if expected == Some(print(&stat)) => {}
                 _ => return Ok(Outcome::Superseded),
             }
             source.rename_noreplace(from_name, &target, to_name)?;

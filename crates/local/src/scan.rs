@@ -12,6 +12,7 @@ use std::sync::{Condvar, Mutex, PoisonError};
 
 use instep_core::path::{Name, RelPath, RESERVED};
 use instep_core::plan::{Code, Problem};
+use instep_core::reconcile::is_safe_link;
 use instep_core::row::{Held, Print, Row};
 use instep_core::version::Kind;
 use instep_fs::{Dir, ErrorKind, Kind as FsKind, Stat};
@@ -244,7 +245,7 @@ fn examine_path(
     };
     out.examined += 1;
     match dir.stat(name) {
-        Ok(None) => absent(replica, path, row, out),
+        Ok(None) => absent(replica, path, row, rules, out),
         Ok(Some(stat)) => {
             let known_dir = row.as_ref().is_some_and(is_dir_row);
             let enter = examine(replica, dir, path, &stat, row, rules, out);
@@ -392,7 +393,7 @@ fn merge(
         let bytes = &names[*start as usize..*end as usize];
         while let Some((name, row)) = rows.next_if(|(n, _)| n.as_ref() < bytes) {
             if let Ok(name) = Name::new(&name) {
-                absent(replica, &path.join(name), Some(row), out);
+                absent(replica, &path.join(name), Some(row), rules, out);
             }
         }
         let row = rows.next_if(|(n, _)| n.as_ref() == bytes).map(|(_, r)| r);
@@ -404,15 +405,28 @@ fn merge(
     }
     for (name, row) in rows {
         if let Ok(name) = Name::new(&name) {
-            absent(replica, &path.join(name), Some(row), out);
+            absent(replica, &path.join(name), Some(row), rules, out);
         }
     }
 }
 
-/// The index has it, the disk has not: it is gone, with everything that was below it.
-fn absent(replica: &LocalReplica, path: &RelPath, row: Option<Row>, out: &mut Walked) {
+/// Whether what kept a path from being synchronized is gone: nothing is there, and no rule excludes it.
+fn is_free_again(path: &RelPath, row: &Row, rules: &DirRules) -> bool {
+    let is_dir = row.entry.siblings().iter().any(|(_, v)| v.kind == Kind::Dir);
+    match (row.held, path.name()) {
+        (Some(Held::Ignored), Some(name)) => !rules.ignores(name, is_dir),
+        (held, _) => held.is_some(),
+    }
+}
+
+/// The index has it, the disk has not: it is gone, with everything that was below it. Of what was left
+/// alone only the reason is gone.
+fn absent(replica: &LocalReplica, path: &RelPath, row: Option<Row>, rules: &DirRules, out: &mut Walked) {
     let Some(row) = row else { return };
     if row.print.is_none() {
+        if is_free_again(path, &row, rules) {
+            out.findings.push(Finding { path: path.clone(), found: Found::Absent { was: Kind::Dir } });
+        }
         return;
     }
     if is_dir_row(&row) {
@@ -443,31 +457,29 @@ fn examine(
     out: &mut Walked,
 ) -> bool {
     let Some(name) = path.name() else { return false };
-    let tracked = row.as_ref().is_some_and(|r| r.print.is_some());
-    let hold = |out: &mut Walked, why: Held| {
-        if tracked {
-            out.findings.push(Finding { path: path.clone(), found: Found::Held(why) });
-        }
-        false
-    };
     if rules.ignores(name, stat.kind == FsKind::Dir) {
-        return hold(out, Held::Ignored);
+        if row.as_ref().is_some_and(|r| r.print.is_some()) {
+            held(path, row.as_ref(), Held::Ignored, out);
+        }
+        return false;
     }
     if stat.mount_root || stat.dev != replica.device() {
         out.problem(path, Code::Mount, "another file system is mounted here; it is left alone");
-        return hold(out, Held::Mount);
+        held(path, row.as_ref(), Held::Mount, out);
+        return false;
     }
     out.present.push(path.clone());
     let seen = print(stat);
     let was_dir = row.as_ref().is_some_and(is_dir_row);
     if was_dir && stat.kind != FsKind::Dir {
         // What was below the directory is gone, whatever took its name.
-        absent_below(replica, path, out);
+        absent_below(replica, path, rules, out);
     }
     match stat.kind {
         FsKind::Special => {
             out.problem(path, Code::Special, "a FIFO, socket or device is never read or replaced");
-            hold(out, Held::Special)
+            held(path, row.as_ref(), Held::Special, out);
+            false
         }
         FsKind::Dir => {
             if let Some(found) = examine_dir(row.as_ref(), stat, seen) {
@@ -490,10 +502,17 @@ fn examine(
     }
 }
 
-fn absent_below(replica: &LocalReplica, path: &RelPath, out: &mut Walked) {
+/// What is there is left alone, and the index learns why, once.
+fn held(path: &RelPath, row: Option<&Row>, why: Held, out: &mut Walked) {
+    if row.is_none_or(|r| r.held != Some(why)) {
+        out.findings.push(Finding { path: path.clone(), found: Found::Held(why) });
+    }
+}
+
+fn absent_below(replica: &LocalReplica, path: &RelPath, rules: &DirRules, out: &mut Walked) {
     let before = out.gone.len();
     let row = replica.index().get(path).ok().flatten();
-    absent(replica, path, row, out);
+    absent(replica, path, row, rules, out);
     // The path itself is not absent: something else is there.
     if out.gone.len() > before {
         out.gone.pop();
@@ -529,6 +548,9 @@ fn examine_link(
         Some(Err(e)) => return out.problem(path, Code::Unreadable, e.to_string()),
         _ => return out.problem(path, Code::Unreadable, "the link's target is too long"),
     };
+    if !is_safe_link(path, &target) {
+        return held(path, row, Held::UnsafeLink, out);
+    }
     let content = instep_chunk::hash::content_id(&target);
     let same = row
         .and_then(|r| r.present())

@@ -71,8 +71,9 @@ pub trait Replica: Send + Sync {
 
     /// Starts to collect hints and to wake the engine when there are some.
     ///
-    /// Watches are set before the first listing, so that a change between the two is never missed. Returns
-    /// problems for directories that cannot be watched; these are to be looked at by polling.
+    /// Each directory is watched from the next look that lists it on, and the watch is set before the
+    /// listing, so that a change between the two is never missed. Returns problems for directories that
+    /// cannot be watched; these are to be looked at by polling.
     fn watch(&self, waker: Waker) -> Result<Vec<Problem>>;
 
     /// The hints collected since the last call. Never blocks.
@@ -96,7 +97,8 @@ pub trait Replica: Send + Sync {
     /// The rows directly in a directory, by name.
     fn children(&self, dir: &RelPath, visit: RowVisitor<'_>) -> Result<()>;
 
-    /// The rows below a directory, in an order that is the same on every replica.
+    /// The rows below a directory, directory by directory in the order of their bytes, the names of each in
+    /// theirs: the same order on every replica, and a directory before what is in it.
     fn subtree(&self, dir: &RelPath, visit: RowVisitor<'_>) -> Result<()>;
 
     /// Opens content that this replica has: at `path` if the index says so, else in its version store,

@@ -96,6 +96,35 @@ pub struct Totals {
     pub bytes: u64,
 }
 
+impl Totals {
+    /// Counts one object in.
+    pub fn add(&mut self, kind: Kind, size: u64) {
+        *self.of(kind) += u64::from(kind != Kind::Tomb);
+        self.bytes += if kind == Kind::File { size } else { 0 };
+    }
+
+    /// Counts one object out.
+    pub fn remove(&mut self, kind: Kind, size: u64) {
+        let n = self.of(kind);
+        *n = n.saturating_sub(u64::from(kind != Kind::Tomb));
+        let bytes = if kind == Kind::File { size } else { 0 };
+        self.bytes = self.bytes.saturating_sub(bytes);
+    }
+
+    fn of(&mut self, kind: Kind) -> &mut u64 {
+        match kind {
+            Kind::File | Kind::Tomb => &mut self.files,
+            Kind::Dir => &mut self.dirs,
+            Kind::Link => &mut self.links,
+        }
+    }
+
+    /// Objects of every kind.
+    pub fn entries(&self) -> u64 {
+        self.files + self.dirs + self.links
+    }
+}
+
 /// What a look found.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Look {

@@ -508,7 +508,9 @@ fn visit_all(
     wanted: impl Fn(&RelPath) -> bool,
     visit: RowVisitor<'_>,
 ) {
-    for (path, row) in state.rows_below(dir).filter(|(p, _)| wanted(p)) {
+    let mut rows: Vec<_> = state.rows_below(dir).filter(|(p, _)| wanted(p)).collect();
+    rows.sort_by_key(|(p, _)| p.split_bytes());
+    for (path, row) in rows {
         if let ControlFlow::Break(()) = visit(path.clone(), row.clone()) {
             return;
         }

@@ -147,6 +147,8 @@ fn watched(s: &Scene<'_>) -> Result<Waker, Stop> {
     let waker = Waker::default();
     let problems = s.replica().watch(waker.clone())?;
     ensure!(problems.is_empty(), "{problems:?}");
+    // What is listed is watched from then on.
+    s.observe()?;
     s.replica().take_hints();
     Ok(waker)
 }

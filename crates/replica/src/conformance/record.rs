@@ -397,7 +397,7 @@ fn a_listing_is_wrong(s: &mut Scene<'_>) -> Verdict {
     s.replica().subtree(&p("d")?, &mut visit)?;
     s.replica().children(&RelPath::root(), &mut visit)?;
     let want = [
-        "d/a", "d/a.c", "d/b", "d/a", "d/a/x", "d/a.c", "d/b", "d", "e",
+        "d/a", "d/a.c", "d/b", "d/a", "d/a.c", "d/b", "d/a/x", "d", "e",
     ];
     ensure!(paths == want, "{paths:?}");
     let mut count = 0;
