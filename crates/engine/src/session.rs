@@ -146,6 +146,8 @@ pub struct Session {
     pub(crate) started_ns: u64,
     pub(crate) summary: Summary,
     pub(crate) settled: bool,
+    /// Some replica's record says that nothing is pending between them.
+    pub(crate) marked: bool,
     pub(crate) seq: u64,
     pub(crate) met: bool,
     /// Decisions of a person that wait for the next reconciliation.
@@ -207,6 +209,7 @@ impl Session {
             started_ns,
             summary: Summary::default(),
             settled: false,
+            marked: false,
             seq: 0,
             met: false,
             resolutions: BTreeMap::new(),
@@ -272,9 +275,12 @@ impl Session {
         // Anything that was left undone is found by comparing all rows, unless all say they are settled.
         let mut marks = self.slots.iter().map(|s| s.replica.read_record(Book::Share, "settled"));
         let first = marks.next().transpose()?.flatten();
+        self.marked = first.is_some();
         self.compare_all = first.is_none();
         for mark in marks {
-            self.compare_all |= mark? != first;
+            let mark = mark?;
+            self.marked |= mark.is_some();
+            self.compare_all |= mark != first;
         }
         self.share = ShareState::new(id, record);
         Ok(())
@@ -391,11 +397,13 @@ impl Session {
             // Without the mark the next start compares all rows: slower, not wrong.
             let _slower = slot.replica.write_record(Book::Share, "settled", clean.then_some(&mark));
         }
+        self.marked = clean;
     }
 
+    /// Something is pending from now on; a mark that an earlier session left must not hide it.
     pub(crate) fn unsettle(&mut self) {
-        if self.settled {
-            self.settled = false;
+        self.settled = false;
+        if std::mem::take(&mut self.marked) {
             for slot in &self.slots {
                 let _slower = slot.replica.write_record(Book::Share, "settled", None);
             }

@@ -151,6 +151,11 @@ pub fn after_crash(replica: &LocalReplica, other_boot: bool) -> Result<()> {
     sweep(replica, &all);
     let mut index = replica.index();
     fulfilled(&mut index)?;
+    // Rows may say less than before: nobody may rely on all replicas being in step.
+    index
+        .store()
+        .remove_record(Table::Meta, b"settled")
+        .map_err(|e| store_error("write a record", e))?;
     index.commit(Durability::Process)
 }
 

@@ -140,9 +140,9 @@ impl Course<'_> {
         for (n, crash) in self.plan.rounds.iter().enumerate() {
             let during = left.min(rng.below(12) as u64);
             left -= during;
-            self.world.begin_round(during, *crash);
-            self.inject(n as u64);
             let once = rng.chance(1, 3);
+            self.world.begin_round(during, *crash, !once);
+            self.inject(n as u64);
             let (_, bad) = self.session(once, rng.chance(2, 3));
             left += self.world.end_round();
             if !bad.is_empty() {
@@ -230,7 +230,7 @@ impl Course<'_> {
                 .disks
                 .iter()
                 .for_each(instep_fs::sim::SimFs::reset_calls);
-            self.world.begin_round(0, None);
+            self.world.begin_round(0, None, false);
             let (ended, bad) = self.session(true, rng.chance(3, 4));
             self.world.end_round();
             if !bad.is_empty() {

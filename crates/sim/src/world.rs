@@ -63,6 +63,8 @@ pub(crate) struct State {
     life: Life,
     calls: u64,
     waits: u64,
+    /// The session goes on until it is stopped.
+    live: bool,
     boot: u64,
     handle: Option<Handle>,
 }
@@ -112,6 +114,7 @@ impl World {
                 life: Life::Alive,
                 calls: 0,
                 waits: 0,
+                live: false,
                 boot: 1,
                 handle: None,
             }),
@@ -242,7 +245,7 @@ impl World {
             return;
         }
         state.waits += 1;
-        if (state.ops == 0 && state.waits > WAITS || state.life == Life::Dead)
+        if (state.live && state.ops == 0 && state.waits > WAITS || state.life == Life::Dead)
             && let Some(handle) = state.handle.clone()
         {
             drop(state);
@@ -251,10 +254,10 @@ impl World {
     }
 
     /// Begins a session: so many operations may interrupt it, and so it may end.
-    pub(crate) fn begin_round(self: &Arc<Self>, ops: u64, crash: Option<Crash>) {
+    pub(crate) fn begin_round(self: &Arc<Self>, ops: u64, crash: Option<Crash>, live: bool) {
         let mut state = self.state();
-        (state.ops, state.crash, state.life, state.calls, state.waits) =
-            (ops, crash, Life::Alive, 0, 0);
+        (state.ops, state.crash, state.live) = (ops, crash, live);
+        (state.life, state.calls, state.waits) = (Life::Alive, 0, 0);
         self.fuel.store(FUEL, Ordering::Relaxed);
         for (i, fs) in state.disks.iter().enumerate() {
             let world = Arc::downgrade(self);
