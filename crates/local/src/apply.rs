@@ -1,8 +1,8 @@
 //! Carrying out actions: each after its precondition was verified on disk, none unlinking anything.
 //!
-//! A batch runs in stages, because names depend on each other: renames and what must make room; new
-//! directories, parents first; files and links in parallel; deletions, children first; at last the modes
-//! of directories. Rows are written after the disk, in one transaction.
+//! A batch runs in stages, because names depend on each other: what must make room; new directories,
+//! parents first; files, links and renames in parallel; what only the index learns; deletions, children
+//! first; at last the modes of directories. Rows are written after the disk, in one transaction.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
@@ -157,6 +157,8 @@ enum Stage {
     MakeRoom,
     Dirs,
     Files,
+    /// After the renames that empty the places of which they speak.
+    Records,
     DeleteFiles,
     DeleteDirs,
     DirModes,
@@ -179,7 +181,7 @@ impl Worker<'_> {
         }
         for (stage, indices) in stages {
             match stage {
-                Stage::Files | Stage::DeleteFiles => self.parallel(&indices),
+                Stage::Files | Stage::Records | Stage::DeleteFiles => self.parallel(&indices),
                 Stage::MakeRoom | Stage::Dirs | Stage::DeleteDirs | Stage::DirModes => {
                     let mut buffer = Vec::new();
                     indices.iter().for_each(|i| self.one(*i, None, &mut buffer));
@@ -588,11 +590,10 @@ fn stage(action: &Action) -> Stage {
         Goal::Absent if was_dir => Stage::DeleteDirs,
         Goal::Absent => Stage::DeleteFiles,
         Goal::Metadata { mtime: None, .. } => Stage::DirModes,
-        Goal::File { .. }
-        | Goal::Link { .. }
-        | Goal::Metadata { .. }
-        | Goal::Rename { .. }
-        | Goal::Record => Stage::Files,
+        Goal::File { .. } | Goal::Link { .. } | Goal::Metadata { .. } | Goal::Rename { .. } => {
+            Stage::Files
+        }
+        Goal::Record => Stage::Records,
     }
 }
 
