@@ -17,7 +17,10 @@ use crate::plan::{Action, Code, Goal, Keep, Precondition, Problem};
 use crate::policy::{Policies, Role};
 use crate::row::{Held, Row};
 use crate::version::{Kind, Version};
-use crate::view::{Shown, View, view};
+use crate::view::{Shown, View, view_above};
+
+/// What a directory is made with when no version says how.
+const STANDING_MODE: u16 = 0o755;
 
 /// One replica's part in a reconciliation.
 #[derive(Debug, Clone, Copy)]
@@ -57,7 +60,7 @@ pub fn reconcile(
     policies: &Policies,
 ) -> Decision {
     let entry = merged(sides, extra);
-    let view = view(&entry, policies);
+    let view = view_above(&entry, alive_below, policies);
     let mut decision = Decision {
         derived: derived(path, &entry, &view),
         actions: Vec::new(),
@@ -126,6 +129,7 @@ impl Target<'_> {
             Shown::Unknown if self.mirror => Ok(self.remove_extra(known)),
             Shown::Unknown => Ok(None),
             Shown::Frozen => Ok(self.record(known, self.row.shown)),
+            Shown::Standing => self.standing(known, view),
             Shown::Version { dot, mode } => {
                 let Some(version) = entry.get(dot) else {
                     return Ok(None);
@@ -174,9 +178,23 @@ impl Target<'_> {
         Some(self.acting(Goal::Absent, known, None, Keep::Trash))
     }
 
+    fn is_dir(&self) -> bool {
+        self.row.is_derived_dir() || self.row.present().is_some_and(|v| v.kind == Kind::Dir)
+    }
+
+    /// A directory for what is below it, whatever else has the name.
+    fn standing(&self, known: Entry, view: &View) -> Result<Option<Action>, Problem> {
+        if let Some(held) = self.row.held {
+            return Err(self.held(held));
+        }
+        if self.is_dir() {
+            return Ok(self.record(known, None));
+        }
+        Ok(Some(self.acting(Goal::Dir { mode: STANDING_MODE }, known, None, self.keep(view))))
+    }
+
     fn absent(&self, known: Entry, tomb: Dot, view: &View) -> Option<Action> {
-        let is_dir =
-            self.row.is_derived_dir() || self.row.present().is_some_and(|v| v.kind == Kind::Dir);
+        let is_dir = self.is_dir();
         if is_dir && self.alive_below {
             return self.record(known, None);
         }

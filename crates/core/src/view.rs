@@ -22,6 +22,8 @@ pub enum Shown {
         /// Its permission bits, unless a concurrent change of mode is newer.
         mode: u16,
     },
+    /// A directory that stands only because something below it is alive; no sibling says so.
+    Standing,
     /// A person must decide; every replica keeps showing what it shows.
     Frozen,
 }
@@ -42,9 +44,24 @@ impl View {
     pub fn dot(&self) -> Option<Dot> {
         match self.shown {
             Shown::Version { dot, .. } => Some(dot),
-            Shown::Unknown | Shown::Frozen => None,
+            Shown::Unknown | Shown::Standing | Shown::Frozen => None,
         }
     }
+}
+
+/// The view of an entry, given whether anything below its path is alive: then the path is a directory, and
+/// a file or link that would have the name is shown beside it. What is alive cannot be moved away on all
+/// replicas at one instant.
+pub fn view_above(entry: &Entry, alive_below: bool, policies: &Policies) -> View {
+    let mut view = view(entry, policies);
+    if let Some(dot) = view.dot().filter(|_| alive_below)
+        && entry.get(dot).is_some_and(has_content)
+    {
+        view.shown = Shown::Standing;
+        view.losers.insert(0, dot);
+        view.beside.clone_from(&view.losers);
+    }
+    view
 }
 
 type Sibling<'a> = &'a (Dot, Version);

@@ -97,6 +97,7 @@ impl Session {
         }
         lines.push(match shown.shown {
             Shown::Unknown => "nothing is known about this path".to_owned(),
+            Shown::Standing => "a directory, for what is in it".to_owned(),
             Shown::Frozen => "frozen: several versions, and the policy is manual".to_owned(),
             Shown::Version { dot, .. } => {
                 let by = self.share.record.label_of(dot.actor).unwrap_or("a replica that left").to_owned();

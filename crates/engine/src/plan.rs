@@ -170,13 +170,13 @@ impl Session {
         let extra = pass.derived.get(path).cloned().unwrap_or_default();
         let sides = self.sides(rows);
         let known = reconcile::merged(&sides, &extra);
-        let is_tomb = view(&known, &self.share.policies).dot().is_some_and(|d| {
-            known.get(d).is_some_and(|v| v.is_tomb())
-        });
+        let shown = view(&known, &self.share.policies).dot().and_then(|d| known.get(d)).map(|v| v.kind);
+        let is_tomb = shown == Some(Kind::Tomb);
         let is_dir = rows.iter().flatten().any(|r| {
             r.is_derived_dir() || r.present().is_some_and(|v| v.kind == Kind::Dir)
         });
-        let alive_below = is_tomb && is_dir && self.alive_below(path, pass);
+        let yields = shown.is_some_and(|k| k != Kind::Dir);
+        let alive_below = yields && is_dir && self.alive_below(path, pass);
         let decision = reconcile::reconcile(path, &sides, &extra, alive_below, &self.share.policies);
         pass.alive.insert(path.clone(), !is_tomb && decision.view.shown != Shown::Unknown || alive_below);
         if is_tomb && !alive_below {
@@ -212,7 +212,7 @@ impl Session {
             let shown = view(&known, &self.share.policies);
             let tomb = match shown.shown {
                 Shown::Unknown => true,
-                Shown::Frozen => false,
+                Shown::Standing | Shown::Frozen => false,
                 Shown::Version { dot, .. } => known.get(dot).is_none_or(|v| v.is_tomb()),
             };
             let alive = !tomb || self.alive_below(&path, pass);
