@@ -16,9 +16,18 @@ NOBODY = 65534
 
 
 def write(path, data):
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(path, "wb") as f:
-        f.write(data)
+    """As the user who runs the program, where the folder is that user's: only then can it tell a writer at work."""
+    folder = os.path.dirname(path)
+    os.makedirs(folder, exist_ok=True)
+    if os.stat(folder).st_uid == NOBODY:
+        os.setegid(NOBODY)
+        os.seteuid(NOBODY)
+    try:
+        with open(path, "wb") as f:
+            f.write(data)
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
     os.chown(path, NOBODY, NOBODY)
 
 
