@@ -290,7 +290,13 @@ impl LocalReplica {
         // Without a digest the directory's rows are compared one by one: slower, not wrong.
         let mut digest = Digest::default();
         digest.add(b"/", self.rules.of_dir(path).stamp());
-        let _slower = self.index().set_digest(path, Some(digest));
+        let mut index = self.index();
+        // A user may have taken away what the index has here; that is still to be found.
+        let mut stale = false;
+        let read = index.children(path, &mut |_, row| stale |= row.print.is_some());
+        let empty = read.is_ok() && !stale;
+        let _slower = index.set_digest(path, empty.then_some(digest));
+        drop(index);
         if self.watch.get().is_some()
             && let Ok(dir) = tree::open(&self.root, path)
             && self.watch_dir(&dir, path).is_ok()
