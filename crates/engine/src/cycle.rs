@@ -118,8 +118,9 @@ impl Session {
     /// Takes in what one replica found: moves first, then the brake, then the record. Returns the subtrees
     /// that are equal everywhere already.
     pub(crate) fn take_in(&mut self, i: usize, mut look: Look) -> Vec<RelPath> {
-        for problem in std::mem::take(&mut look.problems) {
-            self.open_problem(i, problem);
+        // They stay in the look: the replica must know what it has not seen.
+        for problem in &look.problems {
+            self.open_problem(i, problem.clone());
         }
         for (path, delay_ms) in std::mem::take(&mut look.again) {
             self.retry(path, Some(i), delay_ms);
