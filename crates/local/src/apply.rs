@@ -321,7 +321,7 @@ impl Worker<'_> {
         if self.replica.is_staged_file(content) || !self.replica.profile.unnamed_files {
             let staged = self.staged_file(action, content, size, mode, mtime, buffer)?;
             let from = &self.replica.ours().ok_or(Outcome::Superseded)?.staging;
-            from.rename_noreplace(ours(&staged), dir, name).map_err(|e| {
+            tree::give(from, ours(&staged), dir, name).map_err(|e| {
                 let _stale = from.remove_file(ours(&staged));
                 failed(path, &e)
             })?;
@@ -531,7 +531,7 @@ impl Worker<'_> {
                 _ => return Ok(Err(Outcome::Superseded)),
             }
             // RACE: a user may save over the old name now; the save moves along and is seen there.
-            source.rename_noreplace(old, dir, name)?;
+            tree::shift(&source, old, dir, name)?;
             let (mode, mtime) = match &action.entry.get_shown(action.shown) {
                 Some(v) => (v.mode, v.mtime),
                 None => return Ok(Err(Outcome::Superseded)),

@@ -20,7 +20,7 @@ use crate::print::print;
 use crate::replica::LocalReplica;
 use crate::scan;
 use crate::trash;
-use crate::tree::ours;
+use crate::tree::{self, ours};
 
 /// How long a writer that we made wait gets to finish before its file is looked at, in milliseconds.
 const LATE_WRITER_MS: u64 = 250;
@@ -51,11 +51,17 @@ fn guard(
         }
     }
     let stat = dir.stat(name).map_err(fail)?.ok_or(Outcome::Superseded)?;
-    if matches(&action.before, &stat) {
-        Ok(Guarded { stat, lease })
-    } else {
-        Err(Outcome::Superseded)
+    if !matches(&action.before, &stat) {
+        return Err(Outcome::Superseded);
     }
+    if stat.kind == instep_fs::Kind::Dir {
+        let mut is_empty = true;
+        dir.open_dir(name).and_then(|d| d.list(&mut |_, _| is_empty = false)).map_err(fail)?;
+        if !is_empty {
+            return Err(apply::not_empty(replica, action, dir));
+        }
+    }
+    Ok(Guarded { stat, lease })
 }
 
 /// Puts the staged object at the action's path and keeps what was there.
@@ -91,7 +97,7 @@ pub fn displace(replica: &LocalReplica, action: &Action, dir: &Dir) -> Done {
         Err(outcome) => return Done::not(outcome),
     };
     let staged = trash::fresh_name(replica);
-    if let Err(e) = dir.rename_noreplace(name, &ours_dirs.staging, ours(&staged)) {
+    if let Err(e) = tree::take(dir, name, &ours_dirs.staging, ours(&staged)) {
         return Done::not(failed(&action.path, &e));
     }
     let late = release(guarded.lease);
@@ -117,9 +123,9 @@ fn swap(
     // RACE: between the two renames the name is absent. Declared as "weaker replace"; a crash here is
     // healed from the intent.
     let aside = trash::fresh_name(replica);
-    dir.rename_noreplace(name, staging, ours(&aside))?;
-    staging.rename_noreplace(ours(staged), dir, name)?;
-    staging.rename_noreplace(ours(&aside), staging, ours(staged))
+    tree::take(dir, name, staging, ours(&aside))?;
+    tree::give(staging, ours(staged), dir, name)?;
+    tree::take(staging, ours(&aside), staging, ours(staged))
 }
 
 /// Lets a blocked writer go on; whether there was one.
@@ -268,9 +274,10 @@ fn husk(replica: &LocalReplica, action: &Action, staging: &Dir, name: Name<'_>, 
         Err(_) => {
             // Something is still in it (an ignored file, or one made just now): undo.
             let Some((dirs, parent)) = replica.ours().zip(action.path.parent()) else { return };
-            let undone = crate::tree::open(&replica.root, &parent).and_then(|dir| {
+            let undone = tree::open(&replica.root, &parent).and_then(|dir| {
                 if let Some(at) = action.path.name() {
-                    dirs.staging.exchange(name, &dir, at)?;
+                    let staged = std::str::from_utf8(name.as_bytes()).unwrap_or_default();
+                    swap(replica, &dir, at, &dirs.staging, staged)?;
                 }
                 Ok(dir)
             });

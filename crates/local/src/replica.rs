@@ -865,7 +865,7 @@ impl Replica for LocalReplica {
                 Some(stat) if expected == Some(print(&stat)) => {}
                 _ => return Ok(Outcome::Superseded),
             }
-            source.rename_noreplace(from_name, &target, to_name)?;
+            tree::shift(&source, from_name, &target, to_name)?;
             Ok(Outcome::Done)
         };
         Ok(rename().unwrap_or_else(|e| apply::failed(to, &e)))

@@ -14,7 +14,7 @@ use instep_store::Table;
 
 use crate::index::Index;
 use crate::replica::LocalReplica;
-use crate::tree::ours;
+use crate::tree::{self, ours};
 
 /// What is known about a displaced object.
 #[derive(Debug, Clone)]
@@ -162,7 +162,7 @@ pub fn put(
     };
     loop {
         let key = fresh_name(replica);
-        match from.rename_noreplace(name, to, ours(&key)) {
+        match tree::take(from, name, to, ours(&key)) {
             Ok(()) => return Ok(key),
             Err(e) if e.kind() == ErrorKind::Taken => {}
             Err(e) => return Err(e),
@@ -194,11 +194,11 @@ pub fn restore(
     let path = to.cloned().or_else(|| path_from_hex(&record.path_hex)).ok_or_else(missing)?;
     let (parent, name) = path.split().ok_or_else(missing)?;
     let put_back = || -> instep_fs::Result<()> {
-        let into = match crate::tree::open(&replica.root, &parent) {
+        let into = match tree::open(&replica.root, &parent) {
             Err(e) if e.kind() == ErrorKind::Absent => replica.make_parents(&parent)?,
             other => other?,
         };
-        dir.rename_noreplace(ours(key), &into, name)
+        tree::give(dir, ours(key), &into, name)
     };
     put_back().map_err(|e| {
         let attempt = format!("restore to \"{path}\"");

@@ -3,6 +3,9 @@
 use instep_core::path::{Name, RelPath};
 use instep_fs::{Dir, ErrorKind, Result};
 
+/// The error number that says that a name is taken.
+const EEXIST: i32 = 17;
+
 /// The directories of ours that belong to one root.
 #[derive(Debug, Clone)]
 pub struct Ours {
@@ -36,6 +39,41 @@ impl Ours {
         };
         Ok(Self { staging: sub("staging")?, trash: sub("trash")?, versions: sub("versions")?, base })
     }
+}
+
+/// Takes an object from a user's directory into one of ours, under a name that nobody else uses.
+pub fn take(from: &Dir, name: Name<'_>, to: &Dir, fresh: Name<'_>) -> Result<()> {
+    match from.rename_noreplace(name, to, fresh) {
+        Err(e) if e.kind() == ErrorKind::Unsupported => from.rename_over(name, to, fresh),
+        result => result,
+    }
+}
+
+/// Gives an object of ours a free name in a user's directory. A name that is taken stays as it is.
+pub fn give(from: &Dir, name: Name<'_>, to: &Dir, free: Name<'_>) -> Result<()> {
+    match from.rename_noreplace(name, to, free) {
+        Err(e) if e.kind() == ErrorKind::Unsupported => {}
+        result => return result,
+    }
+    // A second name is given only where the name is free, and the first is ours to remove.
+    match from.hard_link(name, to, free) {
+        Ok(()) => from.remove_file(name),
+        Err(e) if matches!(e.kind(), ErrorKind::Taken | ErrorKind::NoSpace | ErrorKind::Crashed) => Err(e),
+        Err(_) => shift(from, name, to, free),
+    }
+}
+
+/// Moves an object between a user's own names. The new one must be free.
+pub fn shift(from: &Dir, name: Name<'_>, to: &Dir, free: Name<'_>) -> Result<()> {
+    match from.rename_noreplace(name, to, free) {
+        Err(e) if e.kind() == ErrorKind::Unsupported => {}
+        result => return result,
+    }
+    if to.stat(free)?.is_some() {
+        return Err(instep_fs::Error::new("rename to a free name", EEXIST));
+    }
+    // RACE: a user may make the name now, and would lose what they made. Declared as "weaker replace".
+    from.rename_over(name, to, free)
 }
 
 /// Opens the directory at a path, never through a link, never across a mount.

@@ -129,9 +129,18 @@ fn a_simulated_directory_keeps_every_promise() {
     }
 }
 
-/// No leases, no exchange, no unnamed files, no modes, two seconds between modification times.
+/// No leases, no exchange, no renames that spare what is there, no unnamed files, with hard links and without.
 #[test]
 fn a_poor_simulated_directory_keeps_every_promise() {
-    let report = run_all(&|| Box::new(Sim::new(SimConfig::poor(4))));
-    assert_kept(&report, &[]);
+    for hard_links in [true, false] {
+        let config = SimConfig {
+            hard_links,
+            modes: true,
+            case_sensitive: true,
+            mtime_granularity_ns: 1,
+            multigrain: true,
+            ..SimConfig::poor(4)
+        };
+        assert_kept(&run_all(&|| Box::new(Sim::new(config.clone()))), &HINTS);
+    }
 }
