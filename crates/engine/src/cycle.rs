@@ -1,6 +1,6 @@
 //! One turn of the wheel: hints, look, record, reconcile, apply.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::ControlFlow;
 
 use instep_core::path::RelPath;
@@ -35,8 +35,9 @@ impl Session {
             self.met = true;
             self.first_meeting(&looks)?;
         }
-        for (i, look) in looks {
-            let moved = self.take_in(i, look);
+        let mut looks = VecDeque::from(looks);
+        while let Some((i, look)) = looks.pop_front() {
+            let moved = self.take_in(i, look, looks.make_contiguous());
             hinted.retain(|p| !moved.iter().any(|m| p.is_within(m)));
         }
         // Whatever was hinted is compared, because a hint may be all that is left of a surprise.
@@ -116,8 +117,8 @@ impl Session {
     }
 
     /// Takes in what one replica found: moves first, then the brake, then the record. Returns the subtrees
-    /// that are equal everywhere already.
-    pub(crate) fn take_in(&mut self, i: usize, mut look: Look) -> Vec<RelPath> {
+    /// that are equal everywhere already. `others` are looks of this turn that were not taken in yet.
+    fn take_in(&mut self, i: usize, mut look: Look, others: &[(usize, Look)]) -> Vec<RelPath> {
         // They stay in the look: the replica must know what it has not seen.
         for problem in &look.problems {
             self.open_problem(i, problem.clone());
@@ -129,7 +130,7 @@ impl Session {
             self.slots.iter_mut().for_each(|s| s.look_everywhere = true);
         }
         self.brake(i, &mut look);
-        let moved = if self.slots[i].role == Role::Target { Vec::new() } else { self.move_early(i, &look) };
+        let moved = if self.slots[i].role == Role::Target { Vec::new() } else { self.move_early(i, &look, others) };
         let refreshed_only =
             look.findings.iter().all(|f| matches!(f.found, Found::Refreshed { .. }));
         if !refreshed_only {

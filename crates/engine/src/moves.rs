@@ -4,6 +4,9 @@
 //! the folder. If we die in between, every disk has moved and no index knows: each finds the same move by
 //! itself, and the versions they mint are equal in content.
 
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
 use instep_core::path::RelPath;
 use instep_core::plan::Outcome;
 use instep_core::policy::Role;
@@ -26,7 +29,12 @@ pub(crate) struct Early {
 
 impl Session {
     /// Renames on the other replicas what was renamed as a whole on this one.
-    pub(crate) fn move_early(&mut self, source: usize, look: &Look) -> Vec<Early> {
+    pub(crate) fn move_early(
+        &mut self,
+        source: usize,
+        look: &Look,
+        others: &[(usize, Look)],
+    ) -> Vec<Early> {
         let noticed_ns = self.env.monotonic_ns();
         let whole: Vec<Move> = look.moves.iter().filter(|m| m.whole).cloned().collect();
         let mut early = Vec::new();
@@ -38,7 +46,7 @@ impl Session {
                 }
             });
             // A file is moved by its own action, with its metadata; here only what would be many.
-            if kind != Some(Kind::Dir) || !self.is_quiet(&m) {
+            if kind != Some(Kind::Dir) || !self.is_quiet(&m, others) {
                 continue;
             }
             let mut replicas = Vec::new();
@@ -54,10 +62,16 @@ impl Session {
         early
     }
 
-    /// Nothing is pending at or below either end.
-    fn is_quiet(&self, m: &Move) -> bool {
+    /// Nothing is pending at or below either end; what others found there was found before the move.
+    fn is_quiet(&self, m: &Move, others: &[(usize, Look)]) -> bool {
         let inside = |p: &RelPath| p.is_within(&m.from) || p.is_within(&m.to);
-        !self.dirty.iter().any(inside)
+        let found = |l: &Look| {
+            let findings = l.findings.iter().map(|f| &f.path);
+            findings.chain(l.again.iter().map(|(p, _)| p)).chain(&l.unhashed).any(inside)
+        };
+        !others.iter().any(|(_, l)| found(l))
+            && !self.dirty.iter().any(inside)
+            && !self.later.keys().any(inside)
             && !self.problems.keys().any(|(_, p)| inside(p))
             && !self.compare_all
             && !self.holds.iter().any(|h| h.paths.iter().any(inside))
@@ -74,7 +88,21 @@ impl Session {
             && slot.role != Role::Source
             && slot.replica.capabilities().writable
             && same_before
+            && self.knows_the_same(i, source, &m.from)
             && row(i, &m.to).is_none_or(|r| r.print.is_none())
+    }
+
+    /// Both indexes have the same below a directory.
+    fn knows_the_same(&self, one: usize, two: usize, dir: &RelPath) -> bool {
+        let read = |r: usize| {
+            let mut out = BTreeMap::new();
+            let read = self.slots[r].replica.subtree(dir, &mut |path, row| {
+                out.insert(path, (row.present().is_some(), row.entry));
+                ControlFlow::Continue(())
+            });
+            read.is_ok().then_some(out)
+        };
+        read(one).is_some_and(|rows| read(two).as_ref() == Some(&rows))
     }
 
     fn rename_on(&mut self, i: usize, m: &Move) -> bool {
@@ -133,7 +161,7 @@ impl Session {
                 entries.extend(row.map(|r| (top.clone(), r)));
                 replica.subtree(top, &mut |path, row| {
                     entries.push((path, row));
-                    std::ops::ControlFlow::Continue(())
+                    ControlFlow::Continue(())
                 })
             });
             if let Err(e) = result {

@@ -247,7 +247,9 @@ impl Session {
             let over = self.problems.get(&(i, path.clone())).is_some_and(|p| {
                 matches!(p.code, Code::UnsafeLink | Code::NameClash | Code::ContentMissing)
             });
-            if over && !blocked.contains(&i) {
+            // Where it is tried again, the outcome tells.
+            let tried = decision.actions.iter().any(|a| a.replica == i);
+            if over && !tried && !blocked.contains(&i) {
                 self.close_problem(i, path);
             }
         }
