@@ -29,7 +29,18 @@ mod usage;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+/// What the process inherits is made what the work below relies on, before any thread starts.
+fn settle_into_the_process() {
+    // Modes are kept as they are; everything of our own names its mode.
+    instep_fs::place::set_umask(0);
+    // Without this, a user who opens a file that we hold a lease on would end the program.
+    instep_fs::place::ignore_lease_signals();
+    // With fewer open files than could be had everything still works.
+    let _fewer = instep_fs::place::raise_open_files();
+}
+
 fn main() -> ExitCode {
+    settle_into_the_process();
     let typed: Vec<OsString> = std::env::args_os().collect();
     let exit = match usage::parse(typed) {
         Ok(cli) => {
