@@ -233,10 +233,22 @@ fn classify(replica: &LocalReplica, intended: &Intended, other_boot: bool) -> Re
 
 /// Moves what is at a path to trash and leaves the path to be fetched again.
 fn set_aside(replica: &LocalReplica, path: &RelPath, intended: &Intended) -> Result<()> {
-    let OnDisk::Something { kind, content, size, .. } = on_disk(replica, path) else { return Ok(()) };
+    let OnDisk::Something { kind, content, size, print } = on_disk(replica, path) else {
+        return Ok(());
+    };
     let Some((parent, name)) = path.split() else { return Ok(()) };
     if kind == Kind::Dir {
-        return Ok(());
+        // It stands for what is in it; whether it may stand is decided as for any other.
+        let mut index = replica.index();
+        let old = index.get(path)?;
+        let row = Row {
+            entry: intended.entry.clone(),
+            shown: None,
+            print: Some(print),
+            held: None,
+            epoch: index.epoch(),
+        };
+        return index.put(path, old.as_ref(), &row);
     }
     let Ok(dir) = tree::open(&replica.root, &parent) else { return Ok(()) };
     let Ok(key) = trash::put(replica, &dir, name, Keep::Trash) else { return Ok(()) };
@@ -306,16 +318,34 @@ fn suspect(replica: &LocalReplica, path: &RelPath, row: &Row) -> Result<()> {
             let seen = Row { print: Some(print), ..row.clone() };
             replica.index().put(path, Some(row), &seen)
         }
+        OnDisk::Something { kind: Kind::Dir, .. } if version.is_tomb() => {
+            set_aside(replica, path, &intended)
+        }
         OnDisk::Something { content, size, .. } => {
             let superseded = version.prev.contains(&content) || content == version.content;
-            let torn = size == 0 || size < version.size;
+            let torn = size < version.size || content == zeros(size);
             if superseded || (torn && !version.is_tomb()) {
-                set_aside(replica, path, &intended)
-            } else {
-                Ok(())
+                return set_aside(replica, path, &intended);
             }
+            // Its fingerprint may be that of the version although the bytes are not: the next look must
+            // read it, and what it finds stands beside what is known.
+            let unknown = Row { shown: None, print: None, ..row.clone() };
+            replica.index().put(path, Some(row), &unknown)
         }
     }
+}
+
+/// The content of a file whose data never reached the disk.
+fn zeros(size: u64) -> ContentId {
+    const ZEROS: &[u8] = &[0; 64 * 1024];
+    let mut hasher = instep_chunk::hash::Hasher::new();
+    let mut left = size;
+    while left > 0 {
+        let n = left.min(ZEROS.len() as u64);
+        hasher.update(&ZEROS[..n as usize]);
+        left -= n;
+    }
+    hasher.finish()
 }
 
 /// Clears the staging directory: a displaced file that had not reached its place is kept, the rest was

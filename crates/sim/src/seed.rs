@@ -1,8 +1,11 @@
 //! One seed from start to verdict: rounds under faults, then peace, then the checkers.
 
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use instep_core::path::RelPath;
+use instep_core::plan::{Code, Problem};
 use instep_engine::report::{Event, Monitor};
 use instep_engine::session::{End, Session, SessionOptions};
 use instep_local::LocalReplica;
@@ -239,7 +242,7 @@ impl Course<'_> {
             let Some((end, all)) = ended else {
                 return vec!["I12: no session in peace".into()];
             };
-            why = self.unrest(&end);
+            why = self.unrest(&end, &all);
             if why.is_empty() {
                 if let Some(before) = &quiet
                     && *before != all
@@ -259,16 +262,22 @@ impl Course<'_> {
         why
     }
 
-    /// What a session did or left undone.
-    fn unrest(&self, end: &End) -> Vec<String> {
-        let mut out: Vec<String> = end.problems.iter().map(|p| format!("{p:?}")).collect();
+    /// What a session did or left undone. A content that a power cut took from everybody stays missed.
+    fn unrest(&self, end: &End, all: &[Known]) -> Vec<String> {
+        let state = self.world.state();
+        let gone = checkers::gone(&state.disks, all);
+        let missing = |p: &Problem| p.code == Code::ContentMissing && gone.contains(&p.path);
+        let real = end.problems.iter().filter(|(_, p)| !missing(p));
+        let mut out: Vec<String> = real.map(|p| format!("{p:?}")).collect();
+        let excused: BTreeSet<&RelPath> =
+            end.problems.iter().filter(|(_, p)| missing(p)).map(|(_, p)| &p.path).collect();
         if end.summary.changes > 0 {
             out.push(format!("{} changes", end.summary.changes));
         }
-        if end.summary.waiting > 0 {
+        if end.summary.waiting > excused.len() as u64 {
             out.push(format!("{} wait", end.summary.waiting));
         }
-        for (i, fs) in self.world.state().disks.iter().enumerate() {
+        for (i, fs) in state.disks.iter().enumerate() {
             let calls = checkers::changes(fs);
             if !calls.is_empty() {
                 out.push(format!("machine {i}: {calls:?}"));
