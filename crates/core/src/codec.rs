@@ -150,7 +150,7 @@ fn put_dot(out: &mut Vec<u8>, dot: Dot) {
 fn dot(r: &mut Reader<'_>) -> Result<Dot, DecodeError> {
     Ok(Dot {
         actor: ActorId(r.array()?),
-        counter: nonzero(r.u64()?)?,
+        counter: r.u64()?,
     })
 }
 

@@ -93,8 +93,15 @@ impl ContentId {
 pub struct Dot {
     /// Who observed it.
     pub actor: ActorId,
-    /// Which of its observations; starts at 1.
+    /// Which of its observations; starts at 1. Zero stands for what was there before all of them.
     pub counter: u64,
+}
+
+impl Dot {
+    /// What was there before everything that `actor` observed: whoever knows any of that has seen it.
+    pub fn before(actor: ActorId) -> Self {
+        Self { actor, counter: 0 }
+    }
 }
 
 impl fmt::Display for Dot {

@@ -35,6 +35,7 @@ impl Session {
             self.met = true;
             self.first_meeting(&looks)?;
         }
+        self.rejoining_last(&mut looks);
         let mut looks = VecDeque::from(looks);
         while let Some((i, look)) = looks.pop_front() {
             let moved = self.take_in(i, look, looks.make_contiguous());
@@ -129,6 +130,7 @@ impl Session {
         if look.rules_changed {
             self.slots.iter_mut().for_each(|s| s.look_everywhere = true);
         }
+        self.recognise(i, &mut look);
         self.brake(i, &mut look);
         let moved = if self.slots[i].role == Role::Target { Vec::new() } else { self.move_early(i, &look, others) };
         let refreshed_only =

@@ -282,7 +282,11 @@ fn moved_away(look: &Look) -> BTreeSet<RelPath> {
         .iter()
         .filter_map(|f| match &f.found {
             Found::Present { moved_from, .. } => moved_from.clone(),
-            Found::Absent { .. } | Found::Refreshed { .. } | Found::Held(_) | Found::Forgotten => None,
+            Found::Absent { .. }
+            | Found::Refreshed { .. }
+            | Found::Held(_)
+            | Found::Forgotten
+            | Found::Ancestor { .. } => None,
         })
         .collect()
 }

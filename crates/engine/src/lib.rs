@@ -24,6 +24,7 @@ mod meeting;
 mod moves;
 mod plan;
 pub mod preview;
+mod rejoin;
 pub mod report;
 pub mod session;
 mod transfer;

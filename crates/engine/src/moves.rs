@@ -41,9 +41,11 @@ impl Session {
         for m in whole {
             let kind = look.findings.iter().find(|f| f.path == m.to).and_then(|f| match &f.found {
                 Found::Present { kind, .. } => Some(*kind),
-                Found::Absent { .. } | Found::Refreshed { .. } | Found::Held(_) | Found::Forgotten => {
-                    None
-                }
+                Found::Absent { .. }
+                | Found::Refreshed { .. }
+                | Found::Held(_)
+                | Found::Forgotten
+                | Found::Ancestor { .. } => None,
             });
             // A file is moved by its own action, with its metadata; here only what would be many.
             if kind != Some(Kind::Dir) || !self.is_quiet(&m, others) {

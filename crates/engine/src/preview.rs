@@ -70,10 +70,12 @@ impl Session {
         self.first_meeting(&looks)?;
         let mut out = Preview { meeting, ..Preview::default() };
         let mut held_paths = std::collections::BTreeSet::new();
+        self.rejoining_last(&mut looks);
         for (i, mut look) in looks {
             for p in std::mem::take(&mut look.problems) {
                 self.open_problem(i, p);
             }
+            self.recognise(i, &mut look);
             self.brake(i, &mut look);
             let changed = self.slots[i].replica.record(&look, &self.share)?;
             self.dirty.extend(changed);

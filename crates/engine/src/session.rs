@@ -398,6 +398,9 @@ impl Session {
             let _slower = slot.replica.write_record(Book::Share, "settled", clean.then_some(&mark));
         }
         self.marked = clean;
+        if clean {
+            self.end_rejoining();
+        }
     }
 
     /// Something is pending from now on; a mark that an earlier session left must not hide it.

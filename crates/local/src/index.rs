@@ -23,6 +23,7 @@ const KEY_ACTOR: &[u8] = b"actor";
 const KEY_COUNTER: &[u8] = b"counter";
 const KEY_CLOCK: &[u8] = b"clock";
 const KEY_EPOCH: &[u8] = b"epoch";
+const KEY_REJOINING: &[u8] = b"rejoining";
 const KEY_TOTALS: &[u8] = b"totals";
 
 /// What a store's failure means to the session.
@@ -256,6 +257,20 @@ impl Index {
         self.store
             .put_digest(dir, digest.map(Digest::to_bytes))
             .map_err(|e| store_error("write the index", e))
+    }
+
+    /// Whether the replica has lost its memory and has not learnt everything again.
+    pub fn is_rejoining(&mut self) -> Result<bool> {
+        Ok(self.meta(KEY_REJOINING)?.is_some())
+    }
+
+    /// Notes that the replica has lost its memory, or has it back.
+    pub fn set_rejoining(&mut self, on: bool) -> Result<()> {
+        if on {
+            return self.put_meta(KEY_REJOINING, b"1");
+        }
+        let removed = self.store.remove_record(Table::Meta, KEY_REJOINING);
+        removed.map_err(|e| store_error("write the index", e))
     }
 
     /// Reads one value of the replica's own.

@@ -5,6 +5,7 @@
 //! file holds what they share and turns the contract's calls into theirs.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use instep_core::id::{ActorId, ContentId, Dot, ReplicaId, ShareId};
@@ -144,7 +145,7 @@ pub struct LocalReplica {
     make_watcher: MakeWatcher,
     pub(crate) lock: Option<instep_fs::LockFile>,
     pub(crate) base: Option<Dir>,
-    pub(crate) rejoin: bool,
+    rejoining: AtomicBool,
     threaded: bool,
     watch: OnceLock<Watch>,
     waker: OnceLock<Waker>,
@@ -182,12 +183,13 @@ fn fs_error(attempt: &str, e: instep_fs::Error) -> Error {
 
 impl LocalReplica {
     /// Puts a replica together.
-    pub fn assemble(env: Arc<dyn Env>, parts: Parts) -> Result<Self> {
+    pub fn assemble(env: Arc<dyn Env>, mut parts: Parts) -> Result<Self> {
         let stat = parts.root.stat_self().map_err(|e| fs_error("examine the root", e))?;
         let p = &parts.profile;
         let preview = parts.settings.preview;
         let writable =
             (parts.ours.is_some() || preview) && !p.read_only && parts.settings.role != Role::Source;
+        let rejoining = parts.index.is_rejoining()?;
         let capabilities = Capabilities {
             writable,
             hints: p.events_reliable && !parts.settings.poll,
@@ -214,7 +216,7 @@ impl LocalReplica {
             make_watcher: parts.watcher,
             lock: None,
             base: None,
-            rejoin: false,
+            rejoining: AtomicBool::new(rejoining),
             threaded: parts.threaded,
             profile: parts.profile,
             watch: OnceLock::new(),
@@ -673,7 +675,7 @@ impl LocalReplica {
             let now = match &finding.found {
                 Found::Refreshed { .. } => continue,
                 Found::Present { kind, size, .. } => Some((*kind, *size)),
-                Found::Absent { .. } | Found::Held(_) | Found::Forgotten => None,
+                _ => None,
             };
             if had_any {
                 // A row that cannot be read makes a sum that is only shown a little wrong.
@@ -718,6 +720,9 @@ impl Replica for LocalReplica {
         if self.capabilities.writable && !self.capabilities.strong_replace {
             notes.push("weaker replace: no leases or no exchange on this file system".to_owned());
         }
+        if self.is_rejoining() {
+            notes.push("rejoining: its index was lost or older, so the others know better".to_owned());
+        }
         Description {
             label: self.settings.label.clone(),
             location: self.settings.location.clone(),
@@ -734,6 +739,18 @@ impl Replica for LocalReplica {
 
     fn guard(&self) -> Result<()> {
         self.guard.check().map_err(|why| Error::new(ErrorKind::Gone, why))
+    }
+
+    fn is_rejoining(&self) -> bool {
+        self.rejoining.load(Ordering::SeqCst)
+    }
+
+    fn rejoined(&self) -> Result<()> {
+        let mut index = self.index();
+        index.set_rejoining(false)?;
+        index.commit(Durability::Process)?;
+        self.rejoining.store(false, Ordering::SeqCst);
+        Ok(())
     }
 
     fn watch(&self, waker: Waker) -> Result<Vec<Problem>> {

@@ -530,6 +530,9 @@ impl Opener {
             set_index_aside(&home.base, &file);
             index = self.open_index(&home.base, &file)?.0;
         }
+        if rejoin || matches!(verdict, Verdict::Copied | Verdict::Moved) {
+            index.set_rejoining(true)?;
+        }
         let text = serde_json::to_string_pretty(&marker)
             .map_err(|e| Error::because(ErrorKind::Other, "write the marker", e))?;
         write_text(&home.base, MARKER, &text).map_err(|e| fs_error("write the marker", e))?;
@@ -543,7 +546,6 @@ impl Opener {
         let mut replica = self.assemble(id, writable, index, new, guard, false)?;
         replica.lock = lock;
         replica.base = Some(home.base);
-        replica.rejoin = rejoin || verdict != Verdict::Same && verdict != Verdict::Unknown;
         replica.begin()?;
         Ok(replica)
     }

@@ -69,6 +69,17 @@ pub trait Replica: Send + Sync {
     /// `Err` of kind [`ErrorKind::Gone`] when it is not; the same call succeeds again when it is back.
     fn guard(&self) -> Result<()>;
 
+    /// Whether it lost its memory: its index is gone, older than what it once said, or of another root.
+    /// Then what the others know counts for more than what is on its disk.
+    fn is_rejoining(&self) -> bool {
+        false
+    }
+
+    /// It has learnt everything that all others know.
+    fn rejoined(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Starts to collect hints and to wake the engine when there are some.
     ///
     /// Each directory is watched from the next look that lists it on, and the watch is set before the

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use instep_core::id::ContentId;
+use instep_core::id::{ContentId, Dot};
 use instep_core::path::RelPath;
 use instep_core::plan::Problem;
 use instep_core::row::{Held, Print};
@@ -61,6 +61,14 @@ pub enum Found {
     Held(Held),
     /// It is not there, and that means nothing: the path is to be brought again.
     Forgotten,
+    /// On a replica that lost its memory: something that the others have or had. It is recorded as what was
+    /// there before everything that they know, so that it neither wins nor is a conflict.
+    Ancestor {
+        /// The dot under which it is recorded; everybody who knows the path has seen it.
+        dot: Dot,
+        /// What was found: [`Found::Present`].
+        seen: Box<Self>,
+    },
 }
 
 /// One difference.

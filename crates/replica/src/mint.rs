@@ -46,6 +46,7 @@ pub fn after(
             print: None,
             ..row.clone()
         },
+        Found::Ancestor { dot, seen } => ancestor(row, seen, *dot),
         Found::Held(held) => Row {
             shown: None,
             print: None,
@@ -75,6 +76,21 @@ pub fn after(
             };
             seen.record(row, next)
         }
+    }
+}
+
+/// Mints nothing: the version gets a dot that is superseded by whatever the others know, and no instant, so
+/// that it also loses against what it does not know.
+fn ancestor(row: &Row, seen: &Found, dot: Dot) -> Row {
+    let event = Event {
+        dot,
+        hlc: 0,
+        policy_epoch: 0,
+    };
+    let alone = after(&Row::default(), seen, None, &mut || event);
+    Row {
+        epoch: row.epoch,
+        ..alone
     }
 }
 

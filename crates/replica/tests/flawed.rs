@@ -77,7 +77,13 @@ impl Flawed {
                 };
             }
             Some(Found::Absent { .. }) => action.before = Precondition::Absent,
-            Some(Found::Refreshed { .. } | Found::Held(_) | Found::Forgotten) | None => {}
+            Some(
+                Found::Refreshed { .. }
+                | Found::Held(_)
+                | Found::Forgotten
+                | Found::Ancestor { .. },
+            )
+            | None => {}
         }
         Ok(action)
     }
