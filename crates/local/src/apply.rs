@@ -17,12 +17,15 @@ use instep_replica::{Result, Sources};
 use instep_store::Durability;
 
 use crate::content::{self, Failed};
-use crate::print::print;
+use crate::print::{print, vouched};
 use crate::recover;
 use crate::replace;
 use crate::replica::LocalReplica;
 use crate::trash::{self, Displaced};
 use crate::tree::{self, ours};
+
+/// `ENOENT`.
+const ENOENT: i32 = 2;
 
 /// What became of an action, with what the index must learn.
 #[derive(Debug)]
@@ -321,21 +324,38 @@ impl Worker<'_> {
         if self.replica.is_staged_file(content) || !self.replica.profile.unnamed_files {
             let staged = self.staged_file(action, content, size, mode, mtime, buffer)?;
             let from = &self.replica.ours().ok_or(Outcome::Superseded)?.staging;
-            tree::give(from, ours(&staged), dir, name).map_err(|e| {
-                let _stale = from.remove_file(ours(&staged));
-                failed(path, &e)
-            })?;
-            let stat = dir.stat(name).map_err(fail)?.ok_or(Outcome::Superseded)?;
-            return Ok(print(&stat));
+            return self.give(from, &staged, dir, name).map_err(|e| failed(path, &e));
         }
         let mut from = self.sources.open(action, content).ok_or_else(|| missing(action))?;
         let file = dir.create_unnamed(u32::from(mode)).map_err(fail)?;
         self.fill(action, &file, from.as_mut(), content, size, buffer)?;
         file.set_mtime(mtime).map_err(fail)?;
+        let before = file.stat().map_err(fail)?;
         dir.publish(&file, name).map_err(fail)?;
-        // RACE: a user may open the name and write before this; the fingerprint then covers those bytes,
-        // and the close of that write is a hint of its own.
-        Ok(print(&file.stat().map_err(fail)?))
+        Ok(vouched(&before, file.stat().ok().as_ref()))
+    }
+
+    /// Gives a staged object its free name.
+    fn give(
+        &self,
+        staging: &Dir,
+        staged: &str,
+        dir: &Dir,
+        name: instep_core::path::Name<'_>,
+    ) -> instep_fs::Result<Print> {
+        let given = || {
+            let before = staging.stat(ours(staged))?;
+            tree::give(staging, ours(staged), dir, name)?;
+            Ok(before)
+        };
+        match given() {
+            Ok(Some(before)) => Ok(vouched(&before, dir.stat(name).ok().flatten().as_ref())),
+            Ok(None) => Err(instep_fs::Error::new("examine a staged object", ENOENT)),
+            Err(e) => {
+                let _stale = staging.remove_file(ours(staged));
+                Err(e)
+            }
+        }
     }
 
     fn fill(
@@ -419,14 +439,16 @@ impl Worker<'_> {
         if open_mode != u32::from(mode) {
             self.replica.mode_later(path, mode);
         }
-        match dir.stat(name) {
-            Ok(Some(stat)) => {
-                self.replica.made_dir(path);
-                done.print = Some(Some(print(&stat)));
-                done
+        if done.print == Some(None) {
+            match dir.stat(name) {
+                Ok(Some(stat)) if stat.kind == instep_fs::Kind::Dir => {
+                    done.print = Some(Some(print(&stat)));
+                }
+                _ => return Done::not(Outcome::Superseded),
             }
-            _ => Done::not(Outcome::Superseded),
         }
+        self.replica.made_dir(path);
+        done
     }
 
     fn link(&self, action: &Action, dir: &Dir) -> Done {
@@ -435,18 +457,6 @@ impl Worker<'_> {
         };
         let path = &action.path;
         let Some(name) = path.name() else { return Done::not(Outcome::Superseded) };
-        if action.before == Precondition::Absent {
-            let make = || {
-                dir.make_link(name, target)?;
-                dir.set_mtime(name, *mtime)?;
-                dir.stat(name)
-            };
-            return match make() {
-                Ok(Some(stat)) => Done::done(Some(print(&stat))),
-                Ok(None) => Done::not(Outcome::Superseded),
-                Err(e) => Done::not(failed(path, &e)),
-            };
-        }
         let Some(ours_dirs) = self.replica.ours() else { return Done::not(Outcome::Superseded) };
         let staged = trash::fresh_name(self.replica);
         let make = || {
@@ -454,6 +464,12 @@ impl Worker<'_> {
             ours_dirs.staging.set_mtime(ours(&staged), *mtime)
         };
         match make() {
+            Ok(()) if action.before == Precondition::Absent => {
+                match self.give(&ours_dirs.staging, &staged, dir, name) {
+                    Ok(print) => Done::done(Some(print)),
+                    Err(e) => Done::not(failed(path, &e)),
+                }
+            }
             Ok(()) => replace::exchange(self.replica, action, dir, &staged),
             Err(e) => Done::not(failed(path, &e)),
         }
@@ -496,20 +512,35 @@ impl Worker<'_> {
     ) -> Done {
         let path = &action.path;
         let Some(name) = path.name() else { return Done::not(Outcome::Superseded) };
-        let set = || -> instep_fs::Result<core::result::Result<Print, Outcome>> {
-            let Some(stat) = dir.stat(name)? else { return Ok(Err(Outcome::Superseded)) };
-            if !matches(&action.before, &stat) {
-                return Ok(Err(Outcome::Superseded));
-            }
-            // RACE: a user's save between this check and the next calls gets our time or mode; its close
-            // is a hint, and its content is kept.
+        let mut lease = None;
+        let mut set = || -> instep_fs::Result<core::result::Result<Print, Outcome>> {
+            let stat = if matches!(action.before, Precondition::Unchanged { kind: Kind::File, .. }) {
+                match replace::guard(self.replica, action, dir, name) {
+                    Ok(guarded) => {
+                        lease = guarded.lease;
+                        guarded.stat
+                    }
+                    Err(outcome) => return Ok(Err(outcome)),
+                }
+            } else {
+                match dir.stat(name)? {
+                    Some(stat) if matches(&action.before, &stat) => stat,
+                    _ => return Ok(Err(Outcome::Superseded)),
+                }
+            };
+            // RACE: what a user saves over the name before the next calls gets our time or mode; it is
+            // another inode, so it is read again.
             if stat.kind != instep_fs::Kind::Link && (stat.mode & 0o777) != u32::from(mode) {
                 dir.set_mode(name, stat.mode & 0o7000 | u32::from(mode))?;
             }
             if let Some(mtime) = mtime {
                 dir.set_mtime(name, mtime)?;
             }
-            Ok(dir.stat(name)?.map(|s| print(&s)).ok_or(Outcome::Superseded))
+            let now = dir.stat(name)?.filter(|s| s.ino == stat.ino && s.size == stat.size);
+            let now = now.filter(|s| mtime.is_some() || s.kind == instep_fs::Kind::Dir || s.mtime == stat.mtime);
+            let written = replace::release(lease.take());
+            // Written meanwhile: the look from before is recorded, which nothing has any more.
+            Ok(Ok(now.filter(|_| !written).map_or_else(|| print(&stat), |s| print(&s))))
         };
         match set() {
             Ok(Ok(print)) => Done::done(Some(print)),
@@ -526,17 +557,26 @@ impl Worker<'_> {
             };
             let source = tree::open(&self.replica.root, &parent)?;
             let expected = self.replica.index().get(from).ok().flatten().and_then(|r| r.print);
-            match source.stat(old)? {
-                Some(stat) if Some(print(&stat)) == expected => {}
+            let lease = match source.open_file(old) {
+                Ok(file) if self.replica.profile.leases => match file.read_lease() {
+                    Ok(None) => return Ok(Err(Outcome::Busy)),
+                    // Where there can be none, the weaker check has to do.
+                    lease => lease.ok().flatten(),
+                },
+                _ => None,
+            };
+            let before = match source.stat(old)? {
+                Some(stat) if Some(print(&stat)) == expected => stat,
                 _ => return Ok(Err(Outcome::Superseded)),
-            }
-            // RACE: a user may save over the old name now; the save moves along and is seen there.
+            };
+            // RACE: a user may save over the old name now; the save moves along and is read there.
             tree::shift(&source, old, dir, name)?;
             let (mode, mtime) = match &action.entry.get_shown(action.shown) {
                 Some(v) => (v.mode, v.mtime),
                 None => return Ok(Err(Outcome::Superseded)),
             };
-            let stat = dir.stat(name)?;
+            let ours = |s: &Stat| s.ino == before.ino && s.size == before.size;
+            let stat = dir.stat(name)?.filter(|s| ours(s) && s.mtime == before.mtime);
             if let Some(s) = stat.filter(|s| s.kind == instep_fs::Kind::File) {
                 if (s.mode & 0o777) != u32::from(mode) {
                     dir.set_mode(name, u32::from(mode))?;
@@ -545,7 +585,10 @@ impl Worker<'_> {
                     dir.set_mtime(name, mtime)?;
                 }
             }
-            Ok(dir.stat(name)?.map(|s| print(&s)).ok_or(Outcome::Superseded))
+            let now = dir.stat(name)?.filter(|s| stat.is_some() && ours(s));
+            let written = replace::release(lease);
+            // Written meanwhile: the look from before is recorded, which nothing has any more.
+            Ok(Ok(now.filter(|_| !written).map_or_else(|| print(&before), |s| print(&s))))
         };
         match move_it() {
             Ok(Ok(print)) => Done::done(Some(print)),

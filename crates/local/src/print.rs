@@ -44,6 +44,19 @@ pub fn print(stat: &Stat) -> Print {
     Print { ino: stat.ino, hash: h, mode: (stat.mode & 0o777) as u16 }
 }
 
+/// What may be recorded of an object that we put in place, given what it looked like when it was surely ours
+/// and what has its name now. If a user touched it since, the older look is recorded, which nothing has any
+/// more: the next look then reads what is there.
+pub fn vouched(ours: &Stat, now: Option<&Stat>) -> Print {
+    let same = |s: &&Stat| {
+        s.ino == ours.ino
+            && s.kind == ours.kind
+            && s.mode == ours.mode
+            && (s.kind == Kind::Dir || s.size == ours.size && s.mtime == ours.mtime)
+    };
+    now.filter(same).map_or_else(|| print(ours), print)
+}
+
 /// What a directory looks like: the sum over its names, so that one name can be exchanged in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Digest(u128);

@@ -16,7 +16,7 @@ use instep_fs::{Dir, ErrorKind, Lease, Stat};
 
 use crate::apply::{self, Done, displaced, failed, matches};
 use crate::content::{Hashed, hash_file};
-use crate::print::print;
+use crate::print::vouched;
 use crate::replica::LocalReplica;
 use crate::scan;
 use crate::trash;
@@ -26,13 +26,13 @@ use crate::tree::{self, ours};
 const LATE_WRITER_MS: u64 = 250;
 
 /// A hold on what has the name: nobody can open it for writing without our knowing.
-struct Guarded {
-    stat: Stat,
-    lease: Option<Lease>,
+pub(crate) struct Guarded {
+    pub(crate) stat: Stat,
+    pub(crate) lease: Option<Lease>,
 }
 
 /// Verifies the precondition, under a lease where there can be one.
-fn guard(
+pub(crate) fn guard(
     replica: &LocalReplica,
     action: &Action,
     dir: &Dir,
@@ -77,12 +77,20 @@ pub fn exchange(replica: &LocalReplica, action: &Action, dir: &Dir, staged: &str
             return Done::not(outcome);
         }
     };
-    if let Err(e) = swap(replica, dir, name, staging, staged) {
-        discard(replica, staged);
-        return Done::not(failed(&action.path, &e));
-    }
+    let swapped = staging.stat(ours(staged)).and_then(|before| {
+        swap(replica, dir, name, staging, staged)?;
+        Ok(before)
+    });
+    let before = match swapped {
+        Ok(before) => before,
+        Err(e) => {
+            discard(replica, staged);
+            return Done::not(failed(&action.path, &e));
+        }
+    };
     let late = release(guarded.lease);
-    let mut done = Done::done(dir.stat(name).ok().flatten().map(|s| print(&s)));
+    let now = dir.stat(name).ok().flatten();
+    let mut done = Done::done(before.map(|b| vouched(&b, now.as_ref())));
     keep(replica, action, staging, ours(staged), &guarded.stat, late, "overwritten", &mut done);
     done
 }
@@ -129,7 +137,7 @@ fn swap(
 }
 
 /// Lets a blocked writer go on; whether there was one.
-fn release(lease: Option<Lease>) -> bool {
+pub(crate) fn release(lease: Option<Lease>) -> bool {
     let Some(lease) = lease else { return false };
     let broken = lease.broken();
     drop(lease);
