@@ -19,8 +19,12 @@ impl Session {
     /// Carries out what was asked for since the last cycle.
     pub(crate) fn serve_requests(&mut self) {
         loop {
-            let next =
-                self.inbox.requests.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+            let next = self
+                .inbox
+                .requests
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .pop_front();
             let Some((command, reply)) = next else { return };
             let answer = self.serve(command);
             // Whoever asked may have gone; what was asked for is done all the same.
@@ -30,7 +34,11 @@ impl Session {
 
     /// The session ends: nobody waits for an answer that cannot come.
     pub(crate) fn refuse_requests(&mut self) {
-        let mut requests = self.inbox.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut requests = self
+            .inbox
+            .requests
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         for (_, reply) in requests.drain(..) {
             let why = "the session is stopping".to_owned();
             let _gone = reply.send(Answer::Refused { code: 1006, why });
@@ -51,7 +59,9 @@ impl Session {
                 Answer::Done(self.slots.len() as u64)
             }
             Command::Stop => {
-                self.inbox.stop.store(true, std::sync::atomic::Ordering::SeqCst);
+                self.inbox
+                    .stop
+                    .store(true, std::sync::atomic::Ordering::SeqCst);
                 Answer::Done(1)
             }
         }
@@ -75,61 +85,108 @@ impl Session {
                     _ => State::InSync,
                 };
                 let why = self.slots[i].why.clone();
-                ReplicaStatus { label: d.label, location: d.location, state, why, notes: d.notes }
+                ReplicaStatus {
+                    label: d.label,
+                    location: d.location,
+                    state,
+                    why,
+                    notes: d.notes,
+                }
             })
             .collect();
         Status {
             replicas,
             state: worst,
             summary: self.summary.clone(),
-            problems: self.problems.iter().map(|((r, _), p)| (*r, p.clone())).collect(),
+            problems: self
+                .problems
+                .iter()
+                .map(|((r, _), p)| (*r, p.clone()))
+                .collect(),
         }
     }
 
     /// Lines that explain a path.
     pub fn why(&self, path: &RelPath) -> Vec<String> {
-        let rows: Rows = self.slots.iter().map(|s| s.replica.row(path).ok().flatten()).collect();
+        let rows: Rows = self
+            .slots
+            .iter()
+            .map(|s| s.replica.row(path).ok().flatten())
+            .collect();
         let known = reconcile::merged(&self.sides(&rows), &Entry::default());
         let shown = view(&known, &self.share.policies);
         let mut lines = Vec::new();
         for (i, row) in rows.iter().enumerate() {
-            lines.push(format!("{:<8} {}", self.label(i), self.why_here(i, row.as_ref())));
+            lines.push(format!(
+                "{:<8} {}",
+                self.label(i),
+                self.why_here(i, row.as_ref())
+            ));
         }
         lines.push(match shown.shown {
             Shown::Unknown => "nothing is known about this path".to_owned(),
             Shown::Standing => "a directory, for what is in it".to_owned(),
             Shown::Frozen => "frozen: several versions, and the policy is manual".to_owned(),
             Shown::Version { dot, .. } => {
-                let by = self.share.record.label_of(dot.actor).unwrap_or("a replica that left").to_owned();
-                let what = known.get(dot).map(|v| instep_core::conflict::kind_word(v.kind)).unwrap_or_default();
+                let by = self
+                    .share
+                    .record
+                    .label_of(dot.actor)
+                    .unwrap_or("a replica that left")
+                    .to_owned();
+                let what = known
+                    .get(dot)
+                    .map(|v| instep_core::conflict::kind_word(v.kind))
+                    .unwrap_or_default();
                 format!("the current version is a {what} by {by} ({dot})")
             }
         });
         for loser in &shown.losers {
-            lines.push(format!("a losing version is kept: conflict {}", crate::conflicts::short(&loser.to_string())));
+            lines.push(format!(
+                "a losing version is kept: conflict {}",
+                crate::conflicts::short(&loser.to_string())
+            ));
         }
         if let Some(later) = self.later.get(path) {
-            lines.push(format!("it was tried {} times and is tried again", later.tries + 1));
+            lines.push(format!(
+                "it was tried {} times and is tried again",
+                later.tries + 1
+            ));
         }
-        if shown.dot().and_then(|d| known.get(d)).is_some_and(|v| self.is_in_flight(v.content)) {
+        if shown
+            .dot()
+            .and_then(|d| known.get(d))
+            .is_some_and(|v| self.is_in_flight(v.content))
+        {
             lines.push("its content is on the way".to_owned());
         }
         for hold in self.holds.iter().filter(|h| h.paths.contains(path)) {
             lines.push(format!("held: instep holds show {}", hold.id));
         }
         for ((i, _), p) in self.problems.iter().filter(|((_, p), _)| p == path) {
-            lines.push(format!("{}: {} ({})", self.label(*i), p.detail, p.code.text()));
+            lines.push(format!(
+                "{}: {} ({})",
+                self.label(*i),
+                p.detail,
+                p.code.text()
+            ));
         }
         lines
     }
 
     fn why_here(&self, i: usize, row: Option<&instep_core::row::Row>) -> String {
-        let Some(row) = row else { return "knows nothing of it".to_owned() };
+        let Some(row) = row else {
+            return "knows nothing of it".to_owned();
+        };
         if let Some(held) = row.held {
             return format!("has it not: {held:?}").to_lowercase();
         }
         match row.present() {
-            Some(v) => format!("has it: {} {}", instep_core::conflict::kind_word(v.kind), v.content.short()),
+            Some(v) => format!(
+                "has it: {} {}",
+                instep_core::conflict::kind_word(v.kind),
+                v.content.short()
+            ),
             None if row.is_derived_dir() => "has it as a directory for what is in it".to_owned(),
             None if row.on_disk().is_some() => "has deleted it".to_owned(),
             None if self.slots[i].role == Role::Source => "does not have it".to_owned(),
@@ -139,14 +196,20 @@ impl Session {
 
     fn restore(&mut self, replica: usize, key: &str, to: Option<&RelPath>) -> Answer {
         let Some(slot) = self.slots.get(replica) else {
-            return Answer::Refused { code: 1012, why: "no such replica".into() };
+            return Answer::Refused {
+                code: 1012,
+                why: "no such replica".into(),
+            };
         };
         match slot.replica.restore(key, to) {
             Ok(path) => {
                 self.slots[replica].hints.add_path(path);
                 Answer::Done(1)
             }
-            Err(e) => Answer::Refused { code: 1013, why: e.chain() },
+            Err(e) => Answer::Refused {
+                code: 1013,
+                why: e.chain(),
+            },
         }
     }
 
@@ -186,8 +249,14 @@ impl Session {
             similar,
         };
         let key = format!("{:020}-{:08}", at_ns.max(0), self.seq);
-        let Ok(body) = serde_json::to_string(&record) else { return };
-        for slot in self.slots.iter().filter(|s| s.online() && s.role != Role::Source) {
+        let Ok(body) = serde_json::to_string(&record) else {
+            return;
+        };
+        for slot in self
+            .slots
+            .iter()
+            .filter(|s| s.online() && s.role != Role::Source)
+        {
             // A line of the log is not worth stopping for.
             let _unlogged = slot.replica.write_record(Book::Log, &key, Some(&body));
         }

@@ -19,7 +19,9 @@ impl Session {
     pub(crate) fn note_conflicts(&mut self, path: &RelPath, decision: &Decision, _rows: &Rows) {
         let winner = decision.view.dot();
         for loser in &decision.view.losers {
-            let Some(version) = decision.entry.get(*loser) else { continue };
+            let Some(version) = decision.entry.get(*loser) else {
+                continue;
+            };
             let key = loser.to_string();
             let record = ConflictRecord {
                 path: path.to_string(),
@@ -64,12 +66,20 @@ impl Session {
         let is_new = known.is_none();
         let body = known.unwrap_or_else(|| serde_json::to_string(record).unwrap_or_default());
         for i in missing {
-            if let Err(e) = self.slots[i].replica.write_record(Book::Conflicts, key, Some(&body)) {
+            if let Err(e) = self.slots[i]
+                .replica
+                .write_record(Book::Conflicts, key, Some(&body))
+            {
                 self.replica_failed(i, &e);
             }
         }
         if is_new {
-            self.monitor.event(Event::Conflict { path: path.clone(), loser, winner, content });
+            self.monitor.event(Event::Conflict {
+                path: path.clone(),
+                loser,
+                winner,
+                content,
+            });
         }
     }
 
@@ -78,7 +88,9 @@ impl Session {
         let mut all = std::collections::BTreeMap::new();
         for slot in self.slots.iter().filter(|s| s.online()) {
             for (key, body) in slot.replica.records(Book::Conflicts).unwrap_or_default() {
-                let Ok(record) = serde_json::from_str::<ConflictRecord>(&body) else { continue };
+                let Ok(record) = serde_json::from_str::<ConflictRecord>(&body) else {
+                    continue;
+                };
                 // Resolved anywhere is resolved.
                 let known = all.entry(key).or_insert_with(|| record.clone());
                 if record.resolved.is_some() {
@@ -86,29 +98,37 @@ impl Session {
                 }
             }
         }
-        all.into_iter().filter(|(_, r)| r.resolved.is_none()).collect()
+        all.into_iter()
+            .filter(|(_, r)| r.resolved.is_none())
+            .collect()
     }
 
     /// Settles one conflict, or all.
     pub(crate) fn resolve(&mut self, id: Option<&str>, keep: &Keep) -> Answer {
         let open = self.conflicts();
-        let matching: Vec<_> = open
-            .into_iter()
-            .filter(|(key, _)| id.is_none_or(|id| short(key).starts_with(id) || key.starts_with(id)))
-            .collect();
+        let matching = matching(open, id);
         match (id, matching.len()) {
             (Some(id), 0) => {
-                return Answer::Refused { code: 1013, why: format!("there is no open conflict {id}") };
+                return Answer::Refused {
+                    code: 1013,
+                    why: format!("there is no open conflict {id}"),
+                };
             }
             (Some(id), n) if n > 1 => {
-                return Answer::Refused { code: 1014, why: format!("{id} stands for {n} conflicts") };
+                return Answer::Refused {
+                    code: 1014,
+                    why: format!("{id} stands for {n} conflicts"),
+                };
             }
             _ => {}
         }
         if let Keep::Replica(name) = keep
             && !self.is_known_name(name)
         {
-            return Answer::Refused { code: 1012, why: format!("no replica is called {name}") };
+            return Answer::Refused {
+                code: 1012,
+                why: format!("no replica is called {name}"),
+            };
         }
         let mut done = 0;
         for (key, record) in matching {
@@ -121,7 +141,11 @@ impl Session {
     }
 
     fn is_known_name(&self, name: &str) -> bool {
-        self.share.record.members.iter().any(|(id, m)| m.label == name || id.starts_with(name))
+        self.share
+            .record
+            .members
+            .iter()
+            .any(|(id, m)| m.label == name || id.starts_with(name))
     }
 
     fn resolve_one(
@@ -131,12 +155,24 @@ impl Session {
         keep: &Keep,
     ) -> Result<(), Answer> {
         let refuse = |why: String| Answer::Refused { code: 1013, why };
-        let loser: Dot = key.parse().map_err(|_| refuse(format!("damaged conflict record {key}")))?;
+        let loser: Dot = key
+            .parse()
+            .map_err(|_| refuse(format!("damaged conflict record {key}")))?;
         let path = path_from_hex(&record.path_hex).ok_or_else(|| refuse("damaged path".into()))?;
         let by_loser = match keep {
             Keep::Replica(name) => {
-                let label = self.share.record.label_of(loser.actor).unwrap_or_default().to_owned();
-                let id = self.share.record.members.iter().find(|(_, m)| m.label == label);
+                let label = self
+                    .share
+                    .record
+                    .label_of(loser.actor)
+                    .unwrap_or_default()
+                    .to_owned();
+                let id = self
+                    .share
+                    .record
+                    .members
+                    .iter()
+                    .find(|(_, m)| m.label == label);
                 label == *name || id.is_some_and(|(id, _)| id.starts_with(name.as_str()))
             }
             Keep::Newest => record.te > record.winner_te,
@@ -156,7 +192,10 @@ impl Session {
             if !self.slots[i].online() {
                 continue;
             }
-            if let Err(e) = self.slots[i].replica.write_record(Book::Conflicts, key, Some(&body)) {
+            if let Err(e) = self.slots[i]
+                .replica
+                .write_record(Book::Conflicts, key, Some(&body))
+            {
                 self.replica_failed(i, &e);
             }
         }
@@ -164,17 +203,29 @@ impl Session {
     }
 
     fn rows_at(&self, path: &RelPath) -> Rows {
-        self.slots.iter().map(|s| s.replica.row(path).ok().flatten()).collect()
+        self.slots
+            .iter()
+            .map(|s| s.replica.row(path).ok().flatten())
+            .collect()
     }
 
     /// The loser's version, from an entry or rebuilt from its record.
-    fn loser_version(&self, path: &RelPath, loser: Dot, record: &ConflictRecord) -> Option<instep_core::version::Version> {
+    fn loser_version(
+        &self,
+        path: &RelPath,
+        loser: Dot,
+        record: &ConflictRecord,
+    ) -> Option<instep_core::version::Version> {
         let rows = self.rows_at(path);
         if let Some(v) = rows.iter().flatten().find_map(|r| r.entry.get(loser)) {
             return Some(v.clone());
         }
         Some(instep_core::version::Version {
-            kind: if record.kind == "link" { return None } else { Kind::File },
+            kind: if record.kind == "link" {
+                return None;
+            } else {
+                Kind::File
+            },
             content: record.content.parse().ok()?,
             size: record.size,
             mode: record.mode,
@@ -190,13 +241,29 @@ impl Session {
     }
 
     /// A decision by a person: a version that has seen everything, on all replicas.
-    fn place_at(&mut self, path: &RelPath, loser: Dot, record: &ConflictRecord) -> Result<(), Answer> {
-        let missing = || Answer::Refused { code: 2115, why: "the loser's content is not here".into() };
-        let mut version = self.loser_version(path, loser, record).ok_or_else(missing)?;
+    fn place_at(
+        &mut self,
+        path: &RelPath,
+        loser: Dot,
+        record: &ConflictRecord,
+    ) -> Result<(), Answer> {
+        let missing = || Answer::Refused {
+            code: 2115,
+            why: "the loser's content is not here".into(),
+        };
+        let mut version = self
+            .loser_version(path, loser, record)
+            .ok_or_else(missing)?;
         let rows = self.rows_at(path);
         let known = reconcile::merged(&self.sides(&rows), &Entry::default());
-        let here = view(&known, &self.share.policies).dot().and_then(|d| known.get(d).cloned());
-        version.prev = here.iter().map(|v| v.content).filter(|c| *c != version.content).collect();
+        let here = view(&known, &self.share.policies)
+            .dot()
+            .and_then(|d| known.get(d).cloned());
+        version.prev = here
+            .iter()
+            .map(|v| v.content)
+            .filter(|c| *c != version.content)
+            .collect();
         self.mint_decision(path, &known, version)
     }
 
@@ -208,8 +275,12 @@ impl Session {
             return Ok(());
         }
         let policies = instep_core::policy::Policies::default();
-        let dot = view(&known, &self.share.policies).dot().or_else(|| view(&known, &policies).dot());
-        let Some(version) = dot.and_then(|d| known.get(d).cloned()) else { return Ok(()) };
+        let dot = view(&known, &self.share.policies)
+            .dot()
+            .or_else(|| view(&known, &policies).dot());
+        let Some(version) = dot.and_then(|d| known.get(d).cloned()) else {
+            return Ok(());
+        };
         self.mint_decision(path, &known, version)
     }
 
@@ -219,23 +290,39 @@ impl Session {
         known: &Entry,
         version: instep_core::version::Version,
     ) -> Result<(), Answer> {
-        let writer = self.slots.iter().position(|s| s.online() && s.replica.capabilities().writable);
+        let writer = self
+            .slots
+            .iter()
+            .position(|s| s.online() && s.replica.capabilities().writable);
         let Some(i) = writer else {
-            return Err(Answer::Refused { code: 2107, why: "no replica can be written now".into() });
+            return Err(Answer::Refused {
+                code: 2107,
+                why: "no replica can be written now".into(),
+            });
         };
-        let dot = self.slots[i]
-            .replica
-            .mint()
-            .map_err(|e| Answer::Refused { code: 2201, why: e.chain() })?;
+        let dot = self.slots[i].replica.mint().map_err(|e| Answer::Refused {
+            code: 2201,
+            why: e.chain(),
+        })?;
         let decided = known.record(dot, version);
         self.resolutions.insert(path.clone(), decided);
         self.dirty.insert(path.clone());
         Ok(())
     }
 
-    fn place_beside(&mut self, path: &RelPath, loser: Dot, record: &ConflictRecord) -> Result<(), Answer> {
-        let missing = || Answer::Refused { code: 2115, why: "the loser's content is not here".into() };
-        let version = self.loser_version(path, loser, record).ok_or_else(missing)?;
+    fn place_beside(
+        &mut self,
+        path: &RelPath,
+        loser: Dot,
+        record: &ConflictRecord,
+    ) -> Result<(), Answer> {
+        let missing = || Answer::Refused {
+            code: 2115,
+            why: "the loser's content is not here".into(),
+        };
+        let version = self
+            .loser_version(path, loser, record)
+            .ok_or_else(missing)?;
         let beside = instep_core::conflict::copy_path(path, loser, &version).ok_or_else(missing)?;
         let dot = instep_core::conflict::derived_dot(loser);
         let entry = Entry::first(dot, instep_core::conflict::copy_version(&version));
@@ -252,8 +339,68 @@ impl Session {
     }
 }
 
+/// The conflicts that an id means: the one it names exactly, else all that it is the start of.
+fn matching(
+    open: Vec<(String, ConflictRecord)>,
+    id: Option<&str>,
+) -> Vec<(String, ConflictRecord)> {
+    let Some(id) = id else { return open };
+    let is_exact = |key: &str| key == id || short(key) == id;
+    let exact = open.iter().any(|(key, _)| is_exact(key));
+    let starts = |key: &str| key.starts_with(id) || short(key).starts_with(id);
+    open.into_iter()
+        .filter(|(key, _)| if exact { is_exact(key) } else { starts(key) })
+        .collect()
+}
+
 /// How a conflict is named to people: `c` and the first digits of its dot's hash-like actor and counter.
 pub(crate) fn short(key: &str) -> String {
     let (actor, counter) = key.split_once(':').unwrap_or((key, ""));
     format!("{}{counter}", &actor[actor.len().saturating_sub(4)..])
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
+mod tests {
+    use super::*;
+
+    fn found(id: &str) -> Vec<String> {
+        let record = ConflictRecord {
+            path: "x".into(),
+            path_hex: "78".into(),
+            loser: String::new(),
+            winner: String::new(),
+            content: String::new(),
+            kind: "file".into(),
+            size: 0,
+            mode: 0,
+            te: 0,
+            winner_te: 0,
+            policy: String::new(),
+            noticed_ns: 0,
+            resolved: None,
+        };
+        let keys = [
+            "010203040506aabb:1",
+            "010203040506aabb:12",
+            "010203040506aabb:13",
+        ];
+        let open = keys
+            .iter()
+            .map(|k| ((*k).to_owned(), record.clone()))
+            .collect();
+        matching(open, Some(id))
+            .into_iter()
+            .map(|(key, _)| key)
+            .collect()
+    }
+
+    #[test]
+    fn a_whole_id_means_one_conflict_although_longer_ids_begin_with_it() {
+        assert_eq!(found("aabb1"), ["010203040506aabb:1"]);
+        assert_eq!(found("010203040506aabb:1"), ["010203040506aabb:1"]);
+        assert_eq!(found("aabb").len(), 3);
+        assert_eq!(found("aabb12"), ["010203040506aabb:12"]);
+        assert!(found("ffff").is_empty());
+    }
 }

@@ -79,7 +79,11 @@ impl Session {
             return Some(Scope::Everything);
         }
         let HintSet { paths, trees, .. } = hints;
-        if paths.is_empty() && trees.is_empty() { None } else { Some(Scope::Some { paths, trees }) }
+        if paths.is_empty() && trees.is_empty() {
+            None
+        } else {
+            Some(Scope::Some { paths, trees })
+        }
     }
 
     fn look(&mut self, i: usize, scope: &Scope) -> Option<Look> {
@@ -132,9 +136,15 @@ impl Session {
         }
         self.recognise(i, &mut look);
         self.brake(i, &mut look);
-        let moved = if self.slots[i].role == Role::Target { Vec::new() } else { self.move_early(i, &look, others) };
-        let refreshed_only =
-            look.findings.iter().all(|f| matches!(f.found, Found::Refreshed { .. }));
+        let moved = if self.slots[i].role == Role::Target {
+            Vec::new()
+        } else {
+            self.move_early(i, &look, others)
+        };
+        let refreshed_only = look
+            .findings
+            .iter()
+            .all(|f| matches!(f.found, Found::Refreshed { .. }));
         if !refreshed_only {
             self.unsettle();
         }
@@ -144,7 +154,11 @@ impl Session {
                     self.touched(i);
                 }
                 let done = self.adopt_moves(i, &moved);
-                self.dirty.extend(changed.into_iter().filter(|p| !done.iter().any(|m| p.is_within(m))));
+                self.dirty.extend(
+                    changed
+                        .into_iter()
+                        .filter(|p| !done.iter().any(|m| p.is_within(m))),
+                );
                 self.slots[i].totals = look.totals;
                 done
             }
@@ -158,10 +172,16 @@ impl Session {
     /// What is due now is looked at, or planned again.
     fn collect_due(&mut self) {
         let now = self.env.monotonic_ns();
-        let due: Vec<RelPath> =
-            self.later.iter().filter(|(_, l)| l.due_ns <= now).map(|(p, _)| p.clone()).collect();
+        let due: Vec<RelPath> = self
+            .later
+            .iter()
+            .filter(|(_, l)| l.due_ns <= now)
+            .map(|(p, _)| p.clone())
+            .collect();
         for path in due {
-            let Some(later) = self.later.get_mut(&path) else { continue };
+            let Some(later) = self.later.get_mut(&path) else {
+                continue;
+            };
             let replica = later.replica;
             // It stays listed, with its count, until it succeeds; it is due again only if somebody says so.
             later.due_ns = u64::MAX;
@@ -180,25 +200,31 @@ impl Session {
 
     /// Every path on which rows differ becomes dirty. Rows come in the same order from every replica.
     pub(crate) fn compare_rows(&mut self) {
-        let online: Vec<usize> = (0..self.slots.len()).filter(|i| self.slots[*i].online()).collect();
+        let online: Vec<usize> = (0..self.slots.len())
+            .filter(|i| self.slots[*i].online())
+            .collect();
         // Of each path: the first replica's hash, how many have it, whether all are alike.
         let mut seen: BTreeMap<RelPath, (u64, usize, bool)> = BTreeMap::new();
         let mut failed = Vec::new();
         for i in &online {
-            let result = self.slots[*i].replica.subtree(&RelPath::root(), &mut |path, row| {
-                let hash = row_hash(&row);
-                let known = seen.entry(path).or_insert((hash, 0, true));
-                known.1 += 1;
-                known.2 &= known.0 == hash;
-                ControlFlow::Continue(())
-            });
+            let result = self.slots[*i]
+                .replica
+                .subtree(&RelPath::root(), &mut |path, row| {
+                    let hash = row_hash(&row);
+                    let known = seen.entry(path).or_insert((hash, 0, true));
+                    known.1 += 1;
+                    known.2 &= known.0 == hash;
+                    ControlFlow::Continue(())
+                });
             if let Err(e) = result {
                 failed.push((*i, e));
             }
         }
         let n = online.len();
         self.dirty.extend(
-            seen.into_iter().filter(|(_, (_, count, alike))| *count != n || !alike).map(|(p, _)| p),
+            seen.into_iter()
+                .filter(|(_, (_, count, alike))| *count != n || !alike)
+                .map(|(p, _)| p),
         );
         for (i, e) in failed {
             self.replica_failed(i, &e);
@@ -216,5 +242,7 @@ fn row_hash(row: &instep_core::row::Row) -> u64 {
     instep_core::codec::put_entry(&mut bytes, &row.entry);
     bytes.push(u8::from(row.shown.is_some()));
     // FNV-1a (Fowler, Noll, Vo).
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3))
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |h, b| {
+        (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3)
+    })
 }

@@ -24,12 +24,17 @@ pub(crate) struct Hold {
     pub(crate) total: u64,
 }
 
+/// Deletions that follow each other within this time are one burst.
+const BURST_NS: u64 = 10_000_000_000;
+
 impl Session {
     /// Holds that were open when the last session ended.
     pub(crate) fn load_holds(&mut self) -> Result<(), Error> {
         for (i, slot) in self.slots.iter().enumerate() {
             for (id, body) in slot.replica.records(Book::Holds)? {
-                let Ok(record) = serde_json::from_str::<HoldRecord>(&body) else { continue };
+                let Ok(record) = serde_json::from_str::<HoldRecord>(&body) else {
+                    continue;
+                };
                 if record.decision.is_some() {
                     continue;
                 }
@@ -37,7 +42,11 @@ impl Session {
                     id,
                     replica: i,
                     kind: record.kind,
-                    paths: record.paths_hex.iter().filter_map(|p| path_from_hex(p)).collect(),
+                    paths: record
+                        .paths_hex
+                        .iter()
+                        .filter_map(|p| path_from_hex(p))
+                        .collect(),
                     since_ns: record.since_ns,
                     total: record.total,
                 });
@@ -52,32 +61,76 @@ impl Session {
             return;
         }
         self.absorb(i, look);
-        let moved = |f: &Found| matches!(f, Found::Present { moved_from: Some(_), .. });
-        let moves = look.findings.iter().filter(|f| moved(&f.found)).count() as u64;
-        let absent = |f: &Found| matches!(f, Found::Absent { .. });
-        let deletes =
-            (look.findings.iter().filter(|f| absent(&f.found)).count() as u64).saturating_sub(moves);
-        let t = look.totals;
-        let total = t.entries() + deletes;
-        if safety::holds_deletes(deletes, 0, total) {
-            let creates = self.creations(i, look);
-            if safety::holds_deletes(deletes, creates, total) {
-                let left: BTreeSet<RelPath> = moved_away(look);
+        let t = look.known;
+        let total = t.entries();
+        let left: BTreeSet<RelPath> = moved_away(look);
+        let is_delete = |f: &instep_replica::Finding| {
+            matches!(f.found, Found::Absent { .. }) && !left.contains(&f.path)
+        };
+        let deletes = look.findings.iter().filter(|f| is_delete(f)).count() as u64;
+        let (before, created) = self.lately(i, look.absent_ms);
+        let all = deletes + before;
+        let mut held = false;
+        if deletes > 0 && safety::holds_deletes(all, 0, total + before) {
+            let creates = created + self.creations(i, look);
+            if safety::holds_deletes(all, creates, total + before) {
                 let paths: BTreeSet<RelPath> = look
                     .findings
                     .iter()
-                    .filter(|f| absent(&f.found) && !left.contains(&f.path))
+                    .filter(|f| is_delete(f))
                     .map(|f| f.path.clone())
                     .collect();
-                look.findings.retain(|f| !(absent(&f.found) && paths.contains(&f.path)));
-                self.open_hold(i, HoldKind::Deletes, paths, total);
+                look.findings.retain(|f| !is_delete(f));
+                self.open_hold(i, HoldKind::Deletes, paths, total + before);
+                held = true;
             }
+        }
+        let now = self.env.monotonic_ns();
+        let creates = if look.findings.is_empty() {
+            0
+        } else {
+            self.creations(i, look)
+        };
+        let passed = if held { 0 } else { deletes };
+        if creates + passed > 0 {
+            self.slots[i].lately.push_back((now, passed, creates));
         }
         self.brake_rewrites(i, look, t.files);
     }
 
+    /// Deletions of the burst that is going on, and creations since it began (with a little before it,
+    /// because a program that replaces files makes the new ones first).
+    fn lately(&mut self, i: usize, absent_ms: u64) -> (u64, u64) {
+        const MS: u64 = 1_000_000;
+        let now = self.env.monotonic_ns();
+        let lately = &mut self.slots[i].lately;
+        while lately
+            .front()
+            .is_some_and(|(at, _, _)| now.saturating_sub(*at) > BURST_NS)
+        {
+            lately.pop_front();
+        }
+        let since = now.saturating_sub((absent_ms + 500) * MS);
+        let deletes = lately.iter().map(|(_, d, _)| d).sum();
+        let creates = lately
+            .iter()
+            .filter(|(at, _, _)| *at >= since)
+            .map(|(_, _, c)| c)
+            .sum();
+        (deletes, creates)
+    }
+
     fn brake_rewrites(&mut self, i: usize, look: &mut Look, files: u64) {
-        let random = |f: &Found| matches!(f, Found::Present { high_entropy: true, moved_from: None, .. });
+        let random = |f: &Found| {
+            matches!(
+                f,
+                Found::Present {
+                    high_entropy: true,
+                    moved_from: None,
+                    ..
+                }
+            )
+        };
         let count = look.findings.iter().filter(|f| random(&f.found)).count() as u64;
         if !safety::holds_rewrites(count, files) {
             return;
@@ -99,10 +152,18 @@ impl Session {
     /// Whether the content that the others still have at a path was not random.
     fn was_structured(&self, i: usize, path: &RelPath) -> bool {
         let row = self.slots[i].replica.row(path).ok().flatten();
-        let Some(content) = row.and_then(|r| r.present().map(|v| v.content)) else { return false };
-        let others = self.slots.iter().enumerate().filter(|(n, s)| *n != i && s.online());
+        let Some(content) = row.and_then(|r| r.present().map(|v| v.content)) else {
+            return false;
+        };
+        let others = self
+            .slots
+            .iter()
+            .enumerate()
+            .filter(|(n, s)| *n != i && s.online());
         for (_, slot) in others {
-            let Ok(Some(mut old)) = slot.replica.open(path, content) else { continue };
+            let Ok(Some(mut old)) = slot.replica.open(path, content) else {
+                continue;
+            };
             let mut head = vec![0; instep_chunk::entropy::PROBE_BYTES as usize];
             let n = old.read_at(0, &mut head).unwrap_or(0);
             return !instep_chunk::entropy::Entropy::of(&head[..n]).is_high();
@@ -117,7 +178,15 @@ impl Session {
         };
         look.findings
             .iter()
-            .filter(|f| matches!(f.found, Found::Present { moved_from: None, .. }) && is_new(&f.path))
+            .filter(|f| {
+                matches!(
+                    f.found,
+                    Found::Present {
+                        moved_from: None,
+                        ..
+                    }
+                ) && is_new(&f.path)
+            })
             .count() as u64
     }
 
@@ -138,9 +207,12 @@ impl Session {
                     hold.paths.remove(&f.path);
                     true
                 }
-                (Found::Present { high_entropy: true, .. }, HoldKind::Rewrites) => {
-                    !hold.paths.contains(&f.path)
-                }
+                (
+                    Found::Present {
+                        high_entropy: true, ..
+                    },
+                    HoldKind::Rewrites,
+                ) => !hold.paths.contains(&f.path),
                 _ => {
                     hold.paths.remove(&f.path);
                     true
@@ -158,9 +230,23 @@ impl Session {
     fn open_hold(&mut self, i: usize, kind: HoldKind, paths: BTreeSet<RelPath>, total: u64) {
         let id = hex(&self.env.random()[..3]);
         let count = paths.len() as u64;
-        self.holds.push(Hold { id: id.clone(), replica: i, kind, paths, since_ns: self.env.wall_ns(), total });
+        self.holds.push(Hold {
+            id: id.clone(),
+            replica: i,
+            kind,
+            paths,
+            since_ns: self.env.wall_ns(),
+            total,
+        });
         self.save_hold(self.holds.len() - 1);
-        self.monitor.event(Event::Hold { id, replica: i, count, total, kind, open: true });
+        self.monitor.event(Event::Hold {
+            id,
+            replica: i,
+            count,
+            total,
+            kind,
+            open: true,
+        });
     }
 
     fn save_hold(&mut self, n: usize) {
@@ -214,10 +300,17 @@ impl Session {
             if !self.slots[i].online() || hold.kind != HoldKind::Deletes {
                 continue;
             }
-            let scope = Scope::Some { paths: paths.clone(), trees: BTreeSet::new() };
-            let Ok(look) = self.slots[i].replica.look(&scope) else { continue };
+            let scope = Scope::Some {
+                paths: paths.clone(),
+                trees: BTreeSet::new(),
+            };
+            let Ok(look) = self.slots[i].replica.look(&scope) else {
+                continue;
+            };
             let gone = |p: &RelPath| {
-                look.findings.iter().any(|f| f.path == *p && matches!(f.found, Found::Absent { .. }))
+                look.findings
+                    .iter()
+                    .any(|f| f.path == *p && matches!(f.found, Found::Absent { .. }))
                     || look.again.iter().any(|(a, _)| p.is_within(a))
             };
             let back: Vec<RelPath> = paths.iter().filter(|p| !gone(p)).cloned().collect();
@@ -231,10 +324,25 @@ impl Session {
         }
     }
 
+    /// A look at paths, repeated until their absence has settled.
+    pub(crate) fn settled_look(&self, i: usize, scope: &Scope) -> Result<Look, Error> {
+        let replica = &self.slots[i].replica;
+        let mut look = replica.look(scope)?;
+        for _ in 0..20 {
+            let Some(wait_ms) = look.again.iter().map(|(_, ms)| *ms).max() else {
+                break;
+            };
+            self.env.sleep_ms(wait_ms.clamp(1, 500));
+            look = replica.look(scope)?;
+        }
+        Ok(look)
+    }
+
     /// Lets held changes through, or undoes them where they were made.
     pub(crate) fn decide_hold(&mut self, id: &str, approve: bool) -> Answer {
-        let matching: Vec<usize> =
-            (0..self.holds.len()).filter(|n| self.holds[*n].id.starts_with(id)).collect();
+        let matching: Vec<usize> = (0..self.holds.len())
+            .filter(|n| self.holds[*n].id.starts_with(id))
+            .collect();
         let [n] = matching[..] else {
             let (code, why) = match matching.len() {
                 0 => (1013, format!("there is no hold {id}")),
@@ -244,14 +352,28 @@ impl Session {
         };
         let hold = self.holds[n].clone();
         let i = hold.replica;
-        let scope = Scope::Some { paths: hold.paths.clone(), trees: BTreeSet::new() };
-        let look = match self.slots[i].replica.look(&scope) {
+        let scope = Scope::Some {
+            paths: hold.paths.clone(),
+            trees: BTreeSet::new(),
+        };
+        let look = match self.settled_look(i, &scope) {
             Ok(look) => look,
-            Err(e) => return Answer::Refused { code: 2201, why: e.chain() },
+            Err(e) => {
+                return Answer::Refused {
+                    code: 2201,
+                    why: e.chain(),
+                };
+            }
         };
         let body = None;
-        if let Err(e) = self.slots[i].replica.write_record(Book::Holds, &hold.id, body) {
-            return Answer::Refused { code: 2201, why: e.chain() };
+        if let Err(e) = self.slots[i]
+            .replica
+            .write_record(Book::Holds, &hold.id, body)
+        {
+            return Answer::Refused {
+                code: 2201,
+                why: e.chain(),
+            };
         }
         self.end_hold(n);
         let mut decided = look;
@@ -272,7 +394,10 @@ impl Session {
                 self.dirty.extend(hold.paths);
                 Answer::Done(count)
             }
-            Err(e) => Answer::Refused { code: 2201, why: e.chain() },
+            Err(e) => Answer::Refused {
+                code: 2201,
+                why: e.chain(),
+            },
         }
     }
 }

@@ -38,11 +38,36 @@ impl Session {
 
     fn refuse_empty_source(&self, looks: &[(usize, Look)]) -> Result<(), SessionError> {
         let entries = |i: usize| {
-            looks.iter().find(|(n, _)| *n == i).map_or(0, |(_, l)| l.totals.entries())
+            looks
+                .iter()
+                .find(|(n, _)| *n == i)
+                .map_or(0, |(_, l)| l.totals.entries())
         };
-        let source = self.slots.iter().position(|s| s.role == Role::Source).unwrap_or(0);
+        let source = self
+            .slots
+            .iter()
+            .position(|s| s.role == Role::Source)
+            .unwrap_or(0);
+        // What has just gone has not settled yet; for this question it is gone.
+        let unsettled = looks
+            .iter()
+            .any(|(n, l)| *n == source && !l.again.is_empty());
+        if unsettled {
+            let look = self.settled_look(source, &instep_replica::Scope::Everything)?;
+            let full = (0..self.slots.len()).any(|i| i != source && entries(i) > 0);
+            let empty = look.totals.entries() == 0;
+            return if empty && full {
+                Err(SessionError::EmptySource)
+            } else {
+                Ok(())
+            };
+        }
         let full = (0..self.slots.len()).any(|i| i != source && entries(i) > 0);
-        if entries(source) == 0 && full { Err(SessionError::EmptySource) } else { Ok(()) }
+        if entries(source) == 0 && full {
+            Err(SessionError::EmptySource)
+        } else {
+            Ok(())
+        }
     }
 
     pub(crate) fn meeting(&self, looks: &[(usize, Look)]) -> Meeting {
@@ -50,7 +75,16 @@ impl Session {
         let mut met: BTreeMap<&RelPath, Met> = BTreeMap::new();
         for (i, look) in looks {
             for f in &look.findings {
-                let Found::Present { kind, content, size, mtime, .. } = &f.found else { continue };
+                let Found::Present {
+                    kind,
+                    content,
+                    size,
+                    mtime,
+                    ..
+                } = &f.found
+                else {
+                    continue;
+                };
                 let m = met.entry(&f.path).or_default();
                 m.on |= 1 << i;
                 m.size = m.size.max(*size);
@@ -60,21 +94,23 @@ impl Session {
                 }
             }
         }
-        let mut out = Meeting { only_on: vec![0; n], receives: vec![(0, 0); n], ..Meeting::default() };
+        let mut out = Meeting {
+            only_on: vec![0; n],
+            receives: vec![(0, 0); n],
+            ..Meeting::default()
+        };
         let mut newer: BTreeMap<(usize, usize), (u64, u64)> = BTreeMap::new();
         for m in met.values() {
             self.meet(m, &mut out, &mut newer);
         }
-        out.newer = newer.into_iter().map(|((a, b), (x, y))| (a, b, x, y)).collect();
+        out.newer = newer
+            .into_iter()
+            .map(|((a, b), (x, y))| (a, b, x, y))
+            .collect();
         out
     }
 
-    fn meet(
-        &self,
-        m: &Met,
-        out: &mut Meeting,
-        newer: &mut BTreeMap<(usize, usize), (u64, u64)>,
-    ) {
+    fn meet(&self, m: &Met, out: &mut Meeting, newer: &mut BTreeMap<(usize, usize), (u64, u64)>) {
         let n = self.slots.len();
         if m.on.count_ones() == 1 {
             out.only_on[m.on.trailing_zeros() as usize] += 1;
@@ -100,7 +136,11 @@ impl Session {
             for b in m.versions.iter().skip(x + 1).filter(|b| b.1 != a.1) {
                 let counts = newer.entry((a.0.min(b.0), a.0.max(b.0))).or_default();
                 let first_is_newer = if a.0 < b.0 { a.2 > b.2 } else { b.2 > a.2 };
-                if first_is_newer { counts.0 += 1 } else { counts.1 += 1 }
+                if first_is_newer {
+                    counts.0 += 1
+                } else {
+                    counts.1 += 1
+                }
             }
         }
     }

@@ -39,14 +39,18 @@ impl Session {
         let whole: Vec<Move> = look.moves.iter().filter(|m| m.whole).cloned().collect();
         let mut early = Vec::new();
         for m in whole {
-            let kind = look.findings.iter().find(|f| f.path == m.to).and_then(|f| match &f.found {
-                Found::Present { kind, .. } => Some(*kind),
-                Found::Absent { .. }
-                | Found::Refreshed { .. }
-                | Found::Held(_)
-                | Found::Forgotten
-                | Found::Ancestor { .. } => None,
-            });
+            let kind = look
+                .findings
+                .iter()
+                .find(|f| f.path == m.to)
+                .and_then(|f| match &f.found {
+                    Found::Present { kind, .. } => Some(*kind),
+                    Found::Absent { .. }
+                    | Found::Refreshed { .. }
+                    | Found::Held(_)
+                    | Found::Forgotten
+                    | Found::Ancestor { .. } => None,
+                });
             // A file is moved by its own action, with its metadata; here only what would be many.
             if kind != Some(Kind::Dir) || !self.is_quiet(&m, others) {
                 continue;
@@ -58,7 +62,13 @@ impl Session {
                 }
             }
             if !replicas.is_empty() {
-                early.push(Early { from: m.from, to: m.to, kind: Kind::Dir, replicas, noticed_ns });
+                early.push(Early {
+                    from: m.from,
+                    to: m.to,
+                    kind: Kind::Dir,
+                    replicas,
+                    noticed_ns,
+                });
             }
         }
         early
@@ -69,7 +79,10 @@ impl Session {
         let inside = |p: &RelPath| p.is_within(&m.from) || p.is_within(&m.to);
         let found = |l: &Look| {
             let findings = l.findings.iter().map(|f| &f.path);
-            findings.chain(l.again.iter().map(|(p, _)| p)).chain(&l.unhashed).any(inside)
+            findings
+                .chain(l.again.iter().map(|(p, _)| p))
+                .chain(&l.unhashed)
+                .any(inside)
         };
         !others.iter().any(|(_, l)| found(l))
             && !self.dirty.iter().any(inside)
@@ -126,7 +139,9 @@ impl Session {
     pub(crate) fn adopt_moves(&mut self, source: usize, early: &[Early]) -> Vec<RelPath> {
         let mut done = Vec::new();
         for m in early {
-            let Some(entries) = self.rows_of_move(source, m) else { continue };
+            let Some(entries) = self.rows_of_move(source, m) else {
+                continue;
+            };
             let everywhere = (0..self.slots.len()).all(|i| i == source || m.replicas.contains(&i));
             for i in &m.replicas {
                 if let Err(e) = self.slots[*i].replica.adopt_move(&m.from, &m.to, &entries) {

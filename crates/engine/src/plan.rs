@@ -56,7 +56,10 @@ impl Pass {
 impl Session {
     /// Plans and does everything that is dirty.
     pub(crate) fn reconcile_dirty(&mut self) {
-        let mut pass = Pass { began_ns: self.env.monotonic_ns(), ..Pass::default() };
+        let mut pass = Pass {
+            began_ns: self.env.monotonic_ns(),
+            ..Pass::default()
+        };
         let bulk = self.dirty.len() >= BULK;
         pass.progress.actions_total = self.dirty.len() as u64;
         self.take_resolutions(&mut pass);
@@ -108,7 +111,11 @@ impl Session {
             for mut action in decision.actions {
                 self.prefer_rename(&mut action, pass);
                 let waits = action.goal == Goal::Absent || replaces_dir(&action);
-                if waits { pass.last.push(action) } else { now.push(action) }
+                if waits {
+                    pass.last.push(action)
+                } else {
+                    now.push(action)
+                }
             }
         }
         self.carry_out(now, pass);
@@ -117,10 +124,14 @@ impl Session {
     /// The rows of each path from every replica that is online.
     fn rows(&mut self, paths: &[RelPath], bulk: bool) -> BTreeMap<RelPath, Rows> {
         let n = self.slots.len();
-        let mut out: BTreeMap<RelPath, Rows> = paths.iter().map(|p| (p.clone(), vec![None; n])).collect();
+        let mut out: BTreeMap<RelPath, Rows> =
+            paths.iter().map(|p| (p.clone(), vec![None; n])).collect();
         let mut groups: BTreeMap<RelPath, Vec<&RelPath>> = BTreeMap::new();
         for path in paths {
-            groups.entry(path.parent().unwrap_or_else(RelPath::root)).or_default().push(path);
+            groups
+                .entry(path.parent().unwrap_or_else(RelPath::root))
+                .or_default()
+                .push(path);
         }
         for i in 0..n {
             if !self.slots[i].online() {
@@ -170,15 +181,23 @@ impl Session {
         let extra = pass.derived.get(path).cloned().unwrap_or_default();
         let sides = self.sides(rows);
         let known = reconcile::merged(&sides, &extra);
-        let shown = view(&known, &self.share.policies).dot().and_then(|d| known.get(d)).map(|v| v.kind);
+        let shown = view(&known, &self.share.policies)
+            .dot()
+            .and_then(|d| known.get(d))
+            .map(|v| v.kind);
         let is_tomb = shown == Some(Kind::Tomb);
-        let is_dir = rows.iter().flatten().any(|r| {
-            r.is_derived_dir() || r.present().is_some_and(|v| v.kind == Kind::Dir)
-        });
+        let is_dir = rows
+            .iter()
+            .flatten()
+            .any(|r| r.is_derived_dir() || r.present().is_some_and(|v| v.kind == Kind::Dir));
         let yields = shown.is_some_and(|k| k != Kind::Dir);
         let alive_below = yields && is_dir && self.alive_below(path, pass);
-        let decision = reconcile::reconcile(path, &sides, &extra, alive_below, &self.share.policies);
-        pass.alive.insert(path.clone(), !is_tomb && decision.view.shown != Shown::Unknown || alive_below);
+        let decision =
+            reconcile::reconcile(path, &sides, &extra, alive_below, &self.share.policies);
+        pass.alive.insert(
+            path.clone(),
+            !is_tomb && decision.view.shown != Shown::Unknown || alive_below,
+        );
         if is_tomb && !alive_below {
             // A directory above may have stood for this alone.
             self.revisit_parent(path, pass);
@@ -189,7 +208,11 @@ impl Session {
     /// Whether anything below a path is alive on any replica, after merging.
     fn alive_below(&mut self, dir: &RelPath, pass: &mut Pass) -> bool {
         let mut children: BTreeSet<RelPath> = BTreeSet::new();
-        for slot in self.slots.iter().filter(|s| s.online() && s.role != Role::Target) {
+        for slot in self
+            .slots
+            .iter()
+            .filter(|s| s.online() && s.role != Role::Target)
+        {
             // A listing that fails must not let anything be deleted.
             let listed = slot.replica.children(dir, &mut |path, _| {
                 children.insert(path);
@@ -206,8 +229,11 @@ impl Session {
                 }
                 continue;
             }
-            let rows: Rows =
-                self.slots.iter().map(|s| s.replica.row(&path).ok().flatten()).collect();
+            let rows: Rows = self
+                .slots
+                .iter()
+                .map(|s| s.replica.row(&path).ok().flatten())
+                .collect();
             let known = reconcile::merged(&self.sides(&rows), &Entry::default());
             let shown = view(&known, &self.share.policies);
             let tomb = match shown.shown {
@@ -225,12 +251,18 @@ impl Session {
     }
 
     fn revisit_parent(&mut self, path: &RelPath, pass: &Pass) {
-        let Some(parent) = path.parent().filter(|p| !p.is_root()) else { return };
+        let Some(parent) = path.parent().filter(|p| !p.is_root()) else {
+            return;
+        };
         if pass.alive.contains_key(&parent) || self.dirty.contains(&parent) {
             return;
         }
         let derived = self.slots.iter().filter(|s| s.online()).any(|s| {
-            s.replica.row(&parent).ok().flatten().is_some_and(|r| r.is_derived_dir())
+            s.replica
+                .row(&parent)
+                .ok()
+                .flatten()
+                .is_some_and(|r| r.is_derived_dir())
         });
         if derived {
             self.dirty.insert(parent);
@@ -245,7 +277,10 @@ impl Session {
         }
         for i in 0..self.slots.len() {
             let over = self.problems.get(&(i, path.clone())).is_some_and(|p| {
-                matches!(p.code, Code::UnsafeLink | Code::NameClash | Code::ContentMissing)
+                matches!(
+                    p.code,
+                    Code::UnsafeLink | Code::NameClash | Code::ContentMissing
+                )
             });
             // Where it is tried again, the outcome tells.
             let tried = decision.actions.iter().any(|a| a.replica == i);
@@ -257,7 +292,14 @@ impl Session {
             || decision.entry.ctx().iter().len() > ACTORS_MAX;
         if too_many {
             let detail = "more concurrent versions than are kept at one path".to_owned();
-            self.open_problem(0, Problem { path: path.clone(), code: Code::TooManySiblings, detail });
+            self.open_problem(
+                0,
+                Problem {
+                    path: path.clone(),
+                    code: Code::TooManySiblings,
+                    detail,
+                },
+            );
         }
         for (beside, entry) in &decision.derived {
             pass.add_known(beside.clone(), entry);
@@ -269,21 +311,33 @@ impl Session {
 
     /// A file that is here under the name that it had before moves instead of being copied.
     fn prefer_rename(&self, action: &mut Action, pass: &mut Pass) {
-        let Goal::File { content, .. } = action.goal else { return };
-        let from = action.shown.and_then(|d| action.entry.get(d)).and_then(|v| v.moved.clone());
-        let Some(from) = from.filter(|f| action.before == Precondition::Absent && *f != action.path) else {
+        let Goal::File { content, .. } = action.goal else {
+            return;
+        };
+        let from = action
+            .shown
+            .and_then(|d| action.entry.get(d))
+            .and_then(|v| v.moved.clone());
+        let Some(from) =
+            from.filter(|f| action.before == Precondition::Absent && *f != action.path)
+        else {
             return;
         };
         let key = (action.replica, from.clone());
         let here = self.slots[action.replica].replica.row(&from).ok().flatten();
         let same = here.as_ref().is_some_and(|r| {
-            r.present().is_some_and(|v| v.kind == Kind::File && v.content == content)
+            r.present()
+                .is_some_and(|v| v.kind == Kind::File && v.content == content)
         });
         if !same || pass.emptied.contains(&key) {
             return;
         }
         // Only if the old place is to be emptied anyway.
-        let rows: Rows = self.slots.iter().map(|s| s.replica.row(&from).ok().flatten()).collect();
+        let rows: Rows = self
+            .slots
+            .iter()
+            .map(|s| s.replica.row(&from).ok().flatten())
+            .collect();
         let known = reconcile::merged(&self.sides(&rows), &Entry::default());
         let leaves = view(&known, &self.share.policies)
             .dot()
@@ -297,7 +351,11 @@ impl Session {
     /// Deletions and replaced directories, after everything else.
     fn finish(&mut self, mut last: Vec<Action>, pass: &mut Pass) {
         for action in &mut last {
-            if action.goal == Goal::Absent && pass.emptied.contains(&(action.replica, action.path.clone())) {
+            if action.goal == Goal::Absent
+                && pass
+                    .emptied
+                    .contains(&(action.replica, action.path.clone()))
+            {
                 action.goal = Goal::Record;
             }
         }
@@ -360,7 +418,10 @@ impl Session {
                     _ => 10_000,
                 };
                 if problem.code == Code::ReadOnly {
-                    let e = instep_replica::Error::new(instep_replica::ErrorKind::ReadOnly, problem.detail.clone());
+                    let e = instep_replica::Error::new(
+                        instep_replica::ErrorKind::ReadOnly,
+                        problem.detail.clone(),
+                    );
                     self.replica_failed(i, &e);
                 }
                 self.open_problem(i, problem);
@@ -393,16 +454,19 @@ impl Session {
         };
         let lag_ns = self.env.monotonic_ns().saturating_sub(pass.began_ns);
         let from = self.origin_of(action);
-        let change = pass.changes.entry(action.path.clone()).or_insert_with(|| Change {
-            kind,
-            object,
-            path: action.path.clone(),
-            from_path,
-            from,
-            to: Vec::new(),
-            size,
-            lag_ns,
-        });
+        let change = pass
+            .changes
+            .entry(action.path.clone())
+            .or_insert_with(|| Change {
+                kind,
+                object,
+                path: action.path.clone(),
+                from_path,
+                from,
+                to: Vec::new(),
+                size,
+                lag_ns,
+            });
         change.to.push(i);
         change.lag_ns = lag_ns;
     }
@@ -411,8 +475,15 @@ impl Session {
     pub(crate) fn origin_of(&self, action: &Action) -> usize {
         let by = action.shown.and_then(|d| {
             let actor = d.actor.to_string();
-            let member = self.share.record.members.iter().find(|(_, m)| m.actors.contains(&actor))?;
-            self.slots.iter().position(|s| s.replica.id().to_string() == *member.0)
+            let member = self
+                .share
+                .record
+                .members
+                .iter()
+                .find(|(_, m)| m.actors.contains(&actor))?;
+            self.slots
+                .iter()
+                .position(|s| s.replica.id().to_string() == *member.0)
         });
         by.unwrap_or(usize::from(action.replica == 0))
     }
@@ -432,7 +503,9 @@ impl Session {
 
     /// A big file is staged while other changes go on; its action follows when it is here.
     fn send_aside(&mut self, action: &Action) -> bool {
-        let Goal::File { content, size, .. } = action.goal else { return false };
+        let Goal::File { content, size, .. } = action.goal else {
+            return false;
+        };
         let i = action.replica;
         let reflink = self.slots[i].replica.capabilities().reflink;
         if self.options.once
@@ -453,7 +526,10 @@ impl Session {
             .iter()
             .enumerate()
             .filter(|(_, s)| s.online())
-            .map(|(i, s)| Origin { index: i, replica: s.replica.clone() })
+            .map(|(i, s)| Origin {
+                index: i,
+                replica: s.replica.clone(),
+            })
             .collect()
     }
 
@@ -489,10 +565,19 @@ impl Session {
 }
 
 fn replaces_dir(action: &Action) -> bool {
-    matches!(action.before, Precondition::Unchanged { kind: Kind::Dir, .. })
-        && matches!(action.goal, Goal::File { .. } | Goal::Link { .. })
+    matches!(
+        action.before,
+        Precondition::Unchanged {
+            kind: Kind::Dir,
+            ..
+        }
+    ) && matches!(action.goal, Goal::File { .. } | Goal::Link { .. })
 }
 
 fn created(action: &Action) -> ChangeKind {
-    if action.before == Precondition::Absent { ChangeKind::Create } else { ChangeKind::Update }
+    if action.before == Precondition::Absent {
+        ChangeKind::Create
+    } else {
+        ChangeKind::Update
+    }
 }

@@ -60,7 +60,10 @@ impl Session {
     pub fn preview(&mut self) -> Result<Preview, SessionError> {
         let mut looks = Vec::new();
         for i in 0..self.slots.len() {
-            match self.slots[i].replica.look(&instep_replica::Scope::Everything) {
+            match self.slots[i]
+                .replica
+                .look(&instep_replica::Scope::Everything)
+            {
                 Ok(look) => looks.push((i, look)),
                 Err(e) => self.replica_failed(i, &e),
             }
@@ -68,7 +71,10 @@ impl Session {
         let new = self.slots.iter().any(|s| s.replica.describe().new);
         let meeting = new.then(|| self.meeting(&looks));
         self.first_meeting(&looks)?;
-        let mut out = Preview { meeting, ..Preview::default() };
+        let mut out = Preview {
+            meeting,
+            ..Preview::default()
+        };
         let mut held_paths = std::collections::BTreeSet::new();
         self.rejoining_last(&mut looks);
         for (i, mut look) in looks {
@@ -92,9 +98,16 @@ impl Session {
             if path.is_root() || path.is_reserved() {
                 continue;
             }
-            let rows: Rows = self.slots.iter().map(|s| s.replica.row(&path).ok().flatten()).collect();
+            let rows: Rows = self
+                .slots
+                .iter()
+                .map(|s| s.replica.row(&path).ok().flatten())
+                .collect();
             let decision = self.decide(&path, &rows, &mut pass);
-            let acts = decision.actions.iter().any(|a| a.goal != instep_core::plan::Goal::Record);
+            let acts = decision
+                .actions
+                .iter()
+                .any(|a| a.goal != instep_core::plan::Goal::Record);
             if !acts && decision.blocked.is_empty() {
                 continue;
             }

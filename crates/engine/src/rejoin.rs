@@ -26,12 +26,18 @@ impl Session {
             return;
         }
         for finding in &mut look.findings {
-            let Found::Present { kind, content, .. } = &finding.found else { continue };
+            let Found::Present { kind, content, .. } = &finding.found else {
+                continue;
+            };
             let row = slot.replica.row(&finding.path).ok().flatten();
             if row.is_some_and(|r| !r.entry.is_empty()) {
                 continue;
             }
-            let others = self.slots.iter().enumerate().filter(|(n, s)| *n != i && s.online());
+            let others = self
+                .slots
+                .iter()
+                .enumerate()
+                .filter(|(n, s)| *n != i && s.online());
             let known = others
                 .filter(|(_, s)| s.role != Role::Target)
                 .filter_map(|(_, s)| s.replica.row(&finding.path).ok().flatten())
@@ -58,7 +64,11 @@ fn ancestor(known: &Entry, kind: Kind, content: ContentId) -> Option<Dot> {
         let now = v.content == content && (v.kind == kind || v.is_tomb());
         now || (kind != Kind::Dir && v.prev.contains(&content))
     };
-    known.siblings().iter().find(|(_, v)| had(v)).map(|(dot, _)| Dot::before(dot.actor))
+    known
+        .siblings()
+        .iter()
+        .find(|(_, v)| had(v))
+        .map(|(dot, _)| Dot::before(dot.actor))
 }
 
 #[cfg(test)]
@@ -86,7 +96,13 @@ mod tests {
     }
 
     fn known(version: Version) -> Entry {
-        Entry::first(Dot { actor: ActorId([1; 8]), counter: 7 }, version)
+        Entry::first(
+            Dot {
+                actor: ActorId([1; 8]),
+                counter: 7,
+            },
+            version,
+        )
     }
 
     #[test]
@@ -101,7 +117,11 @@ mod tests {
         }
         assert_eq!(at(&file, 4), None);
         assert!(at(&known(version(Kind::Tomb, 3, &[2])), 3).is_some());
-        assert_eq!(at(&known(version(Kind::Dir, 0, &[])), 0), None, "another kind of thing");
+        assert_eq!(
+            at(&known(version(Kind::Dir, 0, &[])), 0),
+            None,
+            "another kind of thing"
+        );
         assert_eq!(at(&Entry::default(), 1), None);
     }
 

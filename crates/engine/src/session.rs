@@ -77,6 +77,8 @@ pub(crate) struct Slot {
     pub(crate) next_try_ns: u64,
     pub(crate) totals: Totals,
     pub(crate) touched_ns: Option<u64>,
+    /// Deletions and creations noticed lately: when, how many of each.
+    pub(crate) lately: VecDeque<(u64, u64, u64)>,
 }
 
 impl Slot {
@@ -112,7 +114,11 @@ impl Handle {
     /// Asks, and waits for the answer; `None` when the session has ended.
     pub fn request(&self, command: Command) -> Option<Answer> {
         let (send, receive) = mpsc::channel();
-        let mut requests = self.inbox.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut requests = self
+            .inbox
+            .requests
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         requests.push_back((command, send));
         drop(requests);
         self.waker.wake();
@@ -167,7 +173,9 @@ pub(crate) struct Later {
 
 impl std::fmt::Debug for Session {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Session").field("share", &self.share.id).finish_non_exhaustive()
+        f.debug_struct("Session")
+            .field("share", &self.share.id)
+            .finish_non_exhaustive()
     }
 }
 
@@ -188,7 +196,9 @@ impl Session {
         options: SessionOptions,
         monitor: Box<dyn Monitor>,
     ) -> Result<Self, SessionError> {
-        let Some(first) = replicas.first() else { return Err(SessionError::TooFew) };
+        let Some(first) = replicas.first() else {
+            return Err(SessionError::TooFew);
+        };
         let id = first.share();
         let slots: Vec<Slot> = replicas.into_iter().map(slot).collect();
         let started_ns = env.monotonic_ns();
@@ -217,14 +227,24 @@ impl Session {
         };
         session.agree(id)?;
         session.load_holds()?;
-        let replicas = session.slots.iter().map(|s| (s.replica.id(), s.replica.describe())).collect();
-        session.monitor.event(Event::Opened { share: id, replicas });
+        let replicas = session
+            .slots
+            .iter()
+            .map(|s| (s.replica.id(), s.replica.describe()))
+            .collect();
+        session.monitor.event(Event::Opened {
+            share: id,
+            replicas,
+        });
         Ok(session)
     }
 
     /// To talk to the session while it runs.
     pub fn handle(&self) -> Handle {
-        Handle { inbox: self.inbox.clone(), waker: self.waker.clone() }
+        Handle {
+            inbox: self.inbox.clone(),
+            waker: self.waker.clone(),
+        }
     }
 
     /// What all replicas agree on.
@@ -238,19 +258,24 @@ impl Session {
         let mut known = Vec::new();
         for slot in &self.slots {
             let text = slot.replica.read_record(Book::Share, "share")?;
-            let theirs: ShareRecord =
-                text.as_deref().and_then(|t| serde_json::from_str(t).ok()).unwrap_or_default();
+            let theirs: ShareRecord = text
+                .as_deref()
+                .and_then(|t| serde_json::from_str(t).ok())
+                .unwrap_or_default();
             record.merge(&theirs);
             known.push(theirs);
         }
         for slot in &self.slots {
             let described = slot.replica.describe();
-            let member = record.members.entry(slot.replica.id().to_string()).or_insert_with(|| Member {
-                label: described.label.clone(),
-                location: described.location.clone(),
-                actors: Vec::new(),
-                gone: false,
-            });
+            let member = record
+                .members
+                .entry(slot.replica.id().to_string())
+                .or_insert_with(|| Member {
+                    label: described.label.clone(),
+                    location: described.location.clone(),
+                    actors: Vec::new(),
+                    gone: false,
+                });
             let actor = slot.replica.actor().to_string();
             if !member.actors.contains(&actor) {
                 member.actors.push(actor);
@@ -269,11 +294,15 @@ impl Session {
         let text = serde_json::to_string(&record).unwrap_or_default();
         for (slot, theirs) in self.slots.iter().zip(&known) {
             if *theirs != record {
-                slot.replica.write_record(Book::Share, "share", Some(&text))?;
+                slot.replica
+                    .write_record(Book::Share, "share", Some(&text))?;
             }
         }
         // Anything that was left undone is found by comparing all rows, unless all say they are settled.
-        let mut marks = self.slots.iter().map(|s| s.replica.read_record(Book::Share, "settled"));
+        let mut marks = self
+            .slots
+            .iter()
+            .map(|s| s.replica.read_record(Book::Share, "settled"));
         let first = marks.next().transpose()?.flatten();
         self.marked = first.is_some();
         self.compare_all = first.is_none();
@@ -303,7 +332,11 @@ impl Session {
             summary: self.summary.clone(),
             stopped,
             state: self.worst(),
-            problems: self.problems.iter().map(|((r, _), p)| (*r, p.clone())).collect(),
+            problems: self
+                .problems
+                .iter()
+                .map(|((r, _), p)| (*r, p.clone()))
+                .collect(),
         })
     }
 
@@ -340,23 +373,37 @@ impl Session {
         self.dirty.is_empty()
             && self.later.is_empty()
             && self.in_flight.is_empty()
-            && self.slots.iter().all(|s| s.hints.is_empty() && !s.look_everywhere)
+            && self
+                .slots
+                .iter()
+                .all(|s| s.hints.is_empty() && !s.look_everywhere)
     }
 
     /// With `once`: idle, or what is left was tried often enough.
     fn is_done(&self) -> bool {
         let patience = 40;
-        let hopeless = self.later.values().all(|l| l.tries > patience || l.delay_ms >= 5000);
+        let hopeless = self
+            .later
+            .values()
+            .all(|l| l.tries > patience || l.delay_ms >= 5000);
         self.dirty.is_empty()
             && self.in_flight.is_empty()
             && hopeless
-            && self.slots.iter().all(|s| !s.online() || (s.hints.is_empty() && !s.look_everywhere))
+            && self
+                .slots
+                .iter()
+                .all(|s| !s.online() || (s.hints.is_empty() && !s.look_everywhere))
     }
 
     /// Waits for hints, requests, or the next thing that is due.
     fn rest(&mut self) {
         let now = self.env.monotonic_ns();
-        let barrier_due = self.slots.iter().filter_map(|s| s.touched_ns).min().map(|t| t + BARRIER_NS);
+        let barrier_due = self
+            .slots
+            .iter()
+            .filter_map(|s| s.touched_ns)
+            .min()
+            .map(|t| t + BARRIER_NS);
         if barrier_due.is_some_and(|due| due <= now) {
             self.barrier();
         }
@@ -369,7 +416,12 @@ impl Session {
             .map(|l| l.due_ns)
             .chain(barrier_due.filter(|d| *d > now))
             .chain(self.slots.iter().map(|s| s.next_poll_ns))
-            .chain(self.slots.iter().filter(|s| !s.online()).map(|s| s.next_try_ns))
+            .chain(
+                self.slots
+                    .iter()
+                    .filter(|s| !s.online())
+                    .map(|s| s.next_try_ns),
+            )
             .min()
             .unwrap_or(now + RETRY_NS);
         let wait = due.saturating_sub(now).clamp(200_000, 60_000_000_000);
@@ -392,10 +444,17 @@ impl Session {
             && self.holds.is_empty()
             && self.problems.is_empty()
             && self.slots.iter().all(Slot::online);
-        let mark: String = self.env.random().iter().map(|b| format!("{b:02x}")).collect();
+        let mark: String = self
+            .env
+            .random()
+            .iter()
+            .map(|b| format!("{b:02x}"))
+            .collect();
         for slot in self.slots.iter().filter(|s| s.online()) {
             // Without the mark the next start compares all rows: slower, not wrong.
-            let _slower = slot.replica.write_record(Book::Share, "settled", clean.then_some(&mark));
+            let _slower = slot
+                .replica
+                .write_record(Book::Share, "settled", clean.then_some(&mark));
         }
         self.marked = clean;
         if clean {
@@ -444,7 +503,11 @@ impl Session {
         if slot.state != state {
             slot.state = state;
             slot.why.clone_from(&why);
-            self.monitor.event(Event::Replica { replica: i, state, why });
+            self.monitor.event(Event::Replica {
+                replica: i,
+                state,
+                why,
+            });
         }
     }
 
@@ -462,7 +525,11 @@ impl Session {
                 slot.look_everywhere = true;
                 self.compare_all = true;
                 let why = "it is back".to_owned();
-                self.monitor.event(Event::Replica { replica: i, state: State::Scanning, why });
+                self.monitor.event(Event::Replica {
+                    replica: i,
+                    state: State::Scanning,
+                    why,
+                });
             }
         }
     }
@@ -484,21 +551,41 @@ impl Session {
         let tries = old.map_or(0, |l| l.tries + 1);
         let delay_ms = delay_ms.max(old.map_or(0, |l| (l.delay_ms * 2).min(1000)));
         let due_ns = now + delay_ms * 1_000_000;
-        let replica = if old.is_some_and(|l| l.replica != replica) { None } else { replica };
-        self.later.insert(path, Later { due_ns, delay_ms, tries, replica });
+        let replica = if old.is_some_and(|l| l.replica != replica) {
+            None
+        } else {
+            replica
+        };
+        self.later.insert(
+            path,
+            Later {
+                due_ns,
+                delay_ms,
+                tries,
+                replica,
+            },
+        );
     }
 
     pub(crate) fn open_problem(&mut self, replica: usize, problem: Problem) {
         let key = (replica, problem.path.clone());
         if self.problems.get(&key) != Some(&problem) {
             self.problems.insert(key, problem.clone());
-            self.monitor.event(Event::Problem { replica, problem, open: true });
+            self.monitor.event(Event::Problem {
+                replica,
+                problem,
+                open: true,
+            });
         }
     }
 
     pub(crate) fn close_problem(&mut self, replica: usize, path: &RelPath) {
         if let Some(problem) = self.problems.remove(&(replica, path.clone())) {
-            self.monitor.event(Event::Problem { replica, problem, open: false });
+            self.monitor.event(Event::Problem {
+                replica,
+                problem,
+                open: false,
+            });
         }
     }
 
@@ -521,7 +608,11 @@ impl Session {
     }
 
     pub(crate) fn refresh_summary(&mut self) {
-        let totals = self.slots.iter().map(|s| s.totals).max_by_key(|t| (t.files, t.bytes));
+        let totals = self
+            .slots
+            .iter()
+            .map(|s| s.totals)
+            .max_by_key(|t| (t.files, t.bytes));
         self.summary.totals = totals.unwrap_or_default();
         self.summary.conflicts = self.open_conflicts();
         self.summary.holds = self.holds.len() as u64;
@@ -548,5 +639,6 @@ fn slot(replica: Arc<dyn Replica>) -> Slot {
         next_try_ns: 0,
         totals: Totals::default(),
         touched_ns: None,
+        lately: VecDeque::new(),
     }
 }

@@ -26,7 +26,9 @@ impl Origins {
     }
 
     fn find(&self, action: &Action, content: ContentId) -> Option<Box<dyn Content>> {
-        self.0.iter().find_map(|o| o.replica.open(&action.path, content).ok().flatten())
+        self.0
+            .iter()
+            .find_map(|o| o.replica.open(&action.path, content).ok().flatten())
     }
 }
 

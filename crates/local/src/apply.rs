@@ -43,12 +43,22 @@ pub struct Done {
 impl Done {
     /// It did not happen, and the disk is as it was.
     pub fn not(outcome: Outcome) -> Self {
-        Self { outcome, print: None, entry: None, displaced: Vec::new() }
+        Self {
+            outcome,
+            print: None,
+            entry: None,
+            displaced: Vec::new(),
+        }
     }
 
     /// It happened.
     pub fn done(print: Option<Print>) -> Self {
-        Self { outcome: Outcome::Done, print: Some(print), entry: None, displaced: Vec::new() }
+        Self {
+            outcome: Outcome::Done,
+            print: Some(print),
+            entry: None,
+            displaced: Vec::new(),
+        }
     }
 }
 
@@ -64,7 +74,11 @@ pub fn failed(path: &RelPath, e: &instep_fs::Error) -> Outcome {
             Code::Unwritable
         }
     };
-    Outcome::Blocked(Problem { path: path.clone(), code, detail: e.to_string() })
+    Outcome::Blocked(Problem {
+        path: path.clone(),
+        code,
+        detail: e.to_string(),
+    })
 }
 
 /// Carries out a batch.
@@ -75,7 +89,12 @@ pub fn apply(
 ) -> Result<Vec<Outcome>> {
     recover::intend(replica, actions)?;
     let slots: Vec<Mutex<Option<Done>>> = actions.iter().map(|_| Mutex::new(None)).collect();
-    let worker = Worker { replica, actions, sources, slots: &slots };
+    let worker = Worker {
+        replica,
+        actions,
+        sources,
+        slots: &slots,
+    };
     worker.run();
     let done: Vec<Done> = slots
         .into_iter()
@@ -98,17 +117,29 @@ fn prune(replica: &LocalReplica, actions: &[Action], outcomes: &[Outcome]) -> Re
         return Ok(());
     }
     while let Some(path) = dirs.pop_last() {
-        let Some((parent, name)) = path.split() else { continue };
-        let Some(row) = replica.index().get(&path)? else { continue };
+        let Some((parent, name)) = path.split() else {
+            continue;
+        };
+        let Some(row) = replica.index().get(&path)? else {
+            continue;
+        };
         if !row.is_derived_dir() || row.entry.siblings().iter().any(|(_, v)| !v.is_tomb()) {
             continue;
         }
         // Where something is left in it, it goes on standing for that.
-        if tree::open(&replica.root, &parent).and_then(|dir| dir.remove_dir(name)).is_ok() {
+        if tree::open(&replica.root, &parent)
+            .and_then(|dir| dir.remove_dir(name))
+            .is_ok()
+        {
             replica.unwatch(&path);
             let mut index = replica.index();
             let shown = instep_replica::mint::settled_tomb(&row.entry);
-            let gone = Row { shown, print: None, epoch: index.epoch(), ..row.clone() };
+            let gone = Row {
+                shown,
+                print: None,
+                epoch: index.epoch(),
+                ..row.clone()
+            };
             index.put(&path, Some(&row), &gone)?;
             dirs.insert(parent);
         }
@@ -131,7 +162,11 @@ fn write_rows(replica: &LocalReplica, actions: &[Action], done: Vec<Done>) -> Re
                 Precondition::Absent if !only_told => None,
                 _ => index.get(&action.path)?,
             };
-            let held = if only_told { old.as_ref().and_then(|r| r.held) } else { None };
+            let held = if only_told {
+                old.as_ref().and_then(|r| r.held)
+            } else {
+                None
+            };
             let row = Row {
                 entry: done.entry.unwrap_or_else(|| action.entry.clone()),
                 shown: action.shown,
@@ -216,7 +251,9 @@ impl Worker<'_> {
                 let first = &self.actions[groups[g][0]];
                 let parent = first.path.parent().unwrap_or_else(RelPath::root);
                 let dir = tree::open(&self.replica.root, &parent).ok();
-                groups[g].iter().for_each(|i| self.one(*i, dir.as_ref(), buffer));
+                groups[g]
+                    .iter()
+                    .for_each(|i| self.one(*i, dir.as_ref(), buffer));
             },
         );
     }
@@ -262,7 +299,9 @@ impl Worker<'_> {
                 if matches!(action.goal, Goal::Absent | Goal::Metadata { .. }) {
                     return Err(Outcome::Superseded);
                 }
-                self.replica.make_parents(&path).map_err(|e| failed(&action.path, &e))
+                self.replica
+                    .make_parents(&path)
+                    .map_err(|e| failed(&action.path, &e))
             }
             Err(e) => Err(failed(&action.path, &e)),
         }
@@ -270,17 +309,28 @@ impl Worker<'_> {
 
     /// Only the index learns something, of what is there; and it never says "deleted" of something that is.
     fn record(&self, action: &Action, dir: Option<&Dir>) -> Done {
-        let Precondition::Unchanged { print: expected, .. } = action.before else {
+        let Precondition::Unchanged {
+            print: expected, ..
+        } = action.before
+        else {
             return Done::done(None);
         };
-        let Some((parent, name)) = action.path.split() else { return Done::not(Outcome::Superseded) };
-        let opened = dir.map_or_else(|| tree::open(&self.replica.root, &parent), |dir| Ok(dir.clone()));
+        let Some((parent, name)) = action.path.split() else {
+            return Done::not(Outcome::Superseded);
+        };
+        let opened = dir.map_or_else(
+            || tree::open(&self.replica.root, &parent),
+            |dir| Ok(dir.clone()),
+        );
         let stat = match opened.and_then(|dir| dir.stat(name)) {
             Ok(stat) => stat,
             Err(e) if matches!(e.kind(), ErrorKind::Absent | ErrorKind::OtherKind) => None,
             Err(e) => return Done::not(failed(&action.path, &e)),
         };
-        let is_tomb = action.entry.get_shown(action.shown).is_some_and(|v| v.is_tomb());
+        let is_tomb = action
+            .entry
+            .get_shown(action.shown)
+            .is_some_and(|v| v.is_tomb());
         match stat {
             None if is_tomb => Done::done(None),
             Some(stat) if !is_tomb && matches(&action.before, &stat) => Done::done(Some(expected)),
@@ -289,14 +339,22 @@ impl Worker<'_> {
     }
 
     fn file(&self, action: &Action, dir: &Dir, buffer: &mut Vec<u8>) -> Done {
-        let Goal::File { content, size, mode, mtime } = action.goal else {
+        let Goal::File {
+            content,
+            size,
+            mode,
+            mtime,
+        } = action.goal
+        else {
             unreachable!("called for files only")
         };
         match action.before {
-            Precondition::Absent => match self.new_file(action, dir, content, size, mode, mtime, buffer) {
-                Ok(print) => Done::done(Some(print)),
-                Err(outcome) => Done::not(outcome),
-            },
+            Precondition::Absent => {
+                match self.new_file(action, dir, content, size, mode, mtime, buffer) {
+                    Ok(print) => Done::done(Some(print)),
+                    Err(outcome) => Done::not(outcome),
+                }
+            }
             Precondition::Unchanged { .. } => {
                 match self.staged_file(action, content, size, mode, mtime, buffer) {
                     Ok(name) => replace::exchange(self.replica, action, dir, &name),
@@ -307,7 +365,10 @@ impl Worker<'_> {
     }
 
     /// A file that appears complete under its name, or not at all.
-    #[expect(clippy::too_many_arguments, reason = "the goal's parts, taken apart once")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the goal's parts, taken apart once"
+    )]
     fn new_file(
         &self,
         action: &Action,
@@ -324,9 +385,14 @@ impl Worker<'_> {
         if self.replica.is_staged_file(content) || !self.replica.profile.unnamed_files {
             let staged = self.staged_file(action, content, size, mode, mtime, buffer)?;
             let from = &self.replica.ours().ok_or(Outcome::Superseded)?.staging;
-            return self.give(from, &staged, dir, name).map_err(|e| failed(path, &e));
+            return self
+                .give(from, &staged, dir, name)
+                .map_err(|e| failed(path, &e));
         }
-        let mut from = self.sources.open(action, content).ok_or_else(|| missing(action))?;
+        let mut from = self
+            .sources
+            .open(action, content)
+            .ok_or_else(|| missing(action))?;
         let file = dir.create_unnamed(u32::from(mode)).map_err(fail)?;
         self.fill(action, &file, from.as_mut(), content, size, buffer)?;
         file.set_mtime(mtime).map_err(fail)?;
@@ -367,16 +433,22 @@ impl Worker<'_> {
         size: u64,
         buffer: &mut Vec<u8>,
     ) -> core::result::Result<(), Outcome> {
-        content::fill(file, from, content, size, self.replica.profile.reflink, buffer).map_err(|e| {
-            match e {
-                Failed::Changed => Outcome::Busy,
-                Failed::Read(e) => Outcome::Blocked(Problem {
-                    path: action.path.clone(),
-                    code: Code::ContentMissing,
-                    detail: format!("read the source: {e}"),
-                }),
-                Failed::Write(e) => failed(&action.path, &e),
-            }
+        content::fill(
+            file,
+            from,
+            content,
+            size,
+            self.replica.profile.reflink,
+            buffer,
+        )
+        .map_err(|e| match e {
+            Failed::Changed => Outcome::Busy,
+            Failed::Read(e) => Outcome::Blocked(Problem {
+                path: action.path.clone(),
+                code: Code::ContentMissing,
+                detail: format!("read the source: {e}"),
+            }),
+            Failed::Write(e) => failed(&action.path, &e),
         })
     }
 
@@ -400,9 +472,14 @@ impl Worker<'_> {
             dress().map_err(fail)?;
             return Ok(name);
         }
-        let mut from = self.sources.open(action, content).ok_or_else(|| missing(action))?;
+        let mut from = self
+            .sources
+            .open(action, content)
+            .ok_or_else(|| missing(action))?;
         let name = trash::fresh_name(self.replica);
-        let file = staging.create_file(ours(&name), u32::from(mode)).map_err(fail)?;
+        let file = staging
+            .create_file(ours(&name), u32::from(mode))
+            .map_err(fail)?;
         let filled = self
             .fill(action, &file, from.as_mut(), content, size, buffer)
             .and_then(|()| file.set_mtime(mtime).map_err(fail));
@@ -415,7 +492,9 @@ impl Worker<'_> {
 
     fn dir(&self, action: &Action, dir: &Dir, mode: u16) -> Done {
         let path = &action.path;
-        let Some(name) = path.name() else { return Done::not(Outcome::Superseded) };
+        let Some(name) = path.name() else {
+            return Done::not(Outcome::Superseded);
+        };
         // Its contents must get in; the mode proper follows when they are.
         let open_mode = u32::from(mode) | 0o700;
         let made = match action.before {
@@ -425,7 +504,10 @@ impl Worker<'_> {
                     return Done::not(Outcome::Superseded);
                 };
                 let staged = trash::fresh_name(self.replica);
-                ours_dirs.staging.make_dir(ours(&staged), open_mode).map(|()| Some(staged))
+                ours_dirs
+                    .staging
+                    .make_dir(ours(&staged), open_mode)
+                    .map(|()| Some(staged))
             }
         };
         let mut done = match made {
@@ -456,8 +538,12 @@ impl Worker<'_> {
             unreachable!("called for links only")
         };
         let path = &action.path;
-        let Some(name) = path.name() else { return Done::not(Outcome::Superseded) };
-        let Some(ours_dirs) = self.replica.ours() else { return Done::not(Outcome::Superseded) };
+        let Some(name) = path.name() else {
+            return Done::not(Outcome::Superseded);
+        };
+        let Some(ours_dirs) = self.replica.ours() else {
+            return Done::not(Outcome::Superseded);
+        };
         let staged = trash::fresh_name(self.replica);
         let make = || {
             ours_dirs.staging.make_link(ours(&staged), target)?;
@@ -476,8 +562,15 @@ impl Worker<'_> {
     }
 
     fn delete(&self, action: &Action, dir: &Dir) -> Done {
-        let Some(name) = action.path.name() else { return Done::not(Outcome::Superseded) };
-        let Precondition::Unchanged { kind, print: expected, .. } = action.before else {
+        let Some(name) = action.path.name() else {
+            return Done::not(Outcome::Superseded);
+        };
+        let Precondition::Unchanged {
+            kind,
+            print: expected,
+            ..
+        } = action.before
+        else {
             return match dir.stat(name) {
                 Ok(None) => Done::done(None),
                 Ok(Some(_)) => Done::not(Outcome::Superseded),
@@ -498,7 +591,9 @@ impl Worker<'_> {
                 self.replica.unwatch(&action.path);
                 Done::done(None)
             }
-            Err(e) if e.kind() == ErrorKind::Taken => Done::not(not_empty(self.replica, action, dir)),
+            Err(e) if e.kind() == ErrorKind::Taken => {
+                Done::not(not_empty(self.replica, action, dir))
+            }
             Err(e) => Done::not(failed(&action.path, &e)),
         }
     }
@@ -511,10 +606,18 @@ impl Worker<'_> {
         mtime: Option<instep_core::time::Mtime>,
     ) -> Done {
         let path = &action.path;
-        let Some(name) = path.name() else { return Done::not(Outcome::Superseded) };
+        let Some(name) = path.name() else {
+            return Done::not(Outcome::Superseded);
+        };
         let mut lease = None;
         let mut set = || -> instep_fs::Result<core::result::Result<Print, Outcome>> {
-            let stat = if matches!(action.before, Precondition::Unchanged { kind: Kind::File, .. }) {
+            let stat = if matches!(
+                action.before,
+                Precondition::Unchanged {
+                    kind: Kind::File,
+                    ..
+                }
+            ) {
                 match replace::guard(self.replica, action, dir, name) {
                     Ok(guarded) => {
                         lease = guarded.lease;
@@ -536,11 +639,17 @@ impl Worker<'_> {
             if let Some(mtime) = mtime {
                 dir.set_mtime(name, mtime)?;
             }
-            let now = dir.stat(name)?.filter(|s| s.ino == stat.ino && s.size == stat.size);
-            let now = now.filter(|s| mtime.is_some() || s.kind == instep_fs::Kind::Dir || s.mtime == stat.mtime);
+            let now = dir
+                .stat(name)?
+                .filter(|s| s.ino == stat.ino && s.size == stat.size);
+            let now = now.filter(|s| {
+                mtime.is_some() || s.kind == instep_fs::Kind::Dir || s.mtime == stat.mtime
+            });
             let written = replace::release(lease.take());
             // Written meanwhile: the look from before is recorded, which nothing has any more.
-            Ok(Ok(now.filter(|_| !written).map_or_else(|| print(&stat), |s| print(&s))))
+            Ok(Ok(now
+                .filter(|_| !written)
+                .map_or_else(|| print(&stat), |s| print(&s))))
         };
         match set() {
             Ok(Ok(print)) => Done::done(Some(print)),
@@ -556,7 +665,13 @@ impl Worker<'_> {
                 return Ok(Err(Outcome::Superseded));
             };
             let source = tree::open(&self.replica.root, &parent)?;
-            let expected = self.replica.index().get(from).ok().flatten().and_then(|r| r.print);
+            let expected = self
+                .replica
+                .index()
+                .get(from)
+                .ok()
+                .flatten()
+                .and_then(|r| r.print);
             let lease = match source.open_file(old) {
                 Ok(file) if self.replica.profile.leases => match file.read_lease() {
                     Ok(None) => return Ok(Err(Outcome::Busy)),
@@ -576,7 +691,9 @@ impl Worker<'_> {
                 None => return Ok(Err(Outcome::Superseded)),
             };
             let ours = |s: &Stat| s.ino == before.ino && s.size == before.size;
-            let stat = dir.stat(name)?.filter(|s| ours(s) && s.mtime == before.mtime);
+            let stat = dir
+                .stat(name)?
+                .filter(|s| ours(s) && s.mtime == before.mtime);
             if let Some(s) = stat.filter(|s| s.kind == instep_fs::Kind::File) {
                 if (s.mode & 0o777) != u32::from(mode) {
                     dir.set_mode(name, u32::from(mode))?;
@@ -588,7 +705,9 @@ impl Worker<'_> {
             let now = dir.stat(name)?.filter(|s| stat.is_some() && ours(s));
             let written = replace::release(lease);
             // Written meanwhile: the look from before is recorded, which nothing has any more.
-            Ok(Ok(now.filter(|_| !written).map_or_else(|| print(&before), |s| print(&s))))
+            Ok(Ok(now
+                .filter(|_| !written)
+                .map_or_else(|| print(&before), |s| print(&s))))
         };
         match move_it() {
             Ok(Ok(print)) => Done::done(Some(print)),
@@ -601,12 +720,16 @@ impl Worker<'_> {
 /// A directory that should go still has something in it: tracked things come first, unknown ones are
 /// looked at, and ignored ones keep it standing.
 pub fn not_empty(replica: &LocalReplica, action: &Action, dir: &Dir) -> Outcome {
-    let Some(name) = action.path.name() else { return Outcome::Superseded };
+    let Some(name) = action.path.name() else {
+        return Outcome::Superseded;
+    };
     let rules = replica.rules.of_dir(&action.path);
     let mut others = false;
     let listed = dir.open_dir(name).and_then(|d| {
         d.list_stat(&mut |child, stat| {
-            let Ok(child) = instep_core::path::Name::new(child) else { return };
+            let Ok(child) = instep_core::path::Name::new(child) else {
+                return;
+            };
             let kind = stat.map(|s| s.kind);
             let is_special = kind == Ok(instep_fs::Kind::Special);
             others |= !is_special && !rules.ignores(child, kind == Ok(instep_fs::Kind::Dir));
@@ -627,7 +750,13 @@ pub fn not_empty(replica: &LocalReplica, action: &Action, dir: &Dir) -> Outcome 
 }
 
 fn stage(action: &Action) -> Stage {
-    let was_dir = matches!(action.before, Precondition::Unchanged { kind: Kind::Dir, .. });
+    let was_dir = matches!(
+        action.before,
+        Precondition::Unchanged {
+            kind: Kind::Dir,
+            ..
+        }
+    );
     match action.goal {
         Goal::Dir { .. } => Stage::Dirs,
         Goal::Absent if was_dir => Stage::DeleteDirs,
@@ -652,10 +781,14 @@ fn missing(action: &Action) -> Outcome {
 pub fn matches(before: &Precondition, stat: &Stat) -> bool {
     match before {
         Precondition::Absent => false,
-        Precondition::Unchanged { kind: Kind::Dir, print: expected, .. } => {
-            stat.kind == instep_fs::Kind::Dir && stat.ino == expected.ino
-        }
-        Precondition::Unchanged { print: expected, .. } => print(stat) == *expected,
+        Precondition::Unchanged {
+            kind: Kind::Dir,
+            print: expected,
+            ..
+        } => stat.kind == instep_fs::Kind::Dir && stat.ino == expected.ino,
+        Precondition::Unchanged {
+            print: expected, ..
+        } => print(stat) == *expected,
     }
 }
 
@@ -670,8 +803,15 @@ pub fn displaced(action: &Action, why: &'static str, size: u64) -> Displaced {
         kind,
         content,
         size,
-        why: if matches!(action.keep, Keep::Version(_)) { "conflict" } else { why },
-        by: action.shown.map(|d| d.actor.to_string()).unwrap_or_default(),
+        why: if matches!(action.keep, Keep::Version(_)) {
+            "conflict"
+        } else {
+            why
+        },
+        by: action
+            .shown
+            .map(|d| d.actor.to_string())
+            .unwrap_or_default(),
         keep: action.keep,
     }
 }

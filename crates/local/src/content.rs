@@ -33,7 +33,9 @@ impl Content for FileContent {
     }
 
     fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> std::io::Result<usize> {
-        self.file.read_at(offset, buf).map_err(|e| std::io::Error::from_raw_os_error(e.errno))
+        self.file
+            .read_at(offset, buf)
+            .map_err(|e| std::io::Error::from_raw_os_error(e.errno))
     }
 
     fn next_data(&mut self, offset: u64) -> Option<(u64, u64)> {
@@ -49,7 +51,9 @@ impl Content for FileContent {
     }
 
     fn unchanged(&self) -> bool {
-        self.file.stat().is_ok_and(|s| s.size == self.stat.size && s.mtime == self.stat.mtime)
+        self.file
+            .stat()
+            .is_ok_and(|s| s.size == self.stat.size && s.mtime == self.stat.mtime)
     }
 }
 
@@ -84,7 +88,11 @@ pub fn fill(
         return Err(Failed::Changed);
     }
     if reflink && size >= 64 * 1024 && clone(into, from)? {
-        return if from.unchanged() { Ok(()) } else { Err(Failed::Changed) };
+        return if from.unchanged() {
+            Ok(())
+        } else {
+            Err(Failed::Changed)
+        };
     }
     buffer.resize(BLOCK.min(size as usize).max(1), 0);
     let mut hasher = Hasher::new();
@@ -111,12 +119,18 @@ pub fn fill(
         hash_zeros(&mut hasher, size - at);
         into.set_len(size)?;
     }
-    if hasher.finish() == want { Ok(()) } else { Err(Failed::Changed) }
+    if hasher.finish() == want {
+        Ok(())
+    } else {
+        Err(Failed::Changed)
+    }
 }
 
 /// Whether it could be cloned.
 fn clone(into: &File, from: &mut dyn Content) -> Result<bool, Failed> {
-    let Some(fd) = from.as_fd() else { return Ok(false) };
+    let Some(fd) = from.as_fd() else {
+        return Ok(false);
+    };
     match into.reflink_from_fd(fd) {
         Ok(()) => Ok(true),
         Err(e) => match e.kind() {
@@ -136,7 +150,11 @@ fn hash_zeros(hasher: &mut Hasher, mut count: u64) {
 }
 
 /// The id and randomness of a file's content, if it stands still while it is read.
-pub fn hash_file(file: &File, before: &Stat, buffer: &mut Vec<u8>) -> Result<Hashed, instep_fs::Error> {
+pub fn hash_file(
+    file: &File,
+    before: &Stat,
+    buffer: &mut Vec<u8>,
+) -> Result<Hashed, instep_fs::Error> {
     buffer.resize(BLOCK.min(before.size as usize + 1), 0);
     let mut content = FileContent::new(file.clone(), *before);
     let mut hasher = Hasher::new();
@@ -166,7 +184,10 @@ pub fn hash_file(file: &File, before: &Stat, buffer: &mut Vec<u8>) -> Result<Has
     if after.size != before.size || after.mtime != before.mtime || after.ctime != before.ctime {
         return Ok(Hashed::Changing);
     }
-    Ok(Hashed::Content { id: hasher.finish(), high_entropy: entropy.is_high() })
+    Ok(Hashed::Content {
+        id: hasher.finish(),
+        high_entropy: entropy.is_high(),
+    })
 }
 
 /// What hashing a file came to.

@@ -54,7 +54,10 @@ pub struct Index {
 
 impl std::fmt::Debug for Index {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Index").field("actor", &self.actor).field("epoch", &self.epoch).finish_non_exhaustive()
+        f.debug_struct("Index")
+            .field("actor", &self.actor)
+            .field("epoch", &self.epoch)
+            .finish_non_exhaustive()
     }
 }
 
@@ -72,7 +75,9 @@ impl Index {
     /// Takes a store into use. A store without an actor gets `fresh`.
     pub fn open(mut store: Box<dyn IndexStore>, fresh: ActorId) -> Result<Self> {
         let read = |store: &mut Box<dyn IndexStore>, key: &[u8]| {
-            store.record(Table::Meta, key).map_err(|e| store_error("read the index", e))
+            store
+                .record(Table::Meta, key)
+                .map_err(|e| store_error("read the index", e))
         };
         let actor = match read(&mut store, KEY_ACTOR)?.and_then(|b| <[u8; 8]>::try_from(b).ok()) {
             Some(id) => ActorId(id),
@@ -164,7 +169,10 @@ impl Index {
     pub fn mint(&mut self) -> Result<Dot> {
         self.reserve(1)?;
         self.counter += 1;
-        Ok(Dot { actor: self.actor, counter: self.counter })
+        Ok(Dot {
+            actor: self.actor,
+            counter: self.counter,
+        })
     }
 
     /// The next instant of the clock.
@@ -180,12 +188,16 @@ impl Index {
 
     /// The row at a path.
     pub fn get(&mut self, path: &RelPath) -> Result<Option<Row>> {
-        self.store.get(path).map_err(|e| store_error("read the index", e))
+        self.store
+            .get(path)
+            .map_err(|e| store_error("read the index", e))
     }
 
     /// The rows directly in a directory, by name.
     pub fn children(&mut self, dir: &RelPath, visit: &mut dyn FnMut(Name<'_>, Row)) -> Result<()> {
-        self.store.children(dir, visit).map_err(|e| store_error("read the index", e))
+        self.store
+            .children(dir, visit)
+            .map_err(|e| store_error("read the index", e))
     }
 
     /// The store itself, for what needs no bookkeeping.
@@ -208,7 +220,9 @@ impl Index {
     }
 
     fn account(&mut self, row: Option<&Row>, add: bool) {
-        let Some(v) = row.and_then(|r| r.present()) else { return };
+        let Some(v) = row.and_then(|r| r.present()) else {
+            return;
+        };
         if add {
             self.totals.add(v.kind, v.size);
         } else {
@@ -220,11 +234,15 @@ impl Index {
     fn redigest(&mut self, path: &RelPath, old: Option<&Row>, new: Option<&Row>) -> Result<()> {
         let prints = |r: Option<&Row>| r.and_then(|r| r.print).map(|p| p.hash);
         let (before, after) = (prints(old), prints(new));
-        let Some((dir, name)) = path.split() else { return Ok(()) };
+        let Some((dir, name)) = path.split() else {
+            return Ok(());
+        };
         if before == after {
             return Ok(());
         }
-        let Some(digest) = self.digests.get_mut(&dir) else { return Ok(()) };
+        let Some(digest) = self.digests.get_mut(&dir) else {
+            return Ok(());
+        };
         if let Some(p) = before {
             digest.remove(name.as_bytes(), p);
         }
@@ -232,7 +250,9 @@ impl Index {
             digest.add(name.as_bytes(), p);
         }
         let bytes = digest.to_bytes();
-        self.store.put_digest(&dir, Some(bytes)).map_err(|e| store_error("write the index", e))
+        self.store
+            .put_digest(&dir, Some(bytes))
+            .map_err(|e| store_error("write the index", e))
     }
 
     /// The digest of a directory as of when it was last known to be recorded completely.
@@ -242,7 +262,11 @@ impl Index {
 
     /// The directories at or below a path that have a digest.
     pub fn digest_dirs(&self, below: &RelPath) -> Vec<RelPath> {
-        self.digests.keys().filter(|d| d.is_within(below)).cloned().collect()
+        self.digests
+            .keys()
+            .filter(|d| d.is_within(below))
+            .cloned()
+            .collect()
     }
 
     /// Sets or forgets a directory's digest.
@@ -275,12 +299,16 @@ impl Index {
 
     /// Reads one value of the replica's own.
     pub fn meta(&mut self, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        self.store.record(Table::Meta, key).map_err(|e| store_error("read the index", e))
+        self.store
+            .record(Table::Meta, key)
+            .map_err(|e| store_error("read the index", e))
     }
 
     /// Writes one value of the replica's own.
     pub fn put_meta(&mut self, key: &[u8], body: &[u8]) -> Result<()> {
-        self.store.put_record(Table::Meta, key, body).map_err(|e| store_error("write the index", e))
+        self.store
+            .put_record(Table::Meta, key, body)
+            .map_err(|e| store_error("write the index", e))
     }
 
     /// Commits what is pending; a failed commit undoes it all.
@@ -308,7 +336,9 @@ impl Index {
 
 fn totals_bytes(t: &Totals) -> Vec<u8> {
     let mut out = Vec::new();
-    [t.files, t.dirs, t.links, t.bytes].into_iter().for_each(|n| codec::put_u64(&mut out, n));
+    [t.files, t.dirs, t.links, t.bytes]
+        .into_iter()
+        .for_each(|n| codec::put_u64(&mut out, n));
     out
 }
 
@@ -316,5 +346,10 @@ fn totals_from(bytes: Option<Vec<u8>>) -> Totals {
     let bytes = bytes.unwrap_or_default();
     let mut r = Reader::new(&bytes);
     let mut next = || r.u64().unwrap_or(0);
-    Totals { files: next(), dirs: next(), links: next(), bytes: next() }
+    Totals {
+        files: next(),
+        dirs: next(),
+        links: next(),
+        bytes: next(),
+    }
 }

@@ -27,8 +27,8 @@ pub mod replica;
 pub mod root;
 pub mod rules;
 pub mod scan;
-pub mod tree;
 pub mod trash;
+pub mod tree;
 pub mod watch;
 
 pub use replica::{LocalReplica, Parts, Settings};

@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use instep_core::path::RelPath;
 use instep_core::version::Kind;
-use instep_replica::look::{Finding, Found, Move};
 use instep_replica::Look;
+use instep_replica::look::{Finding, Found, Move};
 
 use crate::print::print;
 use crate::scan::{self, Candidate, Gone};
@@ -37,7 +37,12 @@ pub fn split(
             .flatten()
             .map(|i| &gone[*i])
             .filter(|g| g.row.print == Some(seen) && g.path != c.path)
-            .find_map(|g| g.row.present().filter(|v| v.kind == Kind::File).map(|v| (g, v)));
+            .find_map(|g| {
+                g.row
+                    .present()
+                    .filter(|v| v.kind == Kind::File)
+                    .map(|v| (g, v))
+            });
         let Some((g, v)) = same else {
             unknown.push(c);
             continue;
@@ -46,53 +51,101 @@ pub fn split(
         if let Found::Present { moved_from, .. } = &mut found {
             *moved_from = Some(g.path.clone());
         }
-        known.push(Finding { path: c.path, found });
+        known.push(Finding {
+            path: c.path,
+            found,
+        });
     }
     (known, unknown)
 }
 
-/// Marks findings that came from somewhere else, and lists the outermost moves. Returns the old paths:
-/// their absence is certain.
+/// Marks findings that came from somewhere else, and lists the outermost moves. Returns the old paths whose
+/// absence is certain: those of renamed directories. A single file that was renamed away may come back
+/// under its old name in a moment, because many programs save like that; its absence settles like any
+/// other.
 pub fn detect(gone: &[Gone], by_ino: &ByInode, look: &mut Look) -> BTreeSet<RelPath> {
-    let mut to_from: BTreeMap<RelPath, RelPath> = BTreeMap::new();
     if gone.is_empty() {
         return BTreeSet::new();
     }
+    look.findings.sort_by(|a, b| a.path.cmp(&b.path));
+    let mut to_from: BTreeMap<RelPath, RelPath> = BTreeMap::new();
+    let mut dirs: BTreeSet<RelPath> = BTreeSet::new();
     let mut taken = BTreeSet::new();
     for finding in &mut look.findings {
-        let Found::Present { kind, content, print, moved_from, .. } = &mut finding.found else {
+        let Found::Present {
+            kind,
+            content,
+            print,
+            moved_from,
+            ..
+        } = &mut finding.found
+        else {
             continue;
         };
-        let same = by_ino.get(&print.ino).into_iter().flatten().map(|i| &gone[*i]).find(|g| {
-            !taken.contains(&g.path)
-                && g.path != finding.path
-                && g.row.present().is_some_and(|v| v.kind == *kind && v.content == *content)
-        });
+        let same = by_ino
+            .get(&print.ino)
+            .into_iter()
+            .flatten()
+            .map(|i| &gone[*i])
+            .find(|g| {
+                !taken.contains(&g.path)
+                    && g.path != finding.path
+                    && g.row
+                        .present()
+                        .is_some_and(|v| v.kind == *kind && v.content == *content)
+            });
         if let Some(g) = same {
             taken.insert(g.path.clone());
             *moved_from = Some(g.path.clone());
             to_from.insert(finding.path.clone(), g.path.clone());
+            if *kind == Kind::Dir {
+                dirs.insert(g.path.clone());
+            }
         }
     }
     look.moves = outermost(gone, &to_from, look);
+    let in_dir = |p: &RelPath| {
+        let mut up = Some(p.clone());
+        while let Some(at) = up {
+            if dirs.contains(&at) {
+                return true;
+            }
+            up = at.parent();
+        }
+        false
+    };
+    taken.retain(|p| in_dir(p));
     taken
+}
+
+/// What lies at or below a path is one run in tree order.
+fn run<T>(sorted: &[T], top: &RelPath, path: impl Fn(&T) -> &RelPath) -> std::ops::Range<usize> {
+    let start = sorted.partition_point(|t| path(t) < top);
+    let len = sorted[start..].partition_point(|t| path(t).is_within(top));
+    start..start + len
 }
 
 fn outermost(gone: &[Gone], to_from: &BTreeMap<RelPath, RelPath>, look: &Look) -> Vec<Move> {
     let mut moves: Vec<Move> = Vec::new();
     for (to, from) in to_from {
         let inside = |m: &Move| to.rebase(&m.to, &m.from).as_ref() == Some(from);
-        if moves.last().is_some_and(|m| to.is_within(&m.to)) && moves.last().is_some_and(inside) {
+        if moves
+            .last()
+            .is_some_and(|m| to.is_within(&m.to) && inside(m))
+        {
             continue;
         }
-        let below_from = gone.iter().filter(|g| g.path.is_within(from)).count();
-        let below_to: Vec<&Finding> =
-            look.findings.iter().filter(|f| f.path.is_within(to)).collect();
+        let below_from = run(gone, from, |g| &g.path).len();
+        let below_to = &look.findings[run(&look.findings, to, |f| &f.path)];
         let whole = below_from == below_to.len()
             && below_to
                 .iter()
                 .all(|f| f.path.rebase(to, from).as_ref() == to_from.get(&f.path));
-        moves.push(Move { from: from.clone(), to: to.clone(), whole });
+        moves.push(Move {
+            from: from.clone(),
+            to: to.clone(),
+            whole,
+        });
     }
     moves
 }

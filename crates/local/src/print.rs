@@ -41,7 +41,11 @@ pub fn print(stat: &Stat) -> Print {
         h = mix(h ^ stat.mtime.secs as u64, u64::from(stat.mtime.nanos));
         h = mix(h ^ stat.ctime.secs as u64, u64::from(stat.ctime.nanos));
     }
-    Print { ino: stat.ino, hash: h, mode: (stat.mode & 0o777) as u16 }
+    Print {
+        ino: stat.ino,
+        hash: h,
+        mode: (stat.mode & 0o777) as u16,
+    }
 }
 
 /// What may be recorded of an object that we put in place, given what it looked like when it was surely ours

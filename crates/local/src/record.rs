@@ -28,9 +28,16 @@ pub fn record(replica: &LocalReplica, look: &Look, share: &ShareState) -> Result
         let mut next = || {
             let dot = index.mint().unwrap_or_else(|e| {
                 failed = Some(e);
-                Dot { actor: ActorId([0; 8]), counter: 0 }
+                Dot {
+                    actor: ActorId([0; 8]),
+                    counter: 0,
+                }
             });
-            Event { dot, hlc: index.now(wall_ns), policy_epoch }
+            Event {
+                dot,
+                hlc: index.now(wall_ns),
+                policy_epoch,
+            }
         };
         let mut new = mint::after(&row, &finding.found, moved_to.as_ref(), &mut next);
         if let Some(e) = failed {
@@ -54,8 +61,18 @@ pub fn record(replica: &LocalReplica, look: &Look, share: &ShareState) -> Result
 pub fn saved_version(found: &Found, row: &Row, hlc: Hlc) -> Option<Version> {
     let policy_epoch = row.on_disk().map_or(0, |v| v.policy_epoch);
     // The dot is a placeholder: only the version is taken.
-    let dot = Dot { actor: ActorId([0; 8]), counter: 1 };
-    let alone = Row { print: None, ..row.clone() };
-    let after = mint::after(&alone, found, None, &mut || Event { dot, hlc, policy_epoch });
+    let dot = Dot {
+        actor: ActorId([0; 8]),
+        counter: 1,
+    };
+    let alone = Row {
+        print: None,
+        ..row.clone()
+    };
+    let after = mint::after(&alone, found, None, &mut || Event {
+        dot,
+        hlc,
+        policy_epoch,
+    });
     after.on_disk().cloned()
 }

@@ -43,7 +43,10 @@ pub struct Intended {
 }
 
 fn changes_names(action: &Action) -> bool {
-    matches!(action.goal, Goal::File { .. } | Goal::Link { .. } | Goal::Dir { .. } | Goal::Absent)
+    matches!(
+        action.goal,
+        Goal::File { .. } | Goal::Link { .. } | Goal::Dir { .. } | Goal::Absent
+    )
 }
 
 /// Writes down what a batch is about to do.
@@ -60,7 +63,11 @@ pub fn intend(replica: &LocalReplica, actions: &[Action]) -> Result<()> {
         .store()
         .put_record(Table::Intent, key.as_bytes(), &body)
         .map_err(|e| store_error("write an intent", e))?;
-    index.commit(if displaces { Durability::Power } else { Durability::Process })
+    index.commit(if displaces {
+        Durability::Power
+    } else {
+        Durability::Process
+    })
 }
 
 fn encode(actions: &[&Action]) -> Vec<u8> {
@@ -94,7 +101,8 @@ pub fn decode(bytes: &[u8]) -> core::result::Result<Vec<Intended>, DecodeError> 
     let n = r.count(bytes.len())?;
     let mut out = Vec::with_capacity(n.min(1024));
     for _ in 0..n {
-        let path = RelPath::new(r.bytes(limits::PATH_BYTES_MAX)?).map_err(|_| DecodeError::Invalid)?;
+        let path =
+            RelPath::new(r.bytes(limits::PATH_BYTES_MAX)?).map_err(|_| DecodeError::Invalid)?;
         let old = match r.u8()? {
             0 => None,
             _ => Some(ContentId(r.array()?)),
@@ -102,9 +110,17 @@ pub fn decode(bytes: &[u8]) -> core::result::Result<Vec<Intended>, DecodeError> 
         let entry = codec::entry(&mut r)?;
         let shown = match r.u8()? {
             0 => None,
-            _ => Some(Dot { actor: ActorId(r.array()?), counter: r.u64()? }),
+            _ => Some(Dot {
+                actor: ActorId(r.array()?),
+                counter: r.u64()?,
+            }),
         };
-        out.push(Intended { path, old, entry, shown });
+        out.push(Intended {
+            path,
+            old,
+            entry,
+            shown,
+        });
     }
     r.finish()?;
     Ok(out)
@@ -162,12 +178,19 @@ pub fn after_crash(replica: &LocalReplica, other_boot: bool) -> Result<()> {
 /// What is at a path: nothing, or its kind, content and look.
 enum OnDisk {
     Nothing,
-    Something { kind: Kind, content: ContentId, print: instep_core::row::Print, size: u64 },
+    Something {
+        kind: Kind,
+        content: ContentId,
+        print: instep_core::row::Print,
+        size: u64,
+    },
     Unknown,
 }
 
 fn on_disk(replica: &LocalReplica, path: &RelPath) -> OnDisk {
-    let Some((parent, name)) = path.split() else { return OnDisk::Unknown };
+    let Some((parent, name)) = path.split() else {
+        return OnDisk::Unknown;
+    };
     let dir = match tree::open(&replica.root, &parent) {
         Ok(dir) => dir,
         Err(e) if e.kind() == instep_fs::ErrorKind::Absent => return OnDisk::Nothing,
@@ -185,7 +208,9 @@ fn on_disk(replica: &LocalReplica, path: &RelPath) -> OnDisk {
             Err(_) => return OnDisk::Unknown,
         },
         instep_fs::Kind::File => {
-            let hashed = dir.open_file(name).and_then(|f| hash_file(&f, &stat, &mut Vec::new()));
+            let hashed = dir
+                .open_file(name)
+                .and_then(|f| hash_file(&f, &stat, &mut Vec::new()));
             match hashed {
                 Ok(Hashed::Content { id, .. }) => (Kind::File, id),
                 _ => return OnDisk::Unknown,
@@ -193,7 +218,12 @@ fn on_disk(replica: &LocalReplica, path: &RelPath) -> OnDisk {
         }
         instep_fs::Kind::Special => return OnDisk::Unknown,
     };
-    OnDisk::Something { kind, content, print: print(&stat), size: stat.size }
+    OnDisk::Something {
+        kind,
+        content,
+        print: print(&stat),
+        size: stat.size,
+    }
 }
 
 fn classify(replica: &LocalReplica, intended: &Intended, other_boot: bool) -> Result<()> {
@@ -213,16 +243,25 @@ fn classify(replica: &LocalReplica, intended: &Intended, other_boot: bool) -> Re
     let new = match on_disk(replica, path) {
         OnDisk::Unknown => return Ok(()),
         OnDisk::Nothing if want.is_none_or(|v| v.is_tomb()) => adopted(None),
-        OnDisk::Nothing => Row { shown: None, print: None, ..old.clone().unwrap_or_default() },
-        OnDisk::Something { kind, content, print, .. }
-            if want.is_some_and(|v| v.kind == kind && v.content == content) =>
-        {
-            adopted(Some(print))
-        }
+        OnDisk::Nothing => Row {
+            shown: None,
+            print: None,
+            ..old.clone().unwrap_or_default()
+        },
+        OnDisk::Something {
+            kind,
+            content,
+            print,
+            ..
+        } if want.is_some_and(|v| v.kind == kind && v.content == content) => adopted(Some(print)),
         OnDisk::Something { content, .. } if intended.old == Some(content) => {
             // The row may have been committed although the name was lost: what is there is the old version.
             let knows_new = old.as_ref().is_some_and(|r| r.entry == intended.entry);
-            return if knows_new { set_aside(replica, path, intended) } else { Ok(()) };
+            return if knows_new {
+                set_aside(replica, path, intended)
+            } else {
+                Ok(())
+            };
         }
         OnDisk::Something { .. } if other_boot => return set_aside(replica, path, intended),
         OnDisk::Something { .. } => return Ok(()),
@@ -233,10 +272,18 @@ fn classify(replica: &LocalReplica, intended: &Intended, other_boot: bool) -> Re
 
 /// Moves what is at a path to trash and leaves the path to be fetched again.
 fn set_aside(replica: &LocalReplica, path: &RelPath, intended: &Intended) -> Result<()> {
-    let OnDisk::Something { kind, content, size, print } = on_disk(replica, path) else {
+    let OnDisk::Something {
+        kind,
+        content,
+        size,
+        print,
+    } = on_disk(replica, path)
+    else {
         return Ok(());
     };
-    let Some((parent, name)) = path.split() else { return Ok(()) };
+    let Some((parent, name)) = path.split() else {
+        return Ok(());
+    };
     if kind == Kind::Dir {
         // It stands for what is in it; whether it may stand is decided as for any other.
         let mut index = replica.index();
@@ -250,8 +297,12 @@ fn set_aside(replica: &LocalReplica, path: &RelPath, intended: &Intended) -> Res
         };
         return index.put(path, old.as_ref(), &row);
     }
-    let Ok(dir) = tree::open(&replica.root, &parent) else { return Ok(()) };
-    let Ok(key) = trash::put(replica, &dir, name, Keep::Trash) else { return Ok(()) };
+    let Ok(dir) = tree::open(&replica.root, &parent) else {
+        return Ok(());
+    };
+    let Ok(key) = trash::put(replica, &dir, name, Keep::Trash) else {
+        return Ok(());
+    };
     let mut index = replica.index();
     let what = Displaced {
         path: path.clone(),
@@ -297,7 +348,9 @@ fn suspects(replica: &LocalReplica) -> Result<()> {
 }
 
 fn suspect(replica: &LocalReplica, path: &RelPath, row: &Row) -> Result<()> {
-    let Some(version) = row.on_disk() else { return Ok(()) };
+    let Some(version) = row.on_disk() else {
+        return Ok(());
+    };
     let intended = Intended {
         path: path.clone(),
         old: None,
@@ -308,19 +361,29 @@ fn suspect(replica: &LocalReplica, path: &RelPath, row: &Row) -> Result<()> {
         OnDisk::Unknown => Ok(()),
         // A creation that was lost: fetched again, never taken for a deletion.
         OnDisk::Nothing if !version.is_tomb() => {
-            let lost = Row { shown: None, print: None, ..row.clone() };
+            let lost = Row {
+                shown: None,
+                print: None,
+                ..row.clone()
+            };
             replica.index().put(path, Some(row), &lost)
         }
         OnDisk::Nothing => Ok(()),
-        OnDisk::Something { kind, content, print, .. }
-            if kind == version.kind && content == version.content =>
-        {
-            let seen = Row { print: Some(print), ..row.clone() };
+        OnDisk::Something {
+            kind,
+            content,
+            print,
+            ..
+        } if kind == version.kind && content == version.content => {
+            let seen = Row {
+                print: Some(print),
+                ..row.clone()
+            };
             replica.index().put(path, Some(row), &seen)
         }
-        OnDisk::Something { kind: Kind::Dir, .. } if version.is_tomb() => {
-            set_aside(replica, path, &intended)
-        }
+        OnDisk::Something {
+            kind: Kind::Dir, ..
+        } if version.is_tomb() => set_aside(replica, path, &intended),
         OnDisk::Something { content, size, .. } => {
             let superseded = version.prev.contains(&content) || content == version.content;
             let torn = size < version.size || content == zeros(size);
@@ -329,7 +392,11 @@ fn suspect(replica: &LocalReplica, path: &RelPath, row: &Row) -> Result<()> {
             }
             // Its fingerprint may be that of the version although the bytes are not: the next look must
             // read it, and what it finds stands beside what is known.
-            let unknown = Row { shown: None, print: None, ..row.clone() };
+            let unknown = Row {
+                shown: None,
+                print: None,
+                ..row.clone()
+            };
             replica.index().put(path, Some(row), &unknown)
         }
     }
@@ -358,8 +425,12 @@ fn sweep(replica: &LocalReplica, intents: &[Intended]) {
         return;
     }
     for name in names {
-        let Ok(name) = instep_core::path::Name::new(&name) else { continue };
-        let Ok(Some(stat)) = dirs.staging.stat(name) else { continue };
+        let Ok(name) = instep_core::path::Name::new(&name) else {
+            continue;
+        };
+        let Ok(Some(stat)) = dirs.staging.stat(name) else {
+            continue;
+        };
         if stat.kind == instep_fs::Kind::Dir {
             let _left_if_full = dirs.staging.remove_dir(name);
             continue;
@@ -385,19 +456,29 @@ fn keep_or_drop(
             high_entropy: false,
         }),
     };
-    let Ok(Hashed::Content { id, .. }) = hashed else { return };
+    let Ok(Hashed::Content { id, .. }) = hashed else {
+        return;
+    };
     // Content that some intent was bringing exists elsewhere; anything else may be a user's only copy.
-    let was_brought =
-        intents.iter().any(|i| i.entry.siblings().iter().any(|(_, v)| v.content == id));
+    let was_brought = intents
+        .iter()
+        .any(|i| i.entry.siblings().iter().any(|(_, v)| v.content == id));
     let displaced = intents.iter().any(|i| i.old == Some(id));
     if was_brought && !displaced {
         let _litter = dirs.staging.remove_file(name);
         return;
     }
-    let path = intents.iter().find(|i| i.old == Some(id)).map(|i| i.path.clone());
+    let path = intents
+        .iter()
+        .find(|i| i.old == Some(id))
+        .map(|i| i.path.clone());
     let what = Displaced {
         path: path.unwrap_or_else(RelPath::root),
-        kind: if stat.kind == instep_fs::Kind::Link { Kind::Link } else { Kind::File },
+        kind: if stat.kind == instep_fs::Kind::Link {
+            Kind::Link
+        } else {
+            Kind::File
+        },
         content: id,
         size: stat.size,
         why: "interrupted",

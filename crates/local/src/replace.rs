@@ -39,7 +39,13 @@ pub(crate) fn guard(
     name: Name<'_>,
 ) -> Result<Guarded, Outcome> {
     let fail = |e: instep_fs::Error| failed(&action.path, &e);
-    let is_file = matches!(action.before, Precondition::Unchanged { kind: Kind::File, .. });
+    let is_file = matches!(
+        action.before,
+        Precondition::Unchanged {
+            kind: Kind::File,
+            ..
+        }
+    );
     let mut lease = None;
     if is_file && replica.profile.leases {
         let file = dir.open_file(name).map_err(fail)?;
@@ -56,7 +62,9 @@ pub(crate) fn guard(
     }
     if stat.kind == instep_fs::Kind::Dir {
         let mut is_empty = true;
-        dir.open_dir(name).and_then(|d| d.list(&mut |_, _| is_empty = false)).map_err(fail)?;
+        dir.open_dir(name)
+            .and_then(|d| d.list(&mut |_, _| is_empty = false))
+            .map_err(fail)?;
         if !is_empty {
             return Err(apply::not_empty(replica, action, dir));
         }
@@ -91,7 +99,16 @@ pub fn exchange(replica: &LocalReplica, action: &Action, dir: &Dir, staged: &str
     let late = release(guarded.lease);
     let now = dir.stat(name).ok().flatten();
     let mut done = Done::done(before.map(|b| vouched(&b, now.as_ref())));
-    keep(replica, action, staging, ours(staged), &guarded.stat, late, "overwritten", &mut done);
+    keep(
+        replica,
+        action,
+        staging,
+        ours(staged),
+        &guarded.stat,
+        late,
+        "overwritten",
+        &mut done,
+    );
     done
 }
 
@@ -110,7 +127,16 @@ pub fn displace(replica: &LocalReplica, action: &Action, dir: &Dir) -> Done {
     }
     let late = release(guarded.lease);
     let mut done = Done::done(None);
-    keep(replica, action, &ours_dirs.staging, ours(&staged), &guarded.stat, late, "deleted", &mut done);
+    keep(
+        replica,
+        action,
+        &ours_dirs.staging,
+        ours(&staged),
+        &guarded.stat,
+        late,
+        "deleted",
+        &mut done,
+    );
     done
 }
 
@@ -155,7 +181,10 @@ fn discard(replica: &LocalReplica, staged: &str) {
 }
 
 /// Looks at what was displaced into the staging directory, and moves it to where it is kept.
-#[expect(clippy::too_many_arguments, reason = "the end of both protocols, with what each knows")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the end of both protocols, with what each knows"
+)]
 fn keep(
     replica: &LocalReplica,
     action: &Action,
@@ -172,7 +201,9 @@ fn keep(
     let surprise = surprise(replica, action, staging, name, expected, late);
     let keep = match &surprise {
         Some(found) => {
-            let Some(dot) = sibling(replica, action, found, done) else { return };
+            let Some(dot) = sibling(replica, action, found, done) else {
+                return;
+            };
             Keep::Version(dot)
         }
         None => action.keep,
@@ -183,7 +214,13 @@ fn keep(
             what.keep = keep;
             if let Some(scan_found) = surprise {
                 what.why = "conflict";
-                if let instep_replica::Found::Present { kind, content, size, .. } = scan_found {
+                if let instep_replica::Found::Present {
+                    kind,
+                    content,
+                    size,
+                    ..
+                } = scan_found
+                {
                     (what.kind, what.content, what.size) = (kind, content, size);
                 }
             }
@@ -203,10 +240,15 @@ fn surprise(
     expected: &Stat,
     late: bool,
 ) -> Option<instep_replica::Found> {
-    let Precondition::Unchanged { content, .. } = action.before else { return None };
+    let Precondition::Unchanged { content, .. } = action.before else {
+        return None;
+    };
     let stat = staging.stat(name).ok().flatten()?;
     let same = |s: &Stat| {
-        s.ino == expected.ino && s.size == expected.size && s.mtime == expected.mtime && s.kind == expected.kind
+        s.ino == expected.ino
+            && s.size == expected.size
+            && s.mtime == expected.mtime
+            && s.kind == expected.kind
     };
     if stat.kind == instep_fs::Kind::Link {
         let target = staging.read_link(name).ok()?;
@@ -281,7 +323,9 @@ fn husk(replica: &LocalReplica, action: &Action, staging: &Dir, name: Name<'_>, 
         Ok(()) => replica.unwatch(&action.path),
         Err(_) => {
             // Something is still in it (an ignored file, or one made just now): undo.
-            let Some((dirs, parent)) = replica.ours().zip(action.path.parent()) else { return };
+            let Some((dirs, parent)) = replica.ours().zip(action.path.parent()) else {
+                return;
+            };
             let undone = tree::open(&replica.root, &parent).and_then(|dir| {
                 if let Some(at) = action.path.name() {
                     let staged = std::str::from_utf8(name.as_bytes()).unwrap_or_default();
@@ -289,7 +333,10 @@ fn husk(replica: &LocalReplica, action: &Action, staging: &Dir, name: Name<'_>, 
                 }
                 Ok(dir)
             });
-            discard(replica, std::str::from_utf8(name.as_bytes()).unwrap_or_default());
+            discard(
+                replica,
+                std::str::from_utf8(name.as_bytes()).unwrap_or_default(),
+            );
             *done = Done::not(match undone {
                 Ok(dir) => apply::not_empty(replica, action, &dir),
                 Err(e) => apply::failed(&action.path, &e),

@@ -161,7 +161,10 @@ pub struct LocalReplica {
 
 impl std::fmt::Debug for LocalReplica {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LocalReplica").field("id", &self.id).field("settings", &self.settings).finish_non_exhaustive()
+        f.debug_struct("LocalReplica")
+            .field("id", &self.id)
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
     }
 }
 
@@ -184,11 +187,15 @@ fn fs_error(attempt: &str, e: instep_fs::Error) -> Error {
 impl LocalReplica {
     /// Puts a replica together.
     pub fn assemble(env: Arc<dyn Env>, mut parts: Parts) -> Result<Self> {
-        let stat = parts.root.stat_self().map_err(|e| fs_error("examine the root", e))?;
+        let stat = parts
+            .root
+            .stat_self()
+            .map_err(|e| fs_error("examine the root", e))?;
         let p = &parts.profile;
         let preview = parts.settings.preview;
-        let writable =
-            (parts.ours.is_some() || preview) && !p.read_only && parts.settings.role != Role::Source;
+        let writable = (parts.ours.is_some() || preview)
+            && !p.read_only
+            && parts.settings.role != Role::Source;
         let rejoining = parts.index.is_rejoining()?;
         let capabilities = Capabilities {
             writable,
@@ -268,7 +275,11 @@ impl LocalReplica {
 
     /// Remembers a problem for the next look.
     pub(crate) fn note_problem(&self, path: &RelPath, e: &instep_fs::Error) {
-        let problem = Problem { path: path.clone(), code: Code::Unwritable, detail: e.to_string() };
+        let problem = Problem {
+            path: path.clone(),
+            code: Code::Unwritable,
+            detail: e.to_string(),
+        };
         locked(&self.noted).push(problem);
     }
 
@@ -360,7 +371,12 @@ impl LocalReplica {
         let mut index = self.index();
         if let Ok(old) = index.get(path) {
             let row = old.clone().unwrap_or_default();
-            let row = Row { shown: None, print: Some(print), epoch: index.epoch(), ..row };
+            let row = Row {
+                shown: None,
+                print: Some(print),
+                epoch: index.epoch(),
+                ..row
+            };
             // If this fails, the next look finds a directory that nobody knows, and mints it.
             let _found_again = index.put(path, old.as_ref(), &row);
         }
@@ -382,7 +398,8 @@ impl LocalReplica {
             .filter_map(RelPath::parent)
             .collect();
         for (dir, digest) in last.digests {
-            let settled = !outstanding.contains(&dir) && !look.problems.iter().any(|p| p.path == dir);
+            let settled =
+                !outstanding.contains(&dir) && !look.problems.iter().any(|p| p.path == dir);
             index.set_digest(&dir, settled.then_some(digest))?;
         }
         Ok(())
@@ -401,7 +418,10 @@ impl LocalReplica {
         let boot = self.env.boot_id();
         let (clean, last_boot) = {
             let mut index = self.index();
-            (index.meta(b"clean")?.is_none_or(|b| b == b"1"), index.meta(b"boot")?)
+            (
+                index.meta(b"clean")?.is_none_or(|b| b == b"1"),
+                index.meta(b"boot")?,
+            )
         };
         if !clean {
             recover::after_crash(self, last_boot.as_deref() != Some(boot.as_bytes()))?;
@@ -412,52 +432,90 @@ impl LocalReplica {
         index.commit(Durability::Power)
     }
 
-    /// Absences that count now; the others are looked at again.
-    fn settled_absences(&self, gone: Vec<Gone>, moved: &BTreeSet<RelPath>, look: &mut Look) -> Vec<Gone> {
+    /// Absences that count now; the others are looked at again. All that are missed are judged together, so
+    /// that a burst is seen as one: they count when nothing more was missed for the time to settle, or,
+    /// while more keep arriving, each on its own after that time once the burst is old.
+    fn settled_absences(
+        &self,
+        gone: Vec<Gone>,
+        certain: &BTreeSet<RelPath>,
+        look: &mut Look,
+    ) -> Vec<Gone> {
+        const MS: u64 = 1_000_000;
         let now = self.env.monotonic_ns();
-        let ms = 1_000_000;
         let mut missed = locked(&self.missed);
-        let paths: BTreeSet<RelPath> = gone.iter().map(|g| g.path.clone()).collect();
-        let outermost = |p: &RelPath| {
-            let mut top = p.clone();
-            while let Some(up) = top.parent().filter(|u| paths.contains(u)) {
-                top = up;
+        let tops = outermost(&gone);
+        for top in tops.iter().filter(|t| !certain.contains(*t)) {
+            if !missed.since.contains_key(top) {
+                missed.since.insert(top.clone(), now);
+                missed.latest = now;
             }
-            top
-        };
-        let mut counts: BTreeMap<RelPath, bool> = BTreeMap::new();
+        }
+        let oldest = missed.since.values().min().copied().unwrap_or(now);
+        let age = |since: u64| now.saturating_sub(since) / MS;
+        let quiet = age(missed.latest) >= self.settings.settle_ms;
+        let old = age(oldest) >= self.settings.settle_max_ms;
+        look.absent_ms = age(oldest);
+        let counts = |since: u64| quiet || (old && age(since) >= self.settings.settle_ms);
         let mut kept = Vec::new();
+        let mut settled = BTreeSet::new();
+        let mut top: Option<(RelPath, bool)> = None;
+        // In tree order everything below a path follows it.
         for g in gone {
-            if moved.contains(&g.path) {
-                missed.since.remove(&g.path);
-                kept.push(g);
-                continue;
-            }
-            let top = outermost(&g.path);
-            let settled = *counts.entry(top.clone()).or_insert_with(|| {
-                let since = *missed.since.entry(top.clone()).or_insert_with(|| now);
-                if since == now {
-                    missed.latest = now;
+            if !top.as_ref().is_some_and(|(t, _)| g.path.is_within(t)) {
+                let sure = certain.contains(&g.path)
+                    || missed.since.get(&g.path).is_none_or(|since| counts(*since));
+                if sure {
+                    settled.insert(g.path.clone());
+                } else {
+                    look.again
+                        .push((g.path.clone(), self.settings.settle_ms.max(1)));
                 }
-                let quiet = now.saturating_sub(missed.latest.max(since)) >= self.settle(ms);
-                quiet || now.saturating_sub(since) >= self.settings.settle_max_ms * ms
-            });
-            if settled {
+                top = Some((g.path.clone(), sure));
+            }
+            if certain.contains(&g.path) || top.as_ref().is_some_and(|(_, sure)| *sure) {
                 kept.push(g);
-            } else if g.path == top {
-                look.again.push((top, self.settings.settle_ms.max(1)));
             }
         }
-        for (top, settled) in counts {
-            if settled {
-                missed.since.remove(&top);
-            }
-        }
+        missed
+            .since
+            .retain(|path, _| !settled.contains(path) && !certain.contains(path));
         kept
     }
 
-    fn settle(&self, ms: u64) -> u64 {
-        self.settings.settle_ms * ms
+    /// A big file that was renamed is passed on as a rename, once its old name has settled as gone.
+    fn withhold_big_moves(&self, kept: &[Gone], look: &mut Look) {
+        let settled: BTreeSet<&RelPath> = kept.iter().map(|g| &g.path).collect();
+        let mut again = Vec::new();
+        look.findings.retain(|f| match &f.found {
+            instep_replica::Found::Present {
+                kind: Kind::File,
+                size,
+                moved_from: Some(from),
+                ..
+            } if *size > instep_core::limits::SMALL_FILE_BYTES && !settled.contains(from) => {
+                again.push((f.path.clone(), self.settings.settle_ms.max(1)));
+                false
+            }
+            _ => true,
+        });
+        look.again.append(&mut again);
+    }
+
+    /// The scope with everything that was missed, so that a burst is judged as one.
+    fn with_missed(&self, scope: &Scope) -> Scope {
+        let missed = locked(&self.missed);
+        match scope {
+            Scope::Some { paths, trees } if paths.iter().any(|p| missed.since.contains_key(p)) => {
+                let mut paths = paths.clone();
+                paths.extend(missed.since.keys().cloned());
+                Scope::Some {
+                    paths,
+                    trees: trees.clone(),
+                }
+            }
+            other => other.clone(),
+        }
     }
 
     /// Reads the contents of candidates; each becomes a finding, or is looked at again.
@@ -479,7 +537,10 @@ impl LocalReplica {
         instep_replica::env::for_each(self.env.as_ref(), groups.len(), Vec::new, |buffer, g| {
             let mut mine = Look::default();
             let range = groups[g].clone();
-            let parent = candidates[range.start].path.parent().unwrap_or_else(RelPath::root);
+            let parent = candidates[range.start]
+                .path
+                .parent()
+                .unwrap_or_else(RelPath::root);
             match tree::open(&self.root, &parent) {
                 Ok(dir) => {
                     for c in &candidates[range] {
@@ -487,7 +548,9 @@ impl LocalReplica {
                     }
                 }
                 // It was there a moment ago: look again.
-                Err(_) => mine.again.extend(candidates[range].iter().map(|c| (c.path.clone(), 2))),
+                Err(_) => mine
+                    .again
+                    .extend(candidates[range].iter().map(|c| (c.path.clone(), 2))),
             }
             let mut all = locked(&results);
             all.findings.append(&mut mine.findings);
@@ -545,10 +608,12 @@ impl LocalReplica {
             }
         } else {
             match file.stat() {
-                Ok(stat) => hash_file(&file, &stat, buffer).map(|h| match print(&stat) == print(&c.stat) {
-                    true => h,
-                    false => Hashed::Changing,
-                }),
+                Ok(stat) => {
+                    hash_file(&file, &stat, buffer).map(|h| match print(&stat) == print(&c.stat) {
+                        true => h,
+                        false => Hashed::Changing,
+                    })
+                }
                 Err(e) => Err(e),
             }
         };
@@ -556,7 +621,10 @@ impl LocalReplica {
             Ok(Hashed::Content { id, high_entropy }) => {
                 locked(&self.busy).remove(&c.path);
                 let found = self.judge(c, id, high_entropy);
-                look.findings.push(instep_replica::Finding { path: c.path.clone(), found });
+                look.findings.push(instep_replica::Finding {
+                    path: c.path.clone(),
+                    found,
+                });
             }
             Ok(Hashed::Changing) => look.again.push((c.path.clone(), self.back_off(&c.path))),
             Err(e) => look.problems.push(Problem {
@@ -571,15 +639,22 @@ impl LocalReplica {
         let here = c.row.as_ref().and_then(|r| r.present());
         let mode = (c.stat.mode & 0o777) as u16;
         let mode_here = c.row.as_ref().and_then(|r| r.print).map(|p| p.mode);
-        let same = here.is_some_and(|v| v.kind == Kind::File && v.content == id && v.mtime == c.stat.mtime);
+        let same = here
+            .is_some_and(|v| v.kind == Kind::File && v.content == id && v.mtime == c.stat.mtime);
         if same && (mode_here == Some(mode) || !self.profile.modes) {
-            return instep_replica::Found::Refreshed { print: print(&c.stat) };
+            return instep_replica::Found::Refreshed {
+                print: print(&c.stat),
+            };
         }
         scan::present(Kind::File, id, &c.stat, Box::default(), high_entropy)
     }
 
     /// The content of a big file, hashed on a thread of its own: `None` while that is under way.
-    fn hashed_aside(&self, file: &instep_fs::File, c: &Candidate) -> Option<Option<(ContentId, bool)>> {
+    fn hashed_aside(
+        &self,
+        file: &instep_fs::File,
+        c: &Candidate,
+    ) -> Option<Option<(ContentId, bool)>> {
         use crate::content::{Hashed, hash_file};
         let looks = print(&c.stat).hash;
         let mut aside = locked(&self.hashed_aside);
@@ -624,7 +699,7 @@ impl LocalReplica {
     fn observe(&self, scope: &Scope) -> Look {
         let mut look = Look::default();
         let hinted = *scope != Scope::Everything;
-        let mut walked = scan::walk(self, scope);
+        let mut walked = scan::walk(self, &self.with_missed(scope));
         walked.gone.sort_by(|a, b| a.path.cmp(&b.path));
         walked.gone.dedup_by(|a, b| a.path == b.path);
         {
@@ -635,12 +710,14 @@ impl LocalReplica {
         }
         let gone = std::mem::take(&mut walked.gone);
         let by_ino = scan::gone_by_inode(&gone);
-        let (known, unknown) = crate::moves::split(&gone, &by_ino, std::mem::take(&mut walked.candidates));
+        let (known, unknown) =
+            crate::moves::split(&gone, &by_ino, std::mem::take(&mut walked.candidates));
         scan::into_look(&mut walked, &mut look);
         look.findings.extend(known);
         self.read_candidates(&unknown, hinted, &mut look);
-        let moved = crate::moves::detect(&gone, &by_ino, &mut look);
-        let kept = self.settled_absences(gone, &moved, &mut look);
+        let certain = crate::moves::detect(&gone, &by_ino, &mut look);
+        let kept = self.settled_absences(gone, &certain, &mut look);
+        self.withhold_big_moves(&kept, &mut look);
         let still: BTreeSet<RelPath> = look.again.iter().map(|(p, _)| p.clone()).collect();
         for g in kept {
             let was = match g.row.present() {
@@ -648,12 +725,20 @@ impl LocalReplica {
                 None => Kind::Dir,
             };
             let found = instep_replica::Found::Absent { was };
-            look.findings.push(instep_replica::Finding { path: g.path, found });
+            look.findings.push(instep_replica::Finding {
+                path: g.path,
+                found,
+            });
         }
         look.findings.sort_by(|a, b| a.path.cmp(&b.path));
         look.findings.dedup_by(|a, b| a.path == b.path);
         look.problems.append(&mut locked(&self.noted));
-        look.totals = self.totals(&look.findings);
+        look.known = self.index().totals();
+        look.totals = if hinted {
+            look.known
+        } else {
+            self.totals(&look.findings)
+        };
         look.rules_changed = self.rules.take_changed();
         let mut unsettled = still;
         unsettled.extend(look.unhashed.iter().cloned());
@@ -680,10 +765,15 @@ impl LocalReplica {
             if had_any {
                 // A row that cannot be read makes a sum that is only shown a little wrong.
                 let row = index.get(&finding.path).ok().flatten();
-                let was = row.as_ref().and_then(Row::present).map(|v| (v.kind, v.size));
-                was.into_iter().for_each(|(kind, size)| totals.remove(kind, size));
+                let was = row
+                    .as_ref()
+                    .and_then(Row::present)
+                    .map(|v| (v.kind, v.size));
+                was.into_iter()
+                    .for_each(|(kind, size)| totals.remove(kind, size));
             }
-            now.into_iter().for_each(|(kind, size)| totals.add(kind, size));
+            now.into_iter()
+                .for_each(|(kind, size)| totals.add(kind, size));
         }
         totals
     }
@@ -697,6 +787,17 @@ impl LocalReplica {
             Book::Log => Table::Log,
         }
     }
+}
+
+/// Of paths in tree order, those that lie below no other.
+fn outermost(gone: &[Gone]) -> Vec<RelPath> {
+    let mut tops: Vec<RelPath> = Vec::new();
+    for g in gone {
+        if !tops.last().is_some_and(|t| g.path.is_within(t)) {
+            tops.push(g.path.clone());
+        }
+    }
+    tops
 }
 
 impl Replica for LocalReplica {
@@ -721,7 +822,9 @@ impl Replica for LocalReplica {
             notes.push("weaker replace: no leases or no exchange on this file system".to_owned());
         }
         if self.is_rejoining() {
-            notes.push("rejoining: its index was lost or older, so the others know better".to_owned());
+            notes.push(
+                "rejoining: its index was lost or older, so the others know better".to_owned(),
+            );
         }
         Description {
             label: self.settings.label.clone(),
@@ -738,7 +841,9 @@ impl Replica for LocalReplica {
     }
 
     fn guard(&self) -> Result<()> {
-        self.guard.check().map_err(|why| Error::new(ErrorKind::Gone, why))
+        self.guard
+            .check()
+            .map_err(|why| Error::new(ErrorKind::Gone, why))
     }
 
     fn is_rejoining(&self) -> bool {
@@ -812,7 +917,10 @@ impl Replica for LocalReplica {
     }
 
     fn subtree(&self, dir: &RelPath, visit: RowVisitor<'_>) -> Result<()> {
-        self.index().store().subtree(dir, visit).map_err(|e| store_error("read the index", e))
+        self.index()
+            .store()
+            .subtree(dir, visit)
+            .map_err(|e| store_error("read the index", e))
     }
 
     fn open(&self, path: &RelPath, content: ContentId) -> Result<Option<Box<dyn Content>>> {
@@ -826,14 +934,22 @@ impl Replica for LocalReplica {
         {
             return Ok(Some(Box::new(FileContent::new(file, stat))));
         }
-        let Some((dir, key)) = trash::find(self, content) else { return Ok(None) };
-        let Ok(file) = dir.open_file(ours(&key)) else { return Ok(None) };
-        let stat = file.stat().map_err(|e| fs_error("examine a kept file", e))?;
+        let Some((dir, key)) = trash::find(self, content) else {
+            return Ok(None);
+        };
+        let Ok(file) = dir.open_file(ours(&key)) else {
+            return Ok(None);
+        };
+        let stat = file
+            .stat()
+            .map_err(|e| fs_error("examine a kept file", e))?;
         Ok(Some(Box::new(FileContent::new(file, stat))))
     }
 
     fn stage(&self, path: &RelPath, content: ContentId, from: &mut dyn Content) -> Result<Outcome> {
-        let Some(dirs) = self.ours() else { return Ok(Outcome::Superseded) };
+        let Some(dirs) = self.ours() else {
+            return Ok(Outcome::Superseded);
+        };
         if self.is_staged_file(content) {
             return Ok(Outcome::Done);
         }
@@ -843,7 +959,14 @@ impl Replica for LocalReplica {
             Err(e) => return Ok(apply::failed(path, &e)),
         };
         let size = from.size();
-        match fill(&file, from, content, size, self.profile.reflink, &mut Vec::new()) {
+        match fill(
+            &file,
+            from,
+            content,
+            size,
+            self.profile.reflink,
+            &mut Vec::new(),
+        ) {
             Ok(()) => {
                 locked(&self.staged).insert(content, name);
                 Ok(Outcome::Done)
@@ -852,7 +975,9 @@ impl Replica for LocalReplica {
                 let _litter = dirs.staging.remove_file(ours(&name));
                 Ok(match failed {
                     crate::content::Failed::Write(e) => apply::failed(path, &e),
-                    crate::content::Failed::Changed | crate::content::Failed::Read(_) => Outcome::Busy,
+                    crate::content::Failed::Changed | crate::content::Failed::Read(_) => {
+                        Outcome::Busy
+                    }
                 })
             }
         }
@@ -871,7 +996,8 @@ impl Replica for LocalReplica {
 
     fn rename(&self, from: &RelPath, to: &RelPath) -> Result<Outcome> {
         self.guard()?;
-        let (Some((from_dir, from_name)), Some((to_dir, to_name))) = (from.split(), to.split()) else {
+        let (Some((from_dir, from_name)), Some((to_dir, to_name))) = (from.split(), to.split())
+        else {
             return Ok(Outcome::Superseded);
         };
         let expected = self.index().get(from)?.and_then(|r| r.print);
@@ -906,13 +1032,25 @@ impl Replica for LocalReplica {
             let entry = theirs.entry.clone();
             let new = if path.is_within(from) {
                 let known = moved.get(path);
-                let row = Row { entry, shown: theirs.shown, print: None, held: None, epoch };
+                let row = Row {
+                    entry,
+                    shown: theirs.shown,
+                    print: None,
+                    held: None,
+                    epoch,
+                };
                 index.put(path, known, &row)?;
                 continue;
             } else {
                 let source = path.rebase(to, from).and_then(|p| moved.get(&p).cloned());
                 let print = source.as_ref().and_then(|r| r.print);
-                Row { entry, shown: theirs.shown.filter(|_| print.is_some()), print, held: None, epoch }
+                Row {
+                    entry,
+                    shown: theirs.shown.filter(|_| print.is_some()),
+                    print,
+                    held: None,
+                    epoch,
+                }
             };
             let old = index.get(path)?;
             index.put(path, old.as_ref(), &new)?;
@@ -942,7 +1080,9 @@ impl Replica for LocalReplica {
             return Ok(());
         }
         if self.ours.is_some() {
-            self.root.sync_fs().map_err(|e| fs_error("sync the file system", e))?;
+            self.root
+                .sync_fs()
+                .map_err(|e| fs_error("sync the file system", e))?;
         }
         let mut index = self.index();
         recover::fulfilled(&mut index)?;
@@ -990,8 +1130,12 @@ impl LocalReplica {
     fn open_in_tree(&self, path: &RelPath, content: ContentId) -> Result<Option<Box<dyn Content>>> {
         let row = self.index().get(path)?;
         let Some(row) = row else { return Ok(None) };
-        let matches = row.present().is_some_and(|v| v.kind == Kind::File && v.content == content);
-        let Some((parent, name)) = path.split().filter(|_| matches) else { return Ok(None) };
+        let matches = row
+            .present()
+            .is_some_and(|v| v.kind == Kind::File && v.content == content);
+        let Some((parent, name)) = path.split().filter(|_| matches) else {
+            return Ok(None);
+        };
         let opened = tree::open(&self.root, &parent)
             .and_then(|dir| dir.open_file(name))
             .and_then(|f| f.stat().map(|s| (f, s)));
@@ -1011,8 +1155,11 @@ impl LocalReplica {
     fn set_modes(&self) -> Result<()> {
         let later = std::mem::take(&mut *locked(&self.modes_later));
         for (path, mode) in later.into_iter().rev() {
-            let Some((parent, name)) = path.split() else { continue };
-            let set = tree::open(&self.root, &parent).and_then(|dir| dir.set_mode(name, u32::from(mode)));
+            let Some((parent, name)) = path.split() else {
+                continue;
+            };
+            let set =
+                tree::open(&self.root, &parent).and_then(|dir| dir.set_mode(name, u32::from(mode)));
             match set {
                 Ok(()) => self.refresh(&path),
                 Err(e) => self.note_problem(&path, &e),
@@ -1023,11 +1170,16 @@ impl LocalReplica {
 
     /// Takes a fresh fingerprint of one path whose bytes are known.
     fn refresh(&self, path: &RelPath) {
-        let Some((parent, name)) = path.split() else { return };
+        let Some((parent, name)) = path.split() else {
+            return;
+        };
         let stat = tree::open(&self.root, &parent).and_then(|d| d.stat(name));
         let mut index = self.index();
         if let (Ok(Some(stat)), Ok(Some(row))) = (stat, index.get(path)) {
-            let new = Row { print: Some(print(&stat)), ..row.clone() };
+            let new = Row {
+                print: Some(print(&stat)),
+                ..row.clone()
+            };
             // A stale fingerprint only costs one more look.
             let _looked_at = index.put(path, Some(&row), &new);
         }

@@ -127,6 +127,8 @@ pub struct OpenOptions {
     pub owner: bool,
     /// Keep extended attributes.
     pub xattr: bool,
+    /// What this process is, for whoever finds the root locked: its command line.
+    pub command: String,
 }
 
 /// What identifies the place that a replica lives in.
@@ -263,7 +265,9 @@ pub fn inspect(path: &Path, state_dir: &Path) -> Result<Inspection> {
         memberships: Vec::new(),
         holder: None,
     };
-    let Ok(root) = place::open_root(&out.path) else { return Ok(out) };
+    let Ok(root) = place::open_root(&out.path) else {
+        return Ok(out);
+    };
     match root.stat(reserved()) {
         Ok(Some(stat)) if stat.kind != instep_fs::Kind::Dir => {
             out.foreign = Some("is not a directory".into());
@@ -276,12 +280,40 @@ pub fn inspect(path: &Path, state_dir: &Path) -> Result<Inspection> {
         }
         _ => {}
     }
-    let profile = root.profile(None).map_err(|e| fs_error("examine the root", e))?;
-    let stat = root.stat_self().map_err(|e| fs_error("examine the root", e))?;
+    let profile = root
+        .profile(None)
+        .map_err(|e| fs_error("examine the root", e))?;
+    let stat = root
+        .stat_self()
+        .map_err(|e| fs_error("examine the root", e))?;
     if let Some(dir) = state_place(state_dir, &outside_key(profile.fs_id, stat.ino)) {
         add_memberships(&dir, &mut out);
     }
     Ok(out)
+}
+
+/// The replicas that were last seen at a path, for a root that is not there now.
+pub fn known_at(path: &Path, state_dir: &Path) -> Vec<ReplicaId> {
+    let Some(dir) = state_place(state_dir, "replicas") else {
+        return Vec::new();
+    };
+    let mut ids = Vec::new();
+    let listed = dir.list(&mut |file, _| {
+        let text = String::from_utf8_lossy(file);
+        ids.extend(
+            text.strip_suffix(".json")
+                .and_then(|id| id.parse::<ReplicaId>().ok()),
+        );
+    });
+    if listed.is_err() {
+        return Vec::new();
+    }
+    let was_there = |id: &ReplicaId| {
+        let text = read_text(&dir, &format!("{id}.json")).unwrap_or_default();
+        serde_json::from_str::<Registered>(&text).is_ok_and(|r| r.path == path)
+    };
+    ids.retain(was_there);
+    ids
 }
 
 /// Something in a directory with our name that is not ours.
@@ -291,7 +323,16 @@ fn foreign(dir: &Dir) -> Option<String> {
     }
     let mut other = None;
     let listed = dir.list(&mut |n, _| {
-        let known = [MARKER, LOCK, INDEX, "staging", "trash", "versions", "shares", ".gitignore"];
+        let known = [
+            MARKER,
+            LOCK,
+            INDEX,
+            "staging",
+            "trash",
+            "versions",
+            "shares",
+            ".gitignore",
+        ];
         let text = String::from_utf8_lossy(n);
         let is_ours = known.iter().any(|k| text == *k)
             || text.starts_with(INDEX)
@@ -301,14 +342,22 @@ fn foreign(dir: &Dir) -> Option<String> {
             other = Some(format!("contains \"{}\"", text.escape_debug()));
         }
     });
-    if listed.is_err() { Some("cannot be listed".into()) } else { other }
+    if listed.is_err() {
+        Some("cannot be listed".into())
+    } else {
+        other
+    }
 }
 
 fn add_memberships(dir: &Dir, out: &mut Inspection) {
     let Some(marker) = marker_of(dir) else { return };
-    let Ok(replica) = marker.replica.parse::<ReplicaId>() else { return };
+    let Ok(replica) = marker.replica.parse::<ReplicaId>() else {
+        return;
+    };
     for (share, part) in &marker.shares {
-        let Ok(share) = share.parse::<ShareId>() else { continue };
+        let Ok(share) = share.parse::<ShareId>() else {
+            continue;
+        };
         out.memberships.push(Membership {
             share,
             replica,
@@ -328,7 +377,11 @@ fn holder(dir: &Dir) -> Option<String> {
     dir.stat(name(LOCK)).ok().flatten()?;
     match dir.try_lock(name(LOCK)) {
         Ok(Some(_free)) => None,
-        Ok(None) => Some(read_text(dir, LOCK).filter(|t| !t.is_empty()).unwrap_or_else(|| "another process".into())),
+        Ok(None) => Some(
+            read_text(dir, LOCK)
+                .filter(|t| !t.is_empty())
+                .unwrap_or_else(|| "another process".into()),
+        ),
         Err(_) => None,
     }
 }
@@ -347,13 +400,18 @@ struct Guard {
 impl RootGuard for Guard {
     fn check(&self) -> core::result::Result<(), String> {
         let at = self.path.display();
-        let root = place::open_root(&self.path).map_err(|e| format!("the root {at} is not there: {e}"))?;
-        let stat = root.stat_self().map_err(|e| format!("the root {at} cannot be examined: {e}"))?;
+        let root =
+            place::open_root(&self.path).map_err(|e| format!("the root {at} is not there: {e}"))?;
+        let stat = root
+            .stat_self()
+            .map_err(|e| format!("the root {at} cannot be examined: {e}"))?;
         if (stat.ino, stat.dev) != (self.ino, self.dev) {
             return Err(format!("another directory or file system is at {at}"));
         }
         if self.inside {
-            let dir = root.open_dir(reserved()).map_err(|_| format!("{at} has lost its marker"))?;
+            let dir = root
+                .open_dir(reserved())
+                .map_err(|_| format!("{at} has lost its marker"))?;
             let marker = read_text(&dir, MARKER).unwrap_or_default();
             if !marker.contains(&self.replica) {
                 return Err(format!("{at} has lost its marker"));
@@ -374,13 +432,25 @@ impl LocalReplica {
     /// Opens a root as a replica.
     pub fn open(env: Arc<dyn Env>, options: OpenOptions) -> Result<Self> {
         if options.create && !options.path.exists() {
-            place::create_dir_all(&options.path, 0o755).map_err(|e| fs_error("make the root", e))?;
+            place::create_dir_all(&options.path, 0o755)
+                .map_err(|e| fs_error("make the root", e))?;
         }
         let path = place::canonical(&options.path).map_err(|e| fs_error("find the root", e))?;
         let root = place::open_root(&path).map_err(|e| fs_error("open the root", e))?;
-        let stat = root.stat_self().map_err(|e| fs_error("examine the root", e))?;
-        let profile = root.profile(None).map_err(|e| fs_error("examine the root", e))?;
-        let opener = Opener { env, options, path, root, stat, profile };
+        let stat = root
+            .stat_self()
+            .map_err(|e| fs_error("examine the root", e))?;
+        let profile = root
+            .profile(None)
+            .map_err(|e| fs_error("examine the root", e))?;
+        let opener = Opener {
+            env,
+            options,
+            path,
+            root,
+            stat,
+            profile,
+        };
         if opener.options.preview || opener.options.read_only_index {
             opener.look_only()
         } else {
@@ -400,13 +470,16 @@ struct Opener {
 
 impl Opener {
     fn outside(&self) -> PathBuf {
-        self.options.state_dir.join(outside_key(self.profile.fs_id, self.stat.ino))
+        self.options
+            .state_dir
+            .join(outside_key(self.profile.fs_id, self.stat.ino))
     }
 
     fn index_name(&self, share: ShareId, marker: Option<&Marker>) -> String {
         // The first share that a root joined has the plain name.
         let first = marker.and_then(|m| m.shares.keys().next().cloned());
-        let plain = marker.is_none_or(|m| m.shares.len() <= 1) && first.is_none_or(|f| f == share.to_string());
+        let plain = marker.is_none_or(|m| m.shares.len() <= 1)
+            && first.is_none_or(|f| f == share.to_string());
         let kept = marker.and_then(|m| m.shares.get(&share.to_string()));
         match (plain, kept.map(|p| p.kind)) {
             (true, _) | (_, Some(MembershipKind::Sync)) => INDEX.to_owned(),
@@ -416,7 +489,11 @@ impl Opener {
 
     /// Opens without creating anything: a copy of the index in memory, or the index read-only.
     fn look_only(self) -> Result<LocalReplica> {
-        let inside = self.root.open_dir(reserved()).ok().filter(|d| marker_of(d).is_some());
+        let inside = self
+            .root
+            .open_dir(reserved())
+            .ok()
+            .filter(|d| marker_of(d).is_some());
         let base = match self.options.role {
             Role::Source => place::open_root(&self.outside()).ok(),
             Role::Both | Role::Target => inside.or_else(|| place::open_root(&self.outside()).ok()),
@@ -425,7 +502,9 @@ impl Opener {
         let id = marker.as_ref().and_then(|m| m.replica.parse().ok());
         let id = id.unwrap_or_else(|| ReplicaId(self.env.random()));
         let share = self.options.share.id();
-        let joined = marker.as_ref().is_some_and(|m| m.shares.contains_key(&share.to_string()));
+        let joined = marker
+            .as_ref()
+            .is_some_and(|m| m.shares.contains_key(&share.to_string()));
         let mut store: Option<Box<dyn IndexStore>> = None;
         if let Some(base) = base.as_ref().filter(|_| joined) {
             let path = place::fd_path(base, &self.index_name(share, marker.as_ref()));
@@ -463,13 +542,20 @@ impl Opener {
                 Err(e) if e.kind() == FsErrorKind::ReadOnly => return self.home_outside(),
                 Err(e) => return Err(fs_error("make .instep in the root", e)),
             }
-            let base = self.root.open_dir(reserved()).map_err(|e| fs_error("open .instep", e))?;
+            let base = self
+                .root
+                .open_dir(reserved())
+                .map_err(|e| fs_error("open .instep", e))?;
             if let Some(what) = foreign(&base) {
-                let attempt = format!("{}/.instep was made by someone else: it {what}", self.path.display());
+                let attempt = format!(
+                    "{}/.instep was made by someone else: it {what}",
+                    self.path.display()
+                );
                 return Err(Error::new(ErrorKind::Denied, attempt));
             }
             if base.stat(name(".gitignore")).is_ok_and(|s| s.is_none()) {
-                write_text(&base, ".gitignore", "*\n").map_err(|e| fs_error("write .instep/.gitignore", e))?;
+                write_text(&base, ".gitignore", "*\n")
+                    .map_err(|e| fs_error("write .instep/.gitignore", e))?;
             }
             return self.locked(base, true);
         }
@@ -484,18 +570,28 @@ impl Opener {
     }
 
     fn locked(&self, base: Dir, inside: bool) -> Result<Home> {
-        let lock = base.try_lock(name(LOCK)).map_err(|e| fs_error("lock the root", e))?;
+        let lock = base
+            .try_lock(name(LOCK))
+            .map_err(|e| fs_error("lock the root", e))?;
         let Some(lock) = lock else {
             let holder = read_text(&base, LOCK).unwrap_or_default();
             let attempt = format!("{} is held by {}", self.path.display(), holder.trim());
             return Err(Error::new(ErrorKind::InUse, attempt));
         };
-        lock.write_text(&format!("pid {}", std::process::id())).map_err(|e| fs_error("lock the root", e))?;
-        Ok(Home { base, inside, lock: Some(lock) })
+        let text = format!("pid {}: {}", std::process::id(), self.options.command);
+        lock.write_text(&text)
+            .map_err(|e| fs_error("lock the root", e))?;
+        Ok(Home {
+            base,
+            inside,
+            lock: Some(lock),
+        })
     }
 
     fn evidence(&self, base: &Dir) -> Result<Evidence> {
-        let state = base.stat_self().map_err(|e| fs_error("examine the state directory", e))?;
+        let state = base
+            .stat_self()
+            .map_err(|e| fs_error("examine the state directory", e))?;
         Ok(Evidence {
             fs_id: self.profile.fs_id,
             root_ino: self.stat.ino,
@@ -516,7 +612,9 @@ impl Opener {
         };
         let id = id.unwrap_or_else(|| ReplicaId(self.env.random()));
         let share = self.options.share.id();
-        let joined = old.as_ref().is_some_and(|m| m.shares.contains_key(&share.to_string()));
+        let joined = old
+            .as_ref()
+            .is_some_and(|m| m.shares.contains_key(&share.to_string()));
         let marker = self.marker(old, id, &evidence, share);
         let file = self.index_name(share, Some(&marker));
         if verdict != Verdict::Same {
@@ -538,7 +636,10 @@ impl Opener {
         write_text(&home.base, MARKER, &text).map_err(|e| fs_error("write the marker", e))?;
         registry.register(id, &self.path, evidence, &mut index)?;
         let dirs = Ours::open(home.base.clone()).map_err(|e| fs_error("open .instep", e))?;
-        self.profile = self.root.profile(home.inside.then_some(&dirs.base)).map_err(|e| fs_error("examine the root", e))?;
+        self.profile = self
+            .root
+            .profile(home.inside.then_some(&dirs.base))
+            .map_err(|e| fs_error("examine the root", e))?;
         let writable = home.inside.then_some(dirs);
         let guard = self.guard(id, home.inside);
         let lock = home.lock.take();
@@ -550,14 +651,27 @@ impl Opener {
         Ok(replica)
     }
 
-    fn marker(&self, old: Option<Marker>, id: ReplicaId, evidence: &Evidence, share: ShareId) -> Marker {
+    fn marker(
+        &self,
+        old: Option<Marker>,
+        id: ReplicaId,
+        evidence: &Evidence,
+        share: ShareId,
+    ) -> Marker {
         let mut shares = old.map(|m| m.shares).unwrap_or_default();
-        let kind = if self.options.mirror { MembershipKind::Mirror } else { MembershipKind::Sync };
+        let kind = if self.options.mirror {
+            MembershipKind::Mirror
+        } else {
+            MembershipKind::Sync
+        };
         if kind == MembershipKind::Sync {
             // A root is kept equal in one share only; another one replaces it (`--merge-shares`).
             shares.retain(|id, p| p.kind != MembershipKind::Sync || *id == share.to_string());
         }
-        let members = shares.get(&share.to_string()).map(|p| p.members.clone()).unwrap_or_default();
+        let members = shares
+            .get(&share.to_string())
+            .map(|p| p.members.clone())
+            .unwrap_or_default();
         shares.insert(
             share.to_string(),
             Part {
@@ -567,7 +681,12 @@ impl Opener {
                 members,
             },
         );
-        Marker { format: 1, replica: id.to_string(), evidence: evidence.clone(), shares }
+        Marker {
+            format: 1,
+            replica: id.to_string(),
+            evidence: evidence.clone(),
+            shares,
+        }
     }
 
     /// The index and whether a damaged one had to be moved aside.
@@ -604,7 +723,11 @@ impl Opener {
             role: self.options.role,
             poll: self.options.poll.is_some(),
             preview,
-            settle_ms: if preview { 0 } else { Settings::default().settle_ms },
+            settle_ms: if preview {
+                0
+            } else {
+                Settings::default().settle_ms
+            },
             trash_days: u64::from(self.options.trash_days),
             ..Settings::default()
         };
@@ -636,7 +759,9 @@ fn fresh_actor(env: &dyn Env) -> ActorId {
 /// Everything of a store, in memory, so that nothing is written anywhere.
 fn copy_to_memory(from: Option<Box<dyn IndexStore>>) -> Result<Box<dyn IndexStore>> {
     let mut to = MemoryDisk::new().open();
-    let Some(mut from) = from else { return Ok(Box::new(to)) };
+    let Some(mut from) = from else {
+        return Ok(Box::new(to));
+    };
     let fail = |e| store_error("copy the index", e);
     let mut rows = Vec::new();
     if let Some(row) = from.get(&RelPath::root()).map_err(fail)? {
@@ -710,17 +835,26 @@ impl Registry {
     }
 
     fn judge(&self, marker: Option<&Marker>, evidence: &Evidence, path: &Path) -> Verdict {
-        let Some(marker) = marker else { return Verdict::Unknown };
+        let Some(marker) = marker else {
+            return Verdict::Unknown;
+        };
         if marker.evidence == *evidence {
             return Verdict::Same;
         }
-        let original = self.read(&marker.replica).filter(|r| r.path != path).and_then(|r| {
-            let root = place::open_root(&r.path).ok()?;
-            let stat = root.stat_self().ok()?;
-            let there = marker_of(&root.open_dir(reserved()).ok()?)?;
-            Some(there.replica == marker.replica && stat.ino == r.evidence.root_ino)
-        });
-        if original == Some(true) { Verdict::Copied } else { Verdict::Moved }
+        let original = self
+            .read(&marker.replica)
+            .filter(|r| r.path != path)
+            .and_then(|r| {
+                let root = place::open_root(&r.path).ok()?;
+                let stat = root.stat_self().ok()?;
+                let there = marker_of(&root.open_dir(reserved()).ok()?)?;
+                Some(there.replica == marker.replica && stat.ino == r.evidence.root_ino)
+            });
+        if original == Some(true) {
+            Verdict::Copied
+        } else {
+            Verdict::Moved
+        }
     }
 
     /// Whether an index is the newest that this replica had.
@@ -729,29 +863,52 @@ impl Registry {
         Ok(generation(index)? >= known)
     }
 
-    fn register(&self, id: ReplicaId, path: &Path, evidence: Evidence, index: &mut Index) -> Result<()> {
-        let next = self.read(&id.to_string()).map_or(0, |r| r.generation).max(generation(index)?) + 1;
+    fn register(
+        &self,
+        id: ReplicaId,
+        path: &Path,
+        evidence: Evidence,
+        index: &mut Index,
+    ) -> Result<()> {
+        let next = self
+            .read(&id.to_string())
+            .map_or(0, |r| r.generation)
+            .max(generation(index)?)
+            + 1;
         index.put_meta(b"generation", next.to_string().as_bytes())?;
         index.commit(instep_store::Durability::Power)?;
-        let record = Registered { path: path.to_path_buf(), evidence, generation: next };
+        let record = Registered {
+            path: path.to_path_buf(),
+            evidence,
+            generation: next,
+        };
         let text = serde_json::to_string_pretty(&record)
             .map_err(|e| Error::because(ErrorKind::Other, "register the replica", e))?;
-        write_text(&self.dir, &format!("{id}.json"), &text).map_err(|e| fs_error("register the replica", e))
+        write_text(&self.dir, &format!("{id}.json"), &text)
+            .map_err(|e| fs_error("register the replica", e))
     }
 }
 
 fn generation(index: &mut Index) -> Result<u64> {
-    let text = index.meta(b"generation")?.and_then(|b| String::from_utf8(b).ok());
+    let text = index
+        .meta(b"generation")?
+        .and_then(|b| String::from_utf8(b).ok());
     Ok(text.and_then(|t| t.parse().ok()).unwrap_or(0))
 }
 
 impl LocalReplica {
     /// Remembers in the marker who else is in the share and where, for commands that start from one root.
     pub fn note_members(&self, members: &[(String, PathBuf)]) -> Result<()> {
-        let Some(base) = &self.base else { return Ok(()) };
-        let Some(mut marker) = marker_of(base) else { return Ok(()) };
+        let Some(base) = &self.base else {
+            return Ok(());
+        };
+        let Some(mut marker) = marker_of(base) else {
+            return Ok(());
+        };
         let key = instep_replica::Replica::share(self).to_string();
-        let Some(part) = marker.shares.get_mut(&key) else { return Ok(()) };
+        let Some(part) = marker.shares.get_mut(&key) else {
+            return Ok(());
+        };
         if part.members == members {
             return Ok(());
         }
@@ -767,24 +924,40 @@ impl LocalReplica {
 pub fn forget(path: &Path, state_dir: &Path, share: ShareId, purge: bool) -> Result<()> {
     let path = place::canonical(path).map_err(|e| fs_error("find the root", e))?;
     let root = place::open_root(&path).map_err(|e| fs_error("open the root", e))?;
-    let stat = root.stat_self().map_err(|e| fs_error("examine the root", e))?;
-    let profile = root.profile(None).map_err(|e| fs_error("examine the root", e))?;
+    let stat = root
+        .stat_self()
+        .map_err(|e| fs_error("examine the root", e))?;
+    let profile = root
+        .profile(None)
+        .map_err(|e| fs_error("examine the root", e))?;
     let inside = root.open_dir(reserved()).ok();
     let outside = state_place(state_dir, &outside_key(profile.fs_id, stat.ino));
-    for (base, is_inside) in inside.into_iter().map(|d| (d, true)).chain(outside.map(|d| (d, false))) {
-        let Some(mut marker) = marker_of(&base) else { continue };
+    for (base, is_inside) in inside
+        .into_iter()
+        .map(|d| (d, true))
+        .chain(outside.map(|d| (d, false)))
+    {
+        let Some(mut marker) = marker_of(&base) else {
+            continue;
+        };
         if marker.shares.remove(&share.to_string()).is_none() {
             continue;
         }
-        let lock = base.try_lock(name(LOCK)).map_err(|e| fs_error("lock the root", e))?;
+        let lock = base
+            .try_lock(name(LOCK))
+            .map_err(|e| fs_error("lock the root", e))?;
         if lock.is_none() {
             let holder = read_text(&base, LOCK).unwrap_or_default();
-            return Err(Error::new(ErrorKind::InUse, format!("{} is held by {holder}", path.display())));
+            return Err(Error::new(
+                ErrorKind::InUse,
+                format!("{} is held by {holder}", path.display()),
+            ));
         }
         if purge && marker.shares.is_empty() {
             empty(&base).map_err(|e| fs_error("remove .instep", e))?;
             if is_inside {
-                root.remove_dir(reserved()).map_err(|e| fs_error("remove .instep", e))?;
+                root.remove_dir(reserved())
+                    .map_err(|e| fs_error("remove .instep", e))?;
             }
             continue;
         }
@@ -802,7 +975,9 @@ fn empty(dir: &Dir) -> instep_fs::Result<()> {
         all.push((n.to_vec(), s.is_ok_and(|s| s.kind == instep_fs::Kind::Dir)));
     })?;
     for (entry, is_dir) in all {
-        let Ok(entry) = Name::new(&entry) else { continue };
+        let Ok(entry) = Name::new(&entry) else {
+            continue;
+        };
         if is_dir {
             empty(&dir.open_dir(entry)?)?;
             dir.remove_dir(entry)?;

@@ -62,7 +62,12 @@ fn compile(options: &IgnoreOptions) -> (DirState, u64, Vec<RuleProblem>) {
         builder = builder.pack(pack);
     }
     let text = options.master.join("\n").into_bytes();
-    let master = RuleSource { name: "config".into(), layer: Layer::Config, base: RelPath::root(), text };
+    let master = RuleSource {
+        name: "config".into(),
+        layer: Layer::Config,
+        base: RelPath::root(),
+        text,
+    };
     let (rules, problems) = builder.add_source(master).build();
     let stamp = hash_bytes(&rules.digest_input(), 3);
     (rules.root(), stamp, problems)
@@ -109,7 +114,11 @@ impl Rules {
     /// At the top of the root.
     pub fn top(&self) -> DirRules {
         let top = self.top.read().unwrap_or_else(PoisonError::into_inner);
-        DirRules { state: top.0.clone(), stamp: top.1, excluded: false }
+        DirRules {
+            state: top.0.clone(),
+            stamp: top.1,
+            excluded: false,
+        }
     }
 
     /// In a directory, with the ignore files of all directories above it, as far as they have been met.
@@ -141,14 +150,23 @@ impl Rules {
 
     /// A name was seen, or missed, on its own: if it is an ignore file, it is read again.
     pub fn touch(&self, dir: &Dir, path: &RelPath) {
-        let Some((parent, name)) = path.split() else { return };
+        let Some((parent, name)) = path.split() else {
+            return;
+        };
         if self.is_rule_file(name.as_bytes()) && self.load(dir, &parent, name) {
             self.changed.store(true, Ordering::SeqCst);
         }
     }
 
     /// A directory was listed: its ignore files are read, and apply from here on.
-    pub fn listed(&self, dir: &Dir, path: &RelPath, has_own: bool, has_git: bool, rules: &mut DirRules) {
+    pub fn listed(
+        &self,
+        dir: &Dir,
+        path: &RelPath,
+        has_own: bool,
+        has_git: bool,
+        rules: &mut DirRules,
+    ) {
         let git = has_git && self.gitignore.load(Ordering::Relaxed);
         for (own, has, text) in [(false, git, GIT), (true, has_own, OWN)] {
             let Ok(name) = Name::new(text) else { continue };
@@ -175,22 +193,40 @@ impl Rules {
         let own = name.as_bytes() == OWN;
         let key = (path.clone(), own);
         let lock = || self.nested.lock().unwrap_or_else(PoisonError::into_inner);
-        let Ok(Some(stat)) = dir.stat(name) else { return lock().remove(&key).is_some() };
+        let Ok(Some(stat)) = dir.stat(name) else {
+            return lock().remove(&key).is_some();
+        };
         let look = print(&stat).hash;
         if lock().get(&key).is_some_and(|n| n.look == look) {
             return false;
         }
-        let Some(text) = read(dir, name) else { return false };
+        let Some(text) = read(dir, name) else {
+            return false;
+        };
         let stamp = hash_bytes(&text, 5);
         let source = RuleSource {
             name: path.join(name).to_string(),
-            layer: if own { Layer::InstepIgnore } else { Layer::GitIgnore },
+            layer: if own {
+                Layer::InstepIgnore
+            } else {
+                Layer::GitIgnore
+            },
             base: path.clone(),
             text,
         };
         let (source, mut bad) = source.compile();
-        self.problems.lock().unwrap_or_else(PoisonError::into_inner).append(&mut bad);
-        let old = lock().insert(key, Nested { look, source, stamp });
+        self.problems
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .append(&mut bad);
+        let old = lock().insert(
+            key,
+            Nested {
+                look,
+                source,
+                stamp,
+            },
+        );
         old.is_none_or(|o| o.stamp != stamp)
     }
 }
@@ -232,7 +268,11 @@ impl DirRules {
     /// The rules in a directory of this one.
     pub fn enter(&self, name: Name<'_>) -> Self {
         let excluded = self.ignores(name, true);
-        Self { state: self.state.enter(name), stamp: self.stamp, excluded }
+        Self {
+            state: self.state.enter(name),
+            stamp: self.stamp,
+            excluded,
+        }
     }
 
     /// Changes with every rule that could matter here.

@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Condvar, Mutex, PoisonError};
 
-use instep_core::path::{Name, RelPath, RESERVED};
+use instep_core::path::{Name, RESERVED, RelPath};
 use instep_core::plan::{Code, Problem};
 use instep_core::reconcile::is_safe_link;
 use instep_core::row::{Held, Print, Row};
@@ -85,7 +85,11 @@ impl Walked {
     }
 
     fn problem(&mut self, path: &RelPath, code: Code, detail: impl Into<String>) {
-        self.problems.push(Problem { path: path.clone(), code, detail: detail.into() });
+        self.problems.push(Problem {
+            path: path.clone(),
+            code,
+            detail: detail.into(),
+        });
     }
 }
 
@@ -97,7 +101,10 @@ struct Queue {
 
 impl Queue {
     fn new(work: Vec<Work>) -> Self {
-        Self { state: Mutex::new((work, 0)), changed: Condvar::new() }
+        Self {
+            state: Mutex::new((work, 0)),
+            changed: Condvar::new(),
+        }
     }
 
     /// The next piece; none when nothing is left and nobody can add more.
@@ -112,7 +119,10 @@ impl Queue {
                 self.changed.notify_all();
                 return None;
             }
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self
+                .changed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
         }
     }
 
@@ -178,7 +188,10 @@ fn run(replica: &LocalReplica, work: Vec<Work>, out: &mut Walked) {
                 walk_dir(replica, work, &mut scratch, &mut more, &mut mine);
                 queue.done(more);
             }
-            results.lock().unwrap_or_else(PoisonError::into_inner).extend(mine);
+            results
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .extend(mine);
         },
     );
     out.extend(results.into_inner().unwrap_or_else(PoisonError::into_inner));
@@ -194,11 +207,18 @@ fn examine_paths(
 ) {
     while let Some(last) = todo.pop_last() {
         let Some(dir_path) = last.parent() else {
-            work.push(Work { path: RelPath::root(), parent: None, rules: replica.rules.top() });
+            work.push(Work {
+                path: RelPath::root(),
+                parent: None,
+                rules: replica.rules.top(),
+            });
             continue;
         };
         let mut group = vec![last];
-        while todo.last().is_some_and(|p| p.parent().as_ref() == Some(&dir_path)) {
+        while todo
+            .last()
+            .is_some_and(|p| p.parent().as_ref() == Some(&dir_path))
+        {
             group.extend(todo.pop_last());
         }
         if dir_path.is_reserved() || group[0].is_reserved() {
@@ -224,7 +244,15 @@ fn examine_paths(
         }
         for path in group {
             replica.rules.touch(&dir, &path);
-            examine_path(replica, &dir, &path, trees.contains(&path), &rules, work, out);
+            examine_path(
+                replica,
+                &dir,
+                &path,
+                trees.contains(&path),
+                &rules,
+                work,
+                out,
+            );
         }
     }
 }
@@ -272,7 +300,11 @@ fn walk_dir(
     more: &mut Vec<Work>,
     out: &mut Walked,
 ) {
-    let Work { path, parent, mut rules } = work;
+    let Work {
+        path,
+        parent,
+        mut rules,
+    } = work;
     let opened = match (&parent, path.name()) {
         (Some(parent), Some(name)) => parent.open_dir(name),
         _ => tree::open(&replica.root, &path),
@@ -298,7 +330,9 @@ fn walk_dir(
         has_own |= name == crate::rules::OWN;
         has_git |= name == crate::rules::GIT;
     }
-    replica.rules.listed(&dir, &path, has_own, has_git, &mut rules);
+    replica
+        .rules
+        .listed(&dir, &path, has_own, has_git, &mut rules);
     digest.add(b"/", rules.stamp());
     out.examined += scratch.items.len() as u64;
     scratch.rows.clear();
@@ -310,13 +344,17 @@ fn walk_dir(
             return;
         }
         let rows = &mut scratch.rows;
-        if let Err(e) = index.children(&path, &mut |name, row| rows.push((name.as_bytes().into(), row))) {
+        if let Err(e) = index.children(&path, &mut |name, row| {
+            rows.push((name.as_bytes().into(), row))
+        }) {
             return out.problem(&path, Code::Unreadable, e.chain());
         }
     }
     out.digests.push((path.clone(), digest));
     let names = std::mem::take(&mut scratch.names);
-    scratch.items.sort_by(|a, b| names[a.0 as usize..a.1 as usize].cmp(&names[b.0 as usize..b.1 as usize]));
+    scratch
+        .items
+        .sort_by(|a, b| names[a.0 as usize..a.1 as usize].cmp(&names[b.0 as usize..b.1 as usize]));
     merge(replica, &dir, &path, &names, scratch, &rules, more, out);
     scratch.names = names;
 }
@@ -331,7 +369,12 @@ fn unopened(path: &RelPath, e: &instep_fs::Error, out: &mut Walked) {
 
 /// Lists a directory into the scratch space. An entry that cannot be examined becomes a problem, and the
 /// listing counts as incomplete, so that nothing in it is taken for absent.
-fn list(dir: &Dir, path: &RelPath, scratch: &mut Scratch, out: &mut Walked) -> instep_fs::Result<()> {
+fn list(
+    dir: &Dir,
+    path: &RelPath,
+    scratch: &mut Scratch,
+    out: &mut Walked,
+) -> instep_fs::Result<()> {
     scratch.names.clear();
     scratch.items.clear();
     let at_top = path.is_root();
@@ -354,9 +397,15 @@ fn list(dir: &Dir, path: &RelPath, scratch: &mut Scratch, out: &mut Walked) -> i
         Some(e) => Err(e),
         None => {
             // The kernel hands out legal names only; anything else is a broken file system.
-            let bad = items.iter().find(|i| Name::new(&names[i.0 as usize..i.1 as usize]).is_err());
+            let bad = items
+                .iter()
+                .find(|i| Name::new(&names[i.0 as usize..i.1 as usize]).is_err());
             if bad.is_some() {
-                out.problem(path, Code::Unreadable, "the file system lists an illegal name");
+                out.problem(
+                    path,
+                    Code::Unreadable,
+                    "the file system lists an illegal name",
+                );
             }
             Ok(())
         }
@@ -364,20 +413,35 @@ fn list(dir: &Dir, path: &RelPath, scratch: &mut Scratch, out: &mut Walked) -> i
 }
 
 /// Nothing changed here; what is below may have.
-fn enter_known(dir: &Dir, path: &RelPath, scratch: &Scratch, rules: &DirRules, more: &mut Vec<Work>) {
+fn enter_known(
+    dir: &Dir,
+    path: &RelPath,
+    scratch: &Scratch,
+    rules: &DirRules,
+    more: &mut Vec<Work>,
+) {
     for (start, end, stat) in &scratch.items {
         if stat.kind != FsKind::Dir || stat.mount_root {
             continue;
         }
-        let Ok(name) = Name::new(&scratch.names[*start as usize..*end as usize]) else { continue };
+        let Ok(name) = Name::new(&scratch.names[*start as usize..*end as usize]) else {
+            continue;
+        };
         if !rules.ignores(name, true) {
-            more.push(Work { path: path.join(name), parent: Some(dir.clone()), rules: rules.enter(name) });
+            more.push(Work {
+                path: path.join(name),
+                parent: Some(dir.clone()),
+                rules: rules.enter(name),
+            });
         }
     }
 }
 
 /// Names and rows of one directory, both in order of name.
-#[expect(clippy::too_many_arguments, reason = "one directory's listing in parts that are borrowed apart")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "one directory's listing in parts that are borrowed apart"
+)]
 fn merge(
     replica: &LocalReplica,
     dir: &Dir,
@@ -400,7 +464,11 @@ fn merge(
         let Ok(name) = Name::new(bytes) else { continue };
         let child = path.join(name);
         if examine(replica, dir, &child, stat, row, rules, out) {
-            more.push(Work { path: child, parent: Some(dir.clone()), rules: rules.enter(name) });
+            more.push(Work {
+                path: child,
+                parent: Some(dir.clone()),
+                rules: rules.enter(name),
+            });
         }
     }
     for (name, row) in rows {
@@ -412,7 +480,11 @@ fn merge(
 
 /// Whether what kept a path from being synchronized is gone: nothing is there, and no rule excludes it.
 fn is_free_again(path: &RelPath, row: &Row, rules: &DirRules) -> bool {
-    let is_dir = row.entry.siblings().iter().any(|(_, v)| v.kind == Kind::Dir);
+    let is_dir = row
+        .entry
+        .siblings()
+        .iter()
+        .any(|(_, v)| v.kind == Kind::Dir);
     match (row.held, path.name()) {
         (Some(Held::Ignored), Some(name)) => !rules.ignores(name, is_dir),
         (held, _) => held.is_some(),
@@ -421,11 +493,20 @@ fn is_free_again(path: &RelPath, row: &Row, rules: &DirRules) -> bool {
 
 /// The index has it, the disk has not: it is gone, with everything that was below it. Of what was left
 /// alone only the reason is gone.
-fn absent(replica: &LocalReplica, path: &RelPath, row: Option<Row>, rules: &DirRules, out: &mut Walked) {
+fn absent(
+    replica: &LocalReplica,
+    path: &RelPath,
+    row: Option<Row>,
+    rules: &DirRules,
+    out: &mut Walked,
+) {
     let Some(row) = row else { return };
     if row.print.is_none() {
         if is_free_again(path, &row, rules) {
-            out.findings.push(Finding { path: path.clone(), found: Found::Absent { was: Kind::Dir } });
+            out.findings.push(Finding {
+                path: path.clone(),
+                found: Found::Absent { was: Kind::Dir },
+            });
         }
         return;
     }
@@ -443,7 +524,10 @@ fn absent(replica: &LocalReplica, path: &RelPath, row: Option<Row>, rules: &DirR
         }
         out.gone.append(&mut below);
     }
-    out.gone.push(Gone { path: path.clone(), row });
+    out.gone.push(Gone {
+        path: path.clone(),
+        row,
+    });
 }
 
 /// Something is at the path. Returns whether it is a directory to be entered.
@@ -456,7 +540,9 @@ fn examine(
     rules: &DirRules,
     out: &mut Walked,
 ) -> bool {
-    let Some(name) = path.name() else { return false };
+    let Some(name) = path.name() else {
+        return false;
+    };
     if rules.ignores(name, stat.kind == FsKind::Dir) {
         if row.as_ref().is_some_and(|r| r.print.is_some()) {
             held(path, row.as_ref(), Held::Ignored, out);
@@ -464,7 +550,11 @@ fn examine(
         return false;
     }
     if stat.mount_root || stat.dev != replica.device() {
-        out.problem(path, Code::Mount, "another file system is mounted here; it is left alone");
+        out.problem(
+            path,
+            Code::Mount,
+            "another file system is mounted here; it is left alone",
+        );
         held(path, row.as_ref(), Held::Mount, out);
         return false;
     }
@@ -477,13 +567,20 @@ fn examine(
     }
     match stat.kind {
         FsKind::Special => {
-            out.problem(path, Code::Special, "a FIFO, socket or device is never read or replaced");
+            out.problem(
+                path,
+                Code::Special,
+                "a FIFO, socket or device is never read or replaced",
+            );
             held(path, row.as_ref(), Held::Special, out);
             false
         }
         FsKind::Dir => {
             if let Some(found) = examine_dir(row.as_ref(), stat, seen) {
-                out.findings.push(Finding { path: path.clone(), found });
+                out.findings.push(Finding {
+                    path: path.clone(),
+                    found,
+                });
             }
             true
         }
@@ -495,7 +592,11 @@ fn examine(
         }
         FsKind::File => {
             if row.as_ref().and_then(|r| r.print) != Some(seen) {
-                out.candidates.push(Candidate { path: path.clone(), stat: *stat, row });
+                out.candidates.push(Candidate {
+                    path: path.clone(),
+                    stat: *stat,
+                    row,
+                });
             }
             false
         }
@@ -505,7 +606,10 @@ fn examine(
 /// What is there is left alone, and the index learns why, once.
 fn held(path: &RelPath, row: Option<&Row>, why: Held, out: &mut Walked) {
     if row.is_none_or(|r| r.held != Some(why)) {
-        out.findings.push(Finding { path: path.clone(), found: Found::Held(why) });
+        out.findings.push(Finding {
+            path: path.clone(),
+            found: Found::Held(why),
+        });
     }
 }
 
@@ -531,7 +635,13 @@ fn examine_dir(row: Option<&Row>, stat: &Stat, seen: Print) -> Option<Found> {
         {
             Some(Found::Refreshed { print: seen })
         }
-        _ => Some(present(Kind::Dir, instep_core::id::ContentId::NONE, stat, Box::default(), false)),
+        _ => Some(present(
+            Kind::Dir,
+            instep_core::id::ContentId::NONE,
+            stat,
+            Box::default(),
+            false,
+        )),
     }
 }
 
@@ -560,7 +670,10 @@ fn examine_link(
     } else {
         present(Kind::Link, content, stat, target.into(), false)
     };
-    out.findings.push(Finding { path: path.clone(), found });
+    out.findings.push(Finding {
+        path: path.clone(),
+        found,
+    });
 }
 
 /// A finding's value for what is on disk.
@@ -575,8 +688,16 @@ pub fn present(
         kind,
         content,
         size: if kind == Kind::File { stat.size } else { 0 },
-        mode: if kind == Kind::Link { 0 } else { (stat.mode & 0o777) as u16 },
-        mtime: if kind == Kind::Dir { instep_core::time::Mtime::default() } else { stat.mtime },
+        mode: if kind == Kind::Link {
+            0
+        } else {
+            (stat.mode & 0o777) as u16
+        },
+        mtime: if kind == Kind::Dir {
+            instep_core::time::Mtime::default()
+        } else {
+            stat.mtime
+        },
         target,
         print: print(stat),
         moved_from: None,

@@ -81,7 +81,11 @@ pub fn note(
     let body = serde_json::to_vec(&record).map_err(|e| {
         instep_replica::Error::because(instep_replica::ErrorKind::Other, "write a trash record", e)
     })?;
-    let table = if what.loser().is_some() { Table::Stored } else { Table::Trash };
+    let table = if what.loser().is_some() {
+        Table::Stored
+    } else {
+        Table::Trash
+    };
     index
         .store()
         .put_record(table, name.as_bytes(), &body)
@@ -89,12 +93,16 @@ pub fn note(
 }
 
 /// Every record of a table with its key.
-pub fn records(index: &mut Index, table: Table) -> instep_replica::Result<Vec<(String, TrashRecord)>> {
+pub fn records(
+    index: &mut Index,
+    table: Table,
+) -> instep_replica::Result<Vec<(String, TrashRecord)>> {
     let mut out = Vec::new();
     index
         .store()
         .records(table, &mut |key, body| {
-            if let (Ok(key), Ok(record)) = (std::str::from_utf8(key), serde_json::from_slice(body)) {
+            if let (Ok(key), Ok(record)) = (std::str::from_utf8(key), serde_json::from_slice(body))
+            {
                 out.push((key.to_owned(), record));
             }
             std::ops::ControlFlow::Continue(())
@@ -110,7 +118,11 @@ pub fn find(replica: &LocalReplica, content: ContentId) -> Option<(Dir, String)>
     let mut index = replica.index();
     for (table, dir) in [(Table::Stored, &ours.versions), (Table::Trash, &ours.trash)] {
         let all = records(&mut index, table).ok()?;
-        if let Some((key, _)) = all.into_iter().rev().find(|(_, r)| r.content == text && r.kind == "file") {
+        if let Some((key, _)) = all
+            .into_iter()
+            .rev()
+            .find(|(_, r)| r.content == text && r.kind == "file")
+        {
             return Some((dir.clone(), key));
         }
     }
@@ -120,11 +132,16 @@ pub fn find(replica: &LocalReplica, content: ContentId) -> Option<(Dir, String)>
 /// Destroys objects in the trash that were displaced before an instant; returns how many. The version store
 /// is not touched.
 pub fn purge(replica: &LocalReplica, before_ns: i64) -> instep_replica::Result<u64> {
-    let Some(ours) = replica.ours() else { return Ok(0) };
+    let Some(ours) = replica.ours() else {
+        return Ok(0);
+    };
     let old: Vec<String> = {
         let mut index = replica.index();
         let all = records(&mut index, Table::Trash)?;
-        all.into_iter().filter(|(_, r)| r.at_ns < before_ns).map(|(k, _)| k).collect()
+        all.into_iter()
+            .filter(|(_, r)| r.at_ns < before_ns)
+            .map(|(k, _)| k)
+            .collect()
     };
     let mut count = 0;
     for key in old {
@@ -145,7 +162,10 @@ pub fn purge(replica: &LocalReplica, before_ns: i64) -> instep_replica::Result<u
 fn remove(dir: &Dir, key: &str) -> instep_fs::Result<()> {
     match dir.stat(ours(key))? {
         None => Ok(()),
-        Some(Stat { kind: instep_fs::Kind::Dir, .. }) => dir.remove_dir(ours(key)),
+        Some(Stat {
+            kind: instep_fs::Kind::Dir,
+            ..
+        }) => dir.remove_dir(ours(key)),
         Some(_) => dir.remove_file(ours(key)),
     }
 }
@@ -191,7 +211,10 @@ pub fn restore(
         }
         found.ok_or_else(missing)?
     };
-    let path = to.cloned().or_else(|| path_from_hex(&record.path_hex)).ok_or_else(missing)?;
+    let path = to
+        .cloned()
+        .or_else(|| path_from_hex(&record.path_hex))
+        .ok_or_else(missing)?;
     let (parent, name) = path.split().ok_or_else(missing)?;
     let put_back = || -> instep_fs::Result<()> {
         let into = match tree::open(&replica.root, &parent) {

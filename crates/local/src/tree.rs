@@ -28,7 +28,12 @@ impl Ours {
     /// Opens the directories as they are, making none.
     pub fn existing(base: Dir) -> Result<Self> {
         let sub = |name: &str| base.open_dir(ours(name));
-        Ok(Self { staging: sub("staging")?, trash: sub("trash")?, versions: sub("versions")?, base })
+        Ok(Self {
+            staging: sub("staging")?,
+            trash: sub("trash")?,
+            versions: sub("versions")?,
+            base,
+        })
     }
 
     /// Opens the directories, making those that are missing.
@@ -37,7 +42,12 @@ impl Ours {
             Err(e) if e.kind() != ErrorKind::Taken => Err(e),
             _ => base.open_dir(ours(name)),
         };
-        Ok(Self { staging: sub("staging")?, trash: sub("trash")?, versions: sub("versions")?, base })
+        Ok(Self {
+            staging: sub("staging")?,
+            trash: sub("trash")?,
+            versions: sub("versions")?,
+            base,
+        })
     }
 }
 
@@ -58,7 +68,14 @@ pub fn give(from: &Dir, name: Name<'_>, to: &Dir, free: Name<'_>) -> Result<()> 
     // A second name is given only where the name is free, and the first is ours to remove.
     match from.hard_link(name, to, free) {
         Ok(()) => from.remove_file(name),
-        Err(e) if matches!(e.kind(), ErrorKind::Taken | ErrorKind::NoSpace | ErrorKind::Crashed) => Err(e),
+        Err(e)
+            if matches!(
+                e.kind(),
+                ErrorKind::Taken | ErrorKind::NoSpace | ErrorKind::Crashed
+            ) =>
+        {
+            Err(e)
+        }
         Err(_) => shift(from, name, to, free),
     }
 }
@@ -78,5 +95,6 @@ pub fn shift(from: &Dir, name: Name<'_>, to: &Dir, free: Name<'_>) -> Result<()>
 
 /// Opens the directory at a path, never through a link, never across a mount.
 pub fn open(root: &Dir, path: &RelPath) -> Result<Dir> {
-    path.components().try_fold(root.clone(), |dir, name| dir.open_dir(name))
+    path.components()
+        .try_fold(root.clone(), |dir, name| dir.open_dir(name))
 }

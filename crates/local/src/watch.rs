@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use instep_core::path::{RelPath, RESERVED};
+use instep_core::path::{RESERVED, RelPath};
 use instep_fs::watch::{Hint, Watcher};
 use instep_replica::{HintSet, Waker};
 
@@ -21,21 +21,34 @@ pub struct Watch {
 
 impl Watch {
     /// Starts to collect hints; `spawn` runs the draining thread, where there is one.
-    pub fn start(watcher: Watcher, waker: Waker, env: &dyn instep_replica::env::Env, threaded: bool) -> Self {
+    pub fn start(
+        watcher: Watcher,
+        waker: Waker,
+        env: &dyn instep_replica::env::Env,
+        threaded: bool,
+    ) -> Self {
         let watcher = Arc::new(watcher);
         let hints = Arc::new(Mutex::new(HintSet::default()));
         if threaded {
             let (w, h) = (Arc::downgrade(&watcher), hints.clone());
             env.spawn("watch", Box::new(move || drain(&w, &h, &waker)));
         }
-        Self { watcher, hints, refused: Mutex::default(), threaded }
+        Self {
+            watcher,
+            hints,
+            refused: Mutex::default(),
+            threaded,
+        }
     }
 
     /// Watches one directory.
     pub fn add(&self, dir: &instep_fs::Dir, path: &RelPath) -> instep_fs::Result<()> {
         let result = self.watcher.add(dir, path);
         if result.is_err() {
-            self.refused.lock().unwrap_or_else(PoisonError::into_inner).insert(path.clone());
+            self.refused
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .insert(path.clone());
         }
         result
     }
@@ -47,7 +60,10 @@ impl Watch {
 
     /// Directories that could not be watched.
     pub fn refused(&self) -> BTreeSet<RelPath> {
-        self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.refused
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// The hints so far.
@@ -55,7 +71,10 @@ impl Watch {
         if !self.threaded
             && let Ok(hints) = self.watcher.wait(Some(std::time::Duration::ZERO))
         {
-            collect(hints, &mut self.hints.lock().unwrap_or_else(PoisonError::into_inner));
+            collect(
+                hints,
+                &mut self.hints.lock().unwrap_or_else(PoisonError::into_inner),
+            );
         }
         std::mem::take(&mut *self.hints.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -92,7 +111,11 @@ fn collect(batch: Vec<Hint>, set: &mut HintSet) {
     for hint in batch {
         match hint {
             Hint::Path { path, .. } => {
-                if path.components().next().is_some_and(|n| n.as_bytes() == RESERVED) {
+                if path
+                    .components()
+                    .next()
+                    .is_some_and(|n| n.as_bytes() == RESERVED)
+                {
                     set.root |= path.depth() == 1;
                 } else {
                     set.add_path(path);

@@ -18,8 +18,15 @@ use support::sim::Sim;
 
 /// The rule that excludes one path and everything below it.
 fn excluding(path: &RelPath, on: bool) -> IgnoreOptions {
-    let master = if on { vec![format!("/{path}")] } else { Vec::new() };
-    IgnoreOptions { master, ..IgnoreOptions::default() }
+    let master = if on {
+        vec![format!("/{path}")]
+    } else {
+        Vec::new()
+    };
+    IgnoreOptions {
+        master,
+        ..IgnoreOptions::default()
+    }
 }
 
 impl Subject for Real {
@@ -42,7 +49,9 @@ impl Subject for Real {
             Fault::Gone => std::fs::rename(aside, &self.root).unwrap(),
             Fault::Ignored(path) => Self::replica(self).set_ignore(&excluding(path, on)),
             // These need another user than the superuser, or a mount of our own.
-            Fault::Unreadable(_) | Fault::ReadOnly | Fault::Full | Fault::HintsLost => return false,
+            Fault::Unreadable(_) | Fault::ReadOnly | Fault::Full | Fault::HintsLost => {
+                return false;
+            }
         }
         true
     }
@@ -74,7 +83,9 @@ impl Subject for Sim {
             Fault::Ignored(path) => Self::replica(self).set_ignore(&excluding(path, on)),
             Fault::Unreadable(path) => self.fs().deny(path.as_bytes(), on).unwrap(),
             Fault::ReadOnly => self.fs().configure(|c| c.read_only = on),
-            Fault::Full => self.fs().configure(|c| c.capacity_bytes = if on { 1 << 16 } else { 1 << 40 }),
+            Fault::Full => self
+                .fs()
+                .configure(|c| c.capacity_bytes = if on { 1 << 16 } else { 1 << 40 }),
             Fault::HintsLost => return false,
         }
         true
@@ -89,7 +100,11 @@ impl Subject for Sim {
 /// Nothing is broken, and exactly this could not be checked.
 fn assert_kept(report: &Report, inapplicable: &[&str]) {
     assert!(report.broken.is_empty(), "{report}");
-    let skipped: Vec<_> = report.inapplicable.iter().map(|(symptom, _)| *symptom).collect();
+    let skipped: Vec<_> = report
+        .inapplicable
+        .iter()
+        .map(|(symptom, _)| *symptom)
+        .collect();
     assert_eq!(skipped, inapplicable, "{report}");
     assert_eq!(report.kept.len() + skipped.len(), promises().count());
 }

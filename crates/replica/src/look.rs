@@ -142,10 +142,14 @@ pub struct Look {
     pub moves: Vec<Move>,
     /// What could not be looked at, and why.
     pub problems: Vec<Problem>,
-    /// Sums; of the whole replica only when the scope was everything.
+    /// Sums over what is there now, as far as this look tells.
     pub totals: Totals,
+    /// Sums over what the index had before this look.
+    pub known: Totals,
     /// Paths that are being written, or have just gone: look again after this many milliseconds.
     pub again: Vec<(RelPath, u64)>,
+    /// For how long the oldest of the absences has been noticed, in milliseconds.
+    pub absent_ms: u64,
     /// An ignore file changed: the rules were read again, and everything must be looked at.
     pub rules_changed: bool,
     /// Big files that changed and wait for their content to be hashed.

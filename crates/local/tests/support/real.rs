@@ -44,13 +44,17 @@ impl RealEnv {
     /// After another boot.
     pub(crate) fn booted(boot: &str) -> Arc<Self> {
         place::ignore_lease_signals();
-        Arc::new(Self { ahead_ns: AtomicU64::new(0), boot: boot.to_owned() })
+        Arc::new(Self {
+            ahead_ns: AtomicU64::new(0),
+            boot: boot.to_owned(),
+        })
     }
 
     /// Lets time pass: really, as far as a file system's clock may need it.
     pub(crate) fn pass_ms(&self, ms: u64) {
         std::thread::sleep(Duration::from_millis(ms.min(REAL_MS)));
-        self.ahead_ns.fetch_add(ms.saturating_sub(REAL_MS) * 1_000_000, Ordering::SeqCst);
+        self.ahead_ns
+            .fetch_add(ms.saturating_sub(REAL_MS) * 1_000_000, Ordering::SeqCst);
     }
 }
 
@@ -80,14 +84,20 @@ impl Env for RealEnv {
     }
 
     fn spawn(&self, name: &str, work: Box<dyn FnOnce() + Send>) {
-        std::thread::Builder::new().name(name.to_owned()).spawn(work).unwrap();
+        std::thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(work)
+            .unwrap();
     }
 }
 
 /// How a root is opened unless a test wants it otherwise.
 pub(crate) fn options(root: &Path, state_dir: &Path) -> OpenOptions {
     OpenOptions {
-        label: root.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default(),
+        label: root
+            .file_name()
+            .map(|n| n.to_string_lossy().into_owned())
+            .unwrap_or_default(),
         location: root.display().to_string(),
         path: root.to_path_buf(),
         role: Role::Both,
@@ -102,6 +112,7 @@ pub(crate) fn options(root: &Path, state_dir: &Path) -> OpenOptions {
         trash_days: 30,
         owner: false,
         xattr: false,
+        command: "a test".into(),
     }
 }
 
@@ -121,7 +132,9 @@ fn below(dir: &File, name: Name<'_>) -> PathBuf {
 impl RealUser {
     /// Of a root.
     pub(crate) fn new(root: &Path) -> Self {
-        Self { root: root.to_path_buf() }
+        Self {
+            root: root.to_path_buf(),
+        }
     }
 
     /// The open parent directory, made where it is missing, and the path by which the name is reached.
@@ -139,7 +152,12 @@ impl RealUser {
         Ok((dir, at))
     }
 
-    fn collect(&self, dir: &File, at: &RelPath, out: &mut BTreeMap<RelPath, Object>) -> io::Result<()> {
+    fn collect(
+        &self,
+        dir: &File,
+        at: &RelPath,
+        out: &mut BTreeMap<RelPath, Object>,
+    ) -> io::Result<()> {
         for entry in fs::read_dir(format!("/proc/self/fd/{}", dir.as_raw_fd()))? {
             let name = entry?.file_name();
             if at.is_root() && name.as_bytes() == RESERVED {
@@ -149,7 +167,10 @@ impl RealUser {
             let (path, here) = (at.join(name), below(dir, name));
             let meta = fs::symlink_metadata(&here)?;
             let mode = (meta.permissions().mode() & 0o777) as u16;
-            let mtime = Mtime { secs: meta.mtime(), nanos: meta.mtime_nsec() as u32 };
+            let mtime = Mtime {
+                secs: meta.mtime(),
+                nanos: meta.mtime_nsec() as u32,
+            };
             let object = if meta.is_dir() {
                 self.collect(&File::open(&here)?, &path, out)?;
                 Object::Dir { mode }
@@ -157,7 +178,11 @@ impl RealUser {
                 let target = fs::read_link(&here)?.into_os_string().into_encoded_bytes();
                 Object::Link { target, mtime }
             } else {
-                Object::File { bytes: fs::read(&here)?, mode, mtime }
+                Object::File {
+                    bytes: fs::read(&here)?,
+                    mode,
+                    mtime,
+                }
             };
             out.insert(path, object);
         }
@@ -173,7 +198,11 @@ impl User for RealUser {
 
     fn remove(&self, path: &RelPath) -> io::Result<()> {
         let (_dir, at) = self.reach(path, false)?;
-        if fs::symlink_metadata(&at)?.is_dir() { fs::remove_dir_all(at) } else { fs::remove_file(at) }
+        if fs::symlink_metadata(&at)?.is_dir() {
+            fs::remove_dir_all(at)
+        } else {
+            fs::remove_file(at)
+        }
     }
 
     fn rename(&self, from: &RelPath, to: &RelPath) -> io::Result<()> {

@@ -77,7 +77,11 @@ struct SimGuard(Arc<AtomicBool>);
 
 impl RootGuard for SimGuard {
     fn check(&self) -> Result<(), String> {
-        if self.0.load(Ordering::SeqCst) { Err("the root is not there".into()) } else { Ok(()) }
+        if self.0.load(Ordering::SeqCst) {
+            Err("the root is not there".into())
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -149,7 +153,10 @@ impl Sim {
             profile,
             index,
             rules: Rules::default(),
-            settings: Settings { poll: !self.watches, ..Settings::default() },
+            settings: Settings {
+                poll: !self.watches,
+                ..Settings::default()
+            },
             new: true,
             guard: Box::new(SimGuard(self.gone.clone())),
             watcher: Box::new(move || Ok(fs.watcher())),
@@ -180,9 +187,16 @@ impl Sim {
 fn object(view: NodeView) -> Object {
     let mode = (view.mode & 0o777) as u16;
     match view.kind {
-        Kind::File => Object::File { bytes: view.content, mode, mtime: view.mtime },
+        Kind::File => Object::File {
+            bytes: view.content,
+            mode,
+            mtime: view.mtime,
+        },
         Kind::Dir => Object::Dir { mode },
-        Kind::Link => Object::Link { target: view.target, mtime: view.mtime },
+        Kind::Link => Object::Link {
+            target: view.target,
+            mtime: view.mtime,
+        },
         Kind::Special => Object::Special,
     }
 }
@@ -192,7 +206,9 @@ impl User for Sim {
         if let Some(parent) = path.parent().filter(|p| !p.is_root()) {
             self.fs().mkdir_all(parent.as_bytes()).map_err(from_fs)?;
         }
-        self.fs().write_file(path.as_bytes(), bytes, Save::InPlace).map_err(from_fs)
+        self.fs()
+            .write_file(path.as_bytes(), bytes, Save::InPlace)
+            .map_err(from_fs)
     }
 
     fn remove(&self, path: &RelPath) -> io::Result<()> {
@@ -200,7 +216,9 @@ impl User for Sim {
     }
 
     fn rename(&self, from: &RelPath, to: &RelPath) -> io::Result<()> {
-        self.fs().rename(from.as_bytes(), to.as_bytes()).map_err(from_fs)
+        self.fs()
+            .rename(from.as_bytes(), to.as_bytes())
+            .map_err(from_fs)
     }
 
     fn mkdir(&self, path: &RelPath) -> io::Result<()> {
@@ -215,7 +233,9 @@ impl User for Sim {
     }
 
     fn chmod(&self, path: &RelPath, mode: u16) -> io::Result<()> {
-        self.fs().chmod(path.as_bytes(), u32::from(mode)).map_err(from_fs)
+        self.fs()
+            .chmod(path.as_bytes(), u32::from(mode))
+            .map_err(from_fs)
     }
 
     fn read(&self, path: &RelPath) -> io::Result<Vec<u8>> {

@@ -42,6 +42,9 @@ impl State {
                 look.findings.push(Finding { path, found });
             }
         }
+        for version in self.index.values().filter_map(Row::present) {
+            look.known.add(version.kind, version.size);
+        }
         self.find_moves(&mut look);
         look
     }

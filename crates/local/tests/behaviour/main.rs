@@ -1,0 +1,9 @@
+//! What users see of a local replica: identities, rejoining, saves at the wrong moment, crashes, absences,
+//! moves and ignore rules; on real directories where a kernel matters, simulated where a crash does.
+#![allow(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod identity;
+mod rejoin;
