@@ -65,6 +65,8 @@ pub(crate) struct State {
     waits: u64,
     /// The session goes on until it is stopped.
     live: bool,
+    /// The last process died; the next one has things to make good.
+    died: bool,
     boot: u64,
     handle: Option<Handle>,
 }
@@ -91,7 +93,8 @@ impl World {
     /// Machines with empty roots.
     pub(crate) fn new(seed: u64, plan: &Plan, rng: &mut Prng) -> Arc<Self> {
         let disks: Vec<SimFs> = plan.disks.iter().map(|c| SimFs::new(c.clone())).collect();
-        for fs in &disks {
+        for (fs, skew_ns) in disks.iter().zip(&plan.skew_ns) {
+            fs.set_now(START_NS + skew_ns);
             let made = fs
                 .root()
                 .make_dir(own_name(), 0o700)
@@ -115,6 +118,7 @@ impl World {
                 calls: 0,
                 waits: 0,
                 live: false,
+                died: false,
                 boot: 1,
                 handle: None,
             }),
@@ -215,9 +219,8 @@ impl World {
         match state.life {
             Life::Alive if state.crash.is_some_and(|c| c.after_calls <= state.calls) => {
                 let index_first = state.crash.is_some_and(|c| c.index_first);
-                state.trace.push(format!(
-                    "          death before {machine}: {op}, index first {index_first}"
-                ));
+                let crash = state.crash;
+                state.trace.push(format!("          death before {machine}: {op}: {crash:?}"));
                 kill_indexes(&mut state);
                 if index_first {
                     state.life = Life::IndexDead;
@@ -287,6 +290,7 @@ impl World {
             kill_disks(&mut state);
         }
         if state.life == Life::Dead {
+            state.died = true;
             match state.crash.map(|c| c.how) {
                 Some(Death::PowerCut) => start_again(&mut state),
                 _ => state.ledger.died(),
@@ -300,6 +304,9 @@ impl World {
     pub(crate) fn open(self: &Arc<Self>) -> Result<Vec<Arc<LocalReplica>>, String> {
         let (disks, indexes, boot, mut order) = {
             let mut state = self.state();
+            if std::mem::take(&mut state.died) {
+                state.ledger.died();
+            }
             let mut order: Vec<usize> = (0..state.disks.len()).collect();
             for i in (1..order.len()).rev() {
                 let other = state.rng.below(i + 1);
