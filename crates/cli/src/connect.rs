@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use instep_core::id::ShareId;
+use instep_core::id::{ReplicaId, ShareId};
+use instep_core::path::{Name, RESERVED};
 use instep_local::root::MembershipKind;
 use instep_local::{IgnoreOptions, LocalReplica, OpenOptions, ShareChoice};
 use instep_replica::Replica;
@@ -85,8 +86,33 @@ pub(crate) fn inspect(path: &Path) -> Result<Inspection, Failure> {
         foreign: seen.foreign,
         holder: seen.holder,
         memberships,
-        path: seen.path,
+        path: if seen.exists { seen.path } else { full(path) },
     })
+}
+
+/// The path without links and dots as far as it exists, so that folders that are still to be made can be told
+/// apart too.
+pub(crate) fn full(path: &Path) -> PathBuf {
+    let plain = crate::targets::absolute(path);
+    for above in plain.ancestors() {
+        if let (Ok(real), Ok(rest)) = (above.canonicalize(), plain.strip_prefix(above)) {
+            return if rest.as_os_str().is_empty() {
+                real
+            } else {
+                real.join(rest)
+            };
+        }
+    }
+    plain
+}
+
+/// The replicas that were last seen at a path that is not there now, or has lost its marker.
+pub(crate) fn known_at(path: &Path) -> Vec<ReplicaId> {
+    let path = full(path);
+    if path.join(".instep").exists() {
+        return Vec::new();
+    }
+    instep_local::root::known_at(&path, &places::state_dir())
 }
 
 fn identity(path: &Path) -> Option<(u64, u64)> {
@@ -100,6 +126,35 @@ fn unreadable(path: &Path) -> Option<String> {
         .map(|e| format!("list {}: {e}", path.display()))
 }
 
+/// Whether nothing that would be synchronized is directly in a folder; so too when it is not there.
+pub(crate) fn is_empty(path: &Path, settings: &Settings) -> bool {
+    use std::os::unix::ffi::OsStrExt as _;
+    let rules = instep_local::rules::Rules::new(&settings.ignore).top();
+    let counts = |entry: &std::fs::DirEntry| {
+        let file_name = entry.file_name();
+        let is_dir = entry.file_type().is_ok_and(|t| t.is_dir());
+        Name::new(file_name.as_bytes())
+            .is_ok_and(|name| name.as_bytes() != RESERVED && !rules.ignores(name, is_dir))
+    };
+    match std::fs::read_dir(path) {
+        Ok(mut all) => !all.any(|entry| entry.is_ok_and(|e| counts(&e))),
+        Err(e) => e.kind() == std::io::ErrorKind::NotFound,
+    }
+}
+
+/// Exchanges the ignore rules of open folders.
+#[derive(Clone)]
+pub(crate) struct IgnoreRules(Vec<Arc<LocalReplica>>);
+
+impl IgnoreRules {
+    /// Puts rules in force. What they newly leave alone is not deleted anywhere.
+    pub(crate) fn replace(&self, settings: &Settings) {
+        for replica in &self.0 {
+            replica.set_ignore(&settings.ignore);
+        }
+    }
+}
+
 /// Opens folders as replicas of one share; each remembers where the others are.
 pub(crate) fn open_all(
     env: &Arc<dyn Env>,
@@ -108,20 +163,24 @@ pub(crate) fn open_all(
     share: (Choice, ShareId),
     mirror: bool,
     purpose: Purpose,
-) -> Result<Vec<Arc<dyn Replica>>, Failure> {
+) -> Result<(Vec<Arc<dyn Replica>>, IgnoreRules), Failure> {
     let open = |root: &Root| open_local(env, settings, root, share, mirror, purpose);
-    let opened = roots.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+    let opened = roots
+        .iter()
+        .map(|root| open(root).map(Arc::new))
+        .collect::<Result<Vec<_>, _>>()?;
     if matches!(purpose, Purpose::Change { .. }) {
-        let id = opened.first().map(Replica::share);
+        let id = opened.first().map(|r| r.share());
         let members = members(roots, id);
         for replica in &opened {
             replica.note_members(&members)?;
         }
     }
-    Ok(opened
-        .into_iter()
-        .map(|replica| Arc::new(replica) as Arc<dyn Replica>)
-        .collect())
+    let replicas = opened
+        .iter()
+        .map(|replica| Arc::clone(replica) as Arc<dyn Replica>)
+        .collect();
+    Ok((replicas, IgnoreRules(opened)))
 }
 
 /// Opens one folder as a replica.
@@ -159,6 +218,15 @@ fn members(roots: &[Root], share: Option<ShareId>) -> Vec<(String, PathBuf)> {
     out
 }
 
+/// How this process was started, on one line.
+fn command_line() -> String {
+    let typed = std::env::args_os().skip(1);
+    let words: Vec<String> = std::iter::once(String::from("instep"))
+        .chain(typed.map(|word| word.to_string_lossy().escape_debug().to_string()))
+        .collect();
+    words.join(" ")
+}
+
 fn open_local(
     env: &Arc<dyn Env>,
     settings: &Settings,
@@ -186,6 +254,7 @@ fn open_local(
         trash_days: settings.trash_days,
         owner: settings.owner,
         xattr: settings.xattr,
+        command: command_line(),
     };
     LocalReplica::open(Arc::clone(env), options).map_err(|error| {
         match (error.kind, &root.seen.holder) {

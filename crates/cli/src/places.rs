@@ -14,17 +14,20 @@ pub(crate) fn state_dir() -> PathBuf {
     base("XDG_STATE_HOME", ".local/state").join("instep")
 }
 
-/// Where sockets are: `$XDG_RUNTIME_DIR/instep`, else `/tmp/instep-UID`.
+/// Where sockets are: `$XDG_RUNTIME_DIR/instep`, or `/tmp/instep-UID` where that directory is not there (in a
+/// container, under `su`).
 pub(crate) fn runtime_dir() -> PathBuf {
-    absolute("XDG_RUNTIME_DIR").map_or_else(
-        || {
-            PathBuf::from(format!(
-                "/tmp/instep-{}",
-                rustix::process::geteuid().as_raw()
-            ))
-        },
-        |dir| dir.join("instep"),
-    )
+    absolute("XDG_RUNTIME_DIR")
+        .filter(|dir| dir.is_dir())
+        .map_or_else(
+            || {
+                PathBuf::from(format!(
+                    "/tmp/instep-{}",
+                    rustix::process::geteuid().as_raw()
+                ))
+            },
+            |dir| dir.join("instep"),
+        )
 }
 
 /// The specification asks to disregard relative paths.

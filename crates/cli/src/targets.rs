@@ -82,7 +82,8 @@ pub(crate) fn named(paths: &[PathBuf]) -> Result<Vec<Target>, Failure> {
     Ok(out)
 }
 
-fn unknown(path: &Path) -> Failure {
+/// Why a folder that no share is known of cannot be asked about.
+pub(crate) fn unknown(path: &Path) -> Failure {
     let shown = path.display();
     if path.exists() {
         Failure::new(
@@ -100,7 +101,7 @@ fn unknown(path: &Path) -> Failure {
 }
 
 /// A folder in every share that it is in.
-fn at(path: &Path) -> Result<Vec<Target>, Failure> {
+pub(crate) fn at(path: &Path) -> Result<Vec<Target>, Failure> {
     let seen = connect::inspect(path)?;
     let target = |m: &Membership| Target {
         root: Root {
@@ -145,7 +146,7 @@ pub(crate) fn holding(path: &Path) -> Result<Vec<(Target, RelPath)>, Failure> {
 }
 
 /// Absolute, without dots, links above the last name followed.
-fn absolute(path: &Path) -> PathBuf {
+pub(crate) fn absolute(path: &Path) -> PathBuf {
     let joined = std::env::current_dir().map_or_else(|_| path.to_path_buf(), |dir| dir.join(path));
     let mut plain = PathBuf::new();
     for part in joined.components() {

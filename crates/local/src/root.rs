@@ -955,6 +955,7 @@ pub fn forget(path: &Path, state_dir: &Path, share: ShareId, purge: bool) -> Res
         }
         if purge && marker.shares.is_empty() {
             empty(&base).map_err(|e| fs_error("remove .instep", e))?;
+            unregister(state_dir, &marker.replica);
             if is_inside {
                 root.remove_dir(reserved())
                     .map_err(|e| fs_error("remove .instep", e))?;
@@ -966,6 +967,14 @@ pub fn forget(path: &Path, state_dir: &Path, share: ShareId, purge: bool) -> Res
         write_text(&base, MARKER, &text).map_err(|e| fs_error("write the marker", e))?;
     }
     Ok(())
+}
+
+/// Nothing is left of a replica that its place could prove.
+fn unregister(state_dir: &Path, replica: &str) {
+    if let Some(dir) = state_place(state_dir, "replicas") {
+        // What stays behind names a replica that nobody is any more.
+        let _left = dir.remove_file(name(&format!("{replica}.json")));
+    }
 }
 
 /// Empties a directory of ours: two levels, which is all that we make.

@@ -1,11 +1,17 @@
 //! `status`: how folders stand, told by whoever holds them, else from their records.
 
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use instep_core::id::{ReplicaId, ShareId};
 use instep_engine::command::{Answer, Command, Status};
 use instep_engine::report::State;
 use serde_json::json;
 
 use super::Context;
 use crate::args::{self, Session};
+use crate::connect;
+use crate::control::client::{self, Client};
 use crate::error::{Exit, Failure};
 use crate::quantity::{counted, span};
 use crate::targets::{self, Target};
@@ -17,63 +23,133 @@ use crate::{control, places, records};
 
 /// Carries it out.
 pub(crate) fn run(args: &args::Status, context: &Context) -> Result<Exit, Failure> {
-    let targets = match targets::named(&args.roots) {
-        Err(failure) if args.roots.is_empty() && failure.code == 1019 => {
-            return all_sessions(args, context, failure);
-        }
-        found => found?,
+    let mut teller = Teller {
+        args,
+        context,
+        exits: Vec::new(),
+        documents: Vec::new(),
+        sessions: Vec::new(),
+        at_rest: BTreeSet::new(),
     };
-    let mut exits = Vec::new();
-    let mut documents = Vec::new();
-    for target in targets {
-        if let Some(mut client) = target.client()?
-            && let Answer::Status(status) = client.ask(&Command::Status)?
-        {
-            exits.extend(endings(&status));
-            tell(&status, args, &context.output, &mut documents);
-        } else {
-            exits.extend(at_rest(&target, context, &mut documents)?);
+    if args.roots.is_empty() {
+        match targets::named(&[]) {
+            Ok(targets) => teller.targets(&targets)?,
+            Err(none) if none.code == 1019 => teller.all_sessions(none)?,
+            Err(failure) => return Err(failure),
         }
+    } else {
+        teller.named()?;
     }
     if context.output.style.json {
-        context.output.json("status", json!(documents));
+        context.output.json("status", json!(teller.documents));
     }
-    Ok(Exit::first(&exits))
+    Ok(Exit::first(&teller.exits))
 }
 
-/// Outside any folder: every session that runs.
-fn all_sessions(args: &args::Status, context: &Context, none: Failure) -> Result<Exit, Failure> {
-    let dir = places::runtime_dir();
-    let mut exits = Vec::new();
-    let mut documents = Vec::new();
-    let mut told: Vec<Vec<String>> = Vec::new();
-    if control::is_safe(&dir)? {
-        let names = std::fs::read_dir(&dir).into_iter().flatten().flatten();
-        for name in names.filter_map(|e| e.file_name().into_string().ok()) {
-            let Some(Ok(id)) = name.strip_suffix(".sock").map(str::parse) else {
-                continue;
-            };
-            let Some(mut client) = control::client::connect(&dir, id)? else {
-                continue;
-            };
-            let Answer::Status(status) = client.ask(&Command::Status)? else {
-                continue;
-            };
-            let members: Vec<String> = status.replicas.iter().map(|r| r.location.clone()).collect();
-            if !told.contains(&members) {
-                told.push(members);
-                exits.extend(endings(&status));
-                tell(&status, args, &context.output, &mut documents);
+/// What was told so far: a session or a share is told once, however many of its folders were named.
+struct Teller<'a> {
+    args: &'a args::Status,
+    context: &'a Context,
+    exits: Vec<Exit>,
+    documents: Vec<serde_json::Value>,
+    /// The folders of each session.
+    sessions: Vec<Vec<String>>,
+    /// Shares that no session was found for.
+    at_rest: BTreeSet<ShareId>,
+}
+
+impl Teller<'_> {
+    fn named(&mut self) -> Result<(), Failure> {
+        let mut missing = Vec::new();
+        for path in &self.args.roots {
+            let found = targets::at(path)?;
+            if found.is_empty() {
+                missing.push((path, connect::known_at(path)));
+            }
+            self.targets(&found)?;
+        }
+        for (path, ids) in missing {
+            if ids.is_empty() {
+                return Err(targets::unknown(path));
+            }
+            self.missing(path, &ids)?;
+        }
+        Ok(())
+    }
+
+    fn targets(&mut self, targets: &[Target]) -> Result<(), Failure> {
+        for target in targets {
+            let client = target.client()?;
+            if !self.session(client)? && self.at_rest.insert(target.member.share) {
+                let exits = at_rest(target, self.context, &mut self.documents)?;
+                self.exits.extend(exits);
             }
         }
+        Ok(())
     }
-    if told.is_empty() {
-        return Err(none);
+
+    /// A folder that was synchronized and is not there now, or has lost its marker.
+    fn missing(&mut self, path: &Path, ids: &[ReplicaId]) -> Result<(), Failure> {
+        self.exits.push(Exit::Unreachable);
+        let mut is_held = false;
+        for id in ids {
+            let client = client::connect(&places::runtime_dir(), *id)?;
+            is_held |= self.session(client)?;
+        }
+        if is_held {
+            return Ok(());
+        }
+        let shown = path.display().to_string();
+        if self.context.output.style.json {
+            self.documents
+                .push(json!({ "state": state_word(State::Offline), "location": shown }));
+        } else {
+            let word = state_word(State::Offline);
+            let line = format!("{shown}  {word}: it is not there, or without its marker");
+            self.context.output.line(&line);
+        }
+        Ok(())
     }
-    if context.output.style.json {
-        context.output.json("status", json!(documents));
+
+    /// What a session says of itself; false when there is none.
+    fn session(&mut self, client: Option<Client>) -> Result<bool, Failure> {
+        let Some(mut client) = client else {
+            return Ok(false);
+        };
+        let Answer::Status(status) = client.ask(&Command::Status)? else {
+            return Ok(false);
+        };
+        let folders = status.replicas.iter().map(|r| r.location.clone()).collect();
+        if !self.sessions.contains(&folders) {
+            self.sessions.push(folders);
+            self.exits.extend(endings(&status));
+            let output = &self.context.output;
+            if output.style.json {
+                self.documents.push(status_json(&status));
+            } else {
+                output.result(&render(&status, self.args.problems, output));
+            }
+        }
+        Ok(true)
     }
-    Ok(Exit::first(&exits))
+
+    /// Outside any folder: every session that runs.
+    fn all_sessions(&mut self, none: Failure) -> Result<(), Failure> {
+        let dir = places::runtime_dir();
+        if control::Place::open(&dir)?.is_some() {
+            let names = std::fs::read_dir(&dir).into_iter().flatten().flatten();
+            for name in names.filter_map(|e| e.file_name().into_string().ok()) {
+                if let Some(Ok(id)) = name.strip_suffix(".sock").map(str::parse) {
+                    let client = client::connect(&dir, id)?;
+                    self.session(client)?;
+                }
+            }
+        }
+        if self.sessions.is_empty() {
+            return Err(none);
+        }
+        Ok(())
+    }
 }
 
 fn endings(status: &Status) -> Vec<Exit> {
@@ -91,19 +167,6 @@ fn endings(status: &Status) -> Vec<Exit> {
         all.push(Exit::Unreachable);
     }
     all
-}
-
-fn tell(
-    status: &Status,
-    args: &args::Status,
-    output: &Output,
-    documents: &mut Vec<serde_json::Value>,
-) {
-    if output.style.json {
-        documents.push(status_json(status));
-    } else {
-        output.result(&render(status, args.problems, output));
-    }
 }
 
 /// The status of a running session as text.
@@ -211,18 +274,28 @@ fn at_rest(
     let one = std::slice::from_ref(&replica);
     let conflicts = records::conflicts(one, false)?.len() as u64;
     let holds = records::holds(one)?.len() as u64;
-    let mut members: Vec<(String, String)> = target
+    let state = |at: &Path| {
+        let found = targets::at(at).unwrap_or_default();
+        if found.iter().any(|t| t.member.share == target.member.share) {
+            "not running"
+        } else if connect::known_at(at).is_empty() {
+            "forgotten"
+        } else {
+            state_word(State::Offline)
+        }
+    };
+    let mut members: Vec<(String, String, &str)> = target
         .member
         .members
         .iter()
-        .map(|(label, at)| (label.clone(), at.display().to_string()))
+        .map(|(label, at)| (label.clone(), at.display().to_string(), state(at)))
         .collect();
     members.sort();
     let location = target.root.typed.display();
     if context.output.style.json {
         let members: Vec<_> = members
             .iter()
-            .map(|(l, at)| json!({ "label": l, "location": at }))
+            .map(|(l, at, state)| json!({ "label": l, "location": at, "state": state }))
             .collect();
         documents.push(
             json!({ "state": "not running", "location": location.to_string(),
@@ -231,8 +304,8 @@ fn at_rest(
         );
     } else {
         let mut table = Table::new(&["NAME", "FOLDER", "STATE"]);
-        for (label, at) in &members {
-            table.row([label.clone(), at.clone(), String::from("not running")]);
+        for (label, at, state) in &members {
+            table.row([label.clone(), at.clone(), (*state).to_owned()]);
         }
         let mut out = table.render();
         // A mirror's source comes first, whatever it is called.
@@ -266,6 +339,12 @@ fn at_rest(
         context.output.result(&out);
     }
     let mut exits = Vec::new();
+    if members
+        .iter()
+        .any(|(_, _, state)| *state == state_word(State::Offline))
+    {
+        exits.push(Exit::Unreachable);
+    }
     if holds > 0 {
         exits.push(Exit::Held);
     }

@@ -7,7 +7,7 @@ use std::path::Path;
 use instep_core::id::ReplicaId;
 use instep_engine::command::{Answer, Command};
 
-use super::{is_ours, is_safe, protocol, socket};
+use super::{Place, is_ours, protocol};
 use crate::error::{Exit, Failure};
 
 /// A connection to a session.
@@ -19,10 +19,10 @@ pub(crate) struct Client {
 
 /// The session that holds a replica; nothing when there is none.
 pub(crate) fn connect(dir: &Path, replica: ReplicaId) -> Result<Option<Client>, Failure> {
-    if !is_safe(dir)? {
+    let Some(place) = Place::open(dir)? else {
         return Ok(None);
-    }
-    let Ok(writer) = UnixStream::connect(socket(dir, replica)) else {
+    };
+    let Ok(writer) = UnixStream::connect(place.socket(replica)) else {
         return Ok(None);
     };
     if !is_ours(&writer) {

@@ -7,63 +7,82 @@ pub(crate) mod client;
 pub(crate) mod protocol;
 pub(crate) mod server;
 
+use std::fs::File;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use instep_core::id::ReplicaId;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 
 use crate::error::{Exit, Failure};
 
-/// The socket of a replica's session.
-pub(crate) fn socket(dir: &Path, replica: ReplicaId) -> PathBuf {
-    dir.join(format!("{replica}.sock"))
-}
+/// The directory of the sockets, open and known to be this user's alone.
+#[derive(Debug)]
+pub(crate) struct Place(File);
 
-/// Whether the directory may be trusted; false when there is none.
-pub(crate) fn is_safe(dir: &Path) -> Result<bool, Failure> {
-    let unsafe_because = |why: String| {
-        Failure::new(
-            1023,
-            Exit::Denied,
-            format!("{} cannot be used for sockets", dir.display()),
-        )
-        .why(why)
-        .remedy("remove it, or set XDG_RUNTIME_DIR to a directory of your own")
-    };
-    match std::fs::symlink_metadata(dir) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
-        Err(e) => Err(unsafe_because(e.to_string())),
-        Ok(m) if !m.is_dir() => Err(unsafe_because(String::from("it is not a directory"))),
-        Ok(m) if m.uid() != rustix::process::geteuid().as_raw() => {
-            Err(unsafe_because(format!("it belongs to user {}", m.uid())))
+impl Place {
+    /// Opens the directory; nothing when there is none.
+    pub(crate) fn open(dir: &Path) -> Result<Option<Self>, Failure> {
+        let refused = |why: String| {
+            let what = format!("{} cannot be used for sockets", dir.display());
+            Failure::new(1023, Exit::Denied, what)
+                .why(why)
+                .remedy("remove it, or set XDG_RUNTIME_DIR to a directory of your own")
+        };
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let opened = match rustix::fs::open(dir, flags, Mode::empty()) {
+            Ok(fd) => File::from(fd),
+            Err(Errno::NOENT) => return Ok(None),
+            Err(Errno::NOTDIR | Errno::LOOP) => {
+                return Err(refused(String::from("it is not a directory")));
+            }
+            Err(e) => return Err(refused(e.to_string())),
+        };
+        let m = opened.metadata().map_err(|e| refused(e.to_string()))?;
+        if m.uid() != rustix::process::geteuid().as_raw() {
+            return Err(refused(format!("it belongs to user {}", m.uid())));
         }
-        Ok(m) if m.mode() & 0o077 != 0 => Err(unsafe_because(format!(
-            "it is open to others (mode {:04o})",
-            m.mode() & 0o7777
-        ))),
-        Ok(_) => Ok(true),
+        if m.mode() & 0o077 != 0 {
+            let mode = m.mode() & 0o7777;
+            return Err(refused(format!("it is open to others (mode {mode:04o})")));
+        }
+        Ok(Some(Self(opened)))
     }
-}
 
-/// Makes the directory, open to this user alone.
-pub(crate) fn prepare(dir: &Path) -> Result<(), Failure> {
-    if !is_safe(dir)? {
-        let made = std::fs::DirBuilder::new().mode(0o700).create(dir);
-        if let Err(e) = made.as_ref()
-            && e.kind() != std::io::ErrorKind::AlreadyExists
-        {
-            return Err(Failure::new(
+    /// Opens the directory, and makes it first where there is none.
+    pub(crate) fn prepare(dir: &Path) -> Result<Self, Failure> {
+        if let Some(place) = Self::open(dir)? {
+            return Ok(place);
+        }
+        let failed = |why: String| {
+            Failure::new(
                 1023,
                 Exit::Denied,
                 format!("create {} for sockets", dir.display()),
             )
-            .why(e.to_string())
-            .remedy("set XDG_RUNTIME_DIR to a directory of your own"));
+            .why(why)
+            .remedy("set XDG_RUNTIME_DIR to a directory of your own")
+        };
+        match std::fs::DirBuilder::new().mode(0o700).create(dir) {
+            Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
+                return Err(failed(e.to_string()));
+            }
+            _ => {}
         }
-        is_safe(dir)?;
+        Self::open(dir)?.ok_or_else(|| failed(String::from("it is gone again")))
     }
-    Ok(())
+
+    /// The socket of a replica's session. The path goes through the open directory, because the path of a
+    /// socket must be short and that of the directory need not be.
+    pub(crate) fn socket(&self, replica: ReplicaId) -> PathBuf {
+        PathBuf::from(format!(
+            "/proc/self/fd/{}/{replica}.sock",
+            self.0.as_raw_fd()
+        ))
+    }
 }
 
 /// Whether the process at the other end is this user's.
@@ -85,7 +104,7 @@ mod tests {
     fn dir() -> (tempfile::TempDir, PathBuf) {
         let top = tempfile::tempdir().unwrap();
         let dir = top.path().join("instep");
-        prepare(&dir).unwrap();
+        drop(Place::prepare(&dir).unwrap());
         (top, dir)
     }
 
@@ -117,8 +136,9 @@ mod tests {
     fn the_socket_of_a_dead_process_counts_as_no_session_and_is_replaced() {
         let (_top, dir) = dir();
         let id = ReplicaId([3; 16]);
-        drop(std::os::unix::net::UnixListener::bind(socket(&dir, id)).unwrap());
-        assert!(socket(&dir, id).exists());
+        let socket = dir.join(format!("{id}.sock"));
+        drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+        assert!(socket.exists());
         assert!(client::connect(&dir, id).unwrap().is_none());
         let _server = server::serve(&dir, &[id], |_| Some(Answer::Done(1))).unwrap();
         assert!(client::connect(&dir, id).unwrap().is_some());
@@ -139,7 +159,7 @@ mod tests {
         let (_top, dir) = dir();
         let id = ReplicaId([5; 16]);
         let _server = server::serve(&dir, &[id], |_| Some(Answer::Done(1))).unwrap();
-        let mut stream = UnixStream::connect(socket(&dir, id)).unwrap();
+        let mut stream = UnixStream::connect(dir.join(format!("{id}.sock"))).unwrap();
         stream.write_all(b"{nonsense\n").unwrap();
         let mut line = String::new();
         std::io::BufReader::new(&stream)
@@ -154,13 +174,34 @@ mod tests {
     fn a_directory_that_is_open_to_others_is_refused() {
         let (_top, dir) = dir();
         std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o755)).unwrap();
-        assert_eq!(is_safe(&dir).unwrap_err().code, 1023);
+        assert_eq!(Place::open(&dir).unwrap_err().code, 1023);
         assert_eq!(
             client::connect(&dir, ReplicaId([1; 16]))
                 .err()
                 .map(|f| f.code),
             Some(1023)
         );
-        assert!(!is_safe(Path::new("/nonexistent/instep")).unwrap());
+        assert!(
+            Place::open(Path::new("/nonexistent/instep"))
+                .unwrap()
+                .is_none()
+        );
+        let link = dir.with_file_name("link");
+        std::os::unix::fs::symlink(&dir, &link).unwrap();
+        assert_eq!(Place::open(&link).unwrap_err().code, 1023);
+    }
+
+    #[test]
+    fn a_directory_whose_path_is_longer_than_a_socket_path_may_be_is_used_all_the_same() {
+        let top = tempfile::tempdir().unwrap();
+        let long = top.path().join("x".repeat(200));
+        std::fs::create_dir(&long).unwrap();
+        let dir = long.join("instep");
+        let id = ReplicaId([6; 16]);
+        let server = server::serve(&dir, &[id], |_| Some(Answer::Done(5))).unwrap();
+        let mut client = client::connect(&dir, id).unwrap().unwrap();
+        assert_eq!(client.ask(&Command::Rescan).unwrap(), Answer::Done(5));
+        drop(server);
+        assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 0);
     }
 }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use instep_core::id::ReplicaId;
 use instep_engine::command::{Answer, Command};
 
-use super::{is_ours, prepare, protocol, socket};
+use super::{Place, is_ours, protocol};
 use crate::error::{Exit, Failure};
 
 /// More than any request needs.
@@ -20,7 +20,9 @@ const LINE_MAX: u64 = 1 << 20;
 /// The sockets of a session; removed when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Server {
+    /// Through `place`, which is open as long as they are used.
     paths: Vec<PathBuf>,
+    place: Place,
     over: Arc<AtomicBool>,
 }
 
@@ -42,16 +44,16 @@ pub(crate) fn serve(
     replicas: &[ReplicaId],
     answer: impl Fn(Command) -> Option<Answer> + Send + Sync + 'static,
 ) -> Result<Server, Failure> {
-    prepare(dir)?;
     let answer = Arc::new(answer);
     let mut server = Server {
+        place: Place::prepare(dir)?,
         paths: Vec::new(),
         over: Arc::default(),
     };
     for id in replicas {
-        let path = socket(dir, *id);
+        let path = server.place.socket(*id);
         let failed = |e: std::io::Error| {
-            Failure::new(1900, Exit::Failed, format!("listen at {}", path.display()))
+            Failure::new(1900, Exit::Failed, format!("listen in {}", dir.display()))
                 .why(e.to_string())
         };
         // The lock of the root is held: whatever is at this name belonged to a process that has ended.
