@@ -195,11 +195,12 @@ pub(crate) struct Session {
     /// Create roots that do not exist
     #[arg(long, env = "INSTEP_CREATE", hide_env_values = true, value_parser = clap::builder::FalseyValueParser::new())]
     pub(crate) create: bool,
-    /// Work on so many files at once
+    /// Work on so many files at once; as many as the machine has processors unless given
     #[arg(short, long, value_name = "N", env = "INSTEP_JOBS", hide_env_values = true, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) jobs: Option<u16>,
-    /// Keep at most so many files open
-    #[arg(long, value_name = "N", env = "INSTEP_OPEN_FILES", hide_env_values = true, value_parser = clap::value_parser!(u32).range(16..))]
+    /// Keep at most so many files open: sets this limit of the process, and works on fewer files at once where
+    /// that many would not do
+    #[arg(long, value_name = "N", env = "INSTEP_OPEN_FILES", hide_env_values = true, value_parser = clap::value_parser!(u32).range(64..))]
     pub(crate) open_files: Option<u32>,
     /// Look at everything this often instead of relying on events alone: 500ms, 30s, 5m, 1h
     #[arg(long, value_name = "DUR", env = "INSTEP_POLL", hide_env_values = true, value_parser = quantity::duration)]

@@ -71,10 +71,25 @@ const KEYS: [&str; 9] = [
     "version", "defaults", "trash", "days", "ignore", "symlinks", "metadata", "owner", "xattr",
 ];
 
+/// When a file was changed, how long it is and which one it is; nothing when it is not there.
+pub(crate) type Stamp = Option<(i64, i64, u64, u64)>;
+
+/// The file that was named, or the user's.
+pub(crate) fn file(named: Option<&Path>) -> PathBuf {
+    named.map_or_else(places::config_file, Path::to_path_buf)
+}
+
+/// What the file looks like now.
+pub(crate) fn stamp(named: Option<&Path>) -> Stamp {
+    use std::os::unix::fs::MetadataExt as _;
+    let m = std::fs::metadata(file(named)).ok()?;
+    Some((m.mtime(), m.mtime_nsec(), m.size(), m.ino()))
+}
+
 impl Config {
     /// Reads the file that was named, or the user's; without one, the built-in settings.
     pub(crate) fn load(named: Option<&Path>) -> Result<Self, Failure> {
-        let file: PathBuf = named.map_or_else(places::config_file, Path::to_path_buf);
+        let file = file(named);
         match std::fs::read_to_string(&file) {
             Ok(text) => Self::parse(&text, &file),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound && named.is_none() => {

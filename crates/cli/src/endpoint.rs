@@ -3,6 +3,7 @@
 //! Invariant: labels within one command are distinct and never look like an option, a path or a keyword.
 //! Nothing here looks at the disk.
 
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::PathBuf;
@@ -83,8 +84,13 @@ fn refuse_remote(path: &std::path::Path) -> Result<(), Failure> {
         .remedy(format!("write ./{shown} if the colon is part of the name")))
 }
 
-/// Gives every folder a label: its own, else the next free of `A`, `B`, …, `Z`, `A2`, ….
-pub(crate) fn labels(endpoints: &[Endpoint]) -> Result<Vec<String>, Failure> {
+/// Gives every folder a label: the one that was typed, else the one it had (`kept`), else the next free of
+/// `A`, `B`, …, `Z`, `A2`, …; free is what no member of the share has (`taken`).
+pub(crate) fn labels(
+    endpoints: &[Endpoint],
+    kept: &[Option<String>],
+    taken: &[String],
+) -> Result<Vec<String>, Failure> {
     let given: Vec<&String> = endpoints.iter().filter_map(|e| e.name.as_ref()).collect();
     for (i, name) in given.iter().enumerate() {
         if given[..i].contains(name) {
@@ -95,20 +101,29 @@ pub(crate) fn labels(endpoints: &[Endpoint]) -> Result<Vec<String>, Failure> {
             );
         }
     }
-    let mut free = (0u32..)
-        .map(|n| {
-            let letter = char::from(b'A' + (n % 26) as u8);
-            if n < 26 {
-                letter.to_string()
-            } else {
-                format!("{letter}{}", n / 26 + 1)
-            }
-        })
-        .filter(|label| !given.contains(&label));
-    Ok(endpoints
-        .iter()
-        .map(|e| e.name.clone().or_else(|| free.next()).unwrap_or_default())
+    let mut out: Vec<Option<String>> = endpoints.iter().map(|e| e.name.clone()).collect();
+    for (i, label) in kept.iter().enumerate() {
+        if out.get(i) == Some(&None) && label.is_some() && !out.contains(label) {
+            out[i].clone_from(label);
+        }
+    }
+    let used: BTreeSet<String> = out.iter().flatten().chain(taken).cloned().collect();
+    let mut free = letters().filter(|label| !used.contains(label));
+    Ok(out
+        .into_iter()
+        .map(|label| label.or_else(|| free.next()).unwrap_or_default())
         .collect())
+}
+
+fn letters() -> impl Iterator<Item = String> {
+    (0u32..).map(|n| {
+        let letter = char::from(b'A' + (n % 26) as u8);
+        if n < 26 {
+            letter.to_string()
+        } else {
+            format!("{letter}{}", n / 26 + 1)
+        }
+    })
 }
 
 #[cfg(test)]
@@ -147,10 +162,22 @@ mod tests {
             .iter()
             .map(|t| typed(t).unwrap())
             .collect();
-        assert_eq!(labels(&all).unwrap(), ["B", "A", "C"]);
+        assert_eq!(labels(&all, &[], &[]).unwrap(), ["B", "A", "C"]);
         let twice: Vec<_> = ["A=/x", "A=/y"].iter().map(|t| typed(t).unwrap()).collect();
-        assert_eq!(labels(&twice).unwrap_err().code, 1025);
+        assert_eq!(labels(&twice, &[], &[]).unwrap_err().code, 1025);
         let many = vec![typed("/x").unwrap(); 28];
-        assert_eq!(labels(&many).unwrap()[25..], ["Z", "A2", "B2"]);
+        assert_eq!(labels(&many, &[], &[]).unwrap()[25..], ["Z", "A2", "B2"]);
+    }
+
+    #[test]
+    fn a_folder_keeps_the_label_it_had_unless_it_is_given_another() {
+        let all: Vec<_> = ["/b", "/c"].iter().map(|t| typed(t).unwrap()).collect();
+        let kept = [Some(String::from("B")), None];
+        let taken = [String::from("A"), String::from("B")];
+        assert_eq!(labels(&all, &kept, &taken).unwrap(), ["B", "C"]);
+        let renamed: Vec<_> = ["usb=/b", "/c"].iter().map(|t| typed(t).unwrap()).collect();
+        assert_eq!(labels(&renamed, &kept, &taken).unwrap(), ["usb", "C"]);
+        let clash = [Some(String::from("B")), Some(String::from("B"))];
+        assert_eq!(labels(&all, &clash, &taken).unwrap(), ["B", "C"]);
     }
 }

@@ -1,35 +1,45 @@
 //! A session in the foreground: the engine on this thread, printing on another, signals and the control
 //! socket on theirs.
 
-use std::path::Path;
-use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use instep_core::plan::Code;
 use instep_engine::report::{Event, Monitor, State};
 use instep_engine::session::{End, Session, SessionError, SessionOptions};
-use instep_replica::Replica;
-use instep_replica::env::Env;
 
+use crate::args;
+use crate::commands::Context;
+use crate::commands::sync::Opened;
 use crate::control::server;
 use crate::error::{Exit, Failure};
+use crate::places;
+use crate::reload::{Applied, Reload};
 use crate::signals;
 use crate::system_env::wall_ns;
-use crate::ui::Output;
 use crate::ui::json::Stream;
 use crate::ui::text::Lines;
 
 /// How often bursts and summaries are looked at.
 const TICK: Duration = Duration::from_millis(100);
 
+/// What the printing thread is told.
+enum Told {
+    /// Something happened in the session.
+    Event(Event),
+    /// The configuration was read again.
+    Config(Result<Applied, Failure>),
+}
+
+type Tell = mpsc::Sender<(Told, i64)>;
+
 /// Hands events to the thread that prints.
-struct Channel(mpsc::Sender<(Event, i64)>);
+struct Channel(Tell);
 
 impl Monitor for Channel {
     fn event(&mut self, event: Event) {
         // Nobody listens any more only when printing has ended, which ends no work.
-        drop(self.0.send((event, wall_ns())));
+        drop(self.0.send((Told::Event(event), wall_ns())));
     }
 }
 
@@ -40,10 +50,12 @@ enum Renderer {
 }
 
 impl Renderer {
-    fn event(&mut self, event: &Event, now_ns: i64) {
-        match self {
-            Self::Lines(lines) => lines.event(event, now_ns),
-            Self::Json(stream) => stream.event(event, now_ns),
+    fn told(&mut self, told: &Told, now_ns: i64) {
+        match (self, told) {
+            (Self::Lines(lines), Told::Event(event)) => lines.event(event, now_ns),
+            (Self::Lines(lines), Told::Config(result)) => lines.config(result.as_ref()),
+            (Self::Json(stream), Told::Event(event)) => stream.event(event, now_ns),
+            (Self::Json(stream), Told::Config(result)) => stream.config(result.as_ref(), now_ns),
         }
     }
 
@@ -61,10 +73,10 @@ impl Renderer {
 }
 
 /// Prints until the session is over, and gives the renderer back.
-fn print_events(events: &mpsc::Receiver<(Event, i64)>, mut renderer: Renderer) -> Renderer {
+fn print_events(events: &mpsc::Receiver<(Told, i64)>, mut renderer: Renderer) -> Renderer {
     loop {
         match events.recv_timeout(TICK) {
-            Ok((event, now)) => renderer.event(&event, now),
+            Ok((told, now)) => renderer.told(&told, now),
             Err(RecvTimeoutError::Timeout) => renderer.tick(),
             Err(RecvTimeoutError::Disconnected) => break,
         }
@@ -75,19 +87,17 @@ fn print_events(events: &mpsc::Receiver<(Event, i64)>, mut renderer: Renderer) -
 
 /// Runs a session until it is done or told to stop.
 pub(crate) fn run(
-    env: Arc<dyn Env>,
-    replicas: Vec<Arc<dyn Replica>>,
+    opened: Opened,
     options: SessionOptions,
-    sockets: &Path,
-    output: &Output,
+    session: &args::Session,
+    context: &Context,
 ) -> Result<Exit, Failure> {
-    let once = options.once;
-    let ids: Vec<_> = replicas.iter().map(|r| r.id()).collect();
-    let (send, receive) = mpsc::channel();
+    let output = &context.output;
+    let (tell, receive) = mpsc::channel();
     let renderer = if output.style.json {
         Renderer::Json(Stream::new(output.clone()))
     } else {
-        Renderer::Lines(Lines::new(output.clone(), once))
+        Renderer::Lines(Lines::new(output.clone(), options.once))
     };
     let printer = std::thread::Builder::new()
         .name("printer".into())
@@ -95,14 +105,7 @@ pub(crate) fn run(
         .map_err(|e| {
             Failure::new(1900, Exit::Failed, "start the thread that prints").why(e.to_string())
         })?;
-    let ended = engine(
-        env,
-        replicas,
-        options,
-        sockets,
-        &ids,
-        Box::new(Channel(send)),
-    );
+    let ended = engine(opened, options, session, context, tell);
     let renderer = printer.join().ok();
     let (end, caught) = ended?;
     let mut all = endings(&end);
@@ -114,21 +117,32 @@ pub(crate) fn run(
     Ok(first)
 }
 
-/// The session itself. Everything that sends events is gone when this returns.
+/// The session itself. Everything that tells the printing thread is gone when this returns.
 fn engine(
-    env: Arc<dyn Env>,
-    replicas: Vec<Arc<dyn Replica>>,
+    opened: Opened,
     options: SessionOptions,
-    sockets: &Path,
-    ids: &[instep_core::id::ReplicaId],
-    monitor: Box<dyn Monitor>,
+    session: &args::Session,
+    context: &Context,
+    tell: Tell,
 ) -> Result<(End, Option<Exit>), Failure> {
-    let mut session = Session::start(env, replicas, options, monitor).map_err(failure)?;
-    let handle = session.handle();
+    let Opened {
+        env,
+        replicas,
+        rules,
+    } = opened;
+    let ids: Vec<_> = replicas.iter().map(|r| r.id()).collect();
+    let once = options.once;
+    let monitor = Box::new(Channel(tell.clone()));
+    let mut engine = Session::start(env, replicas, options, monitor).map_err(failure)?;
+    let handle = engine.handle();
     let caught = signals::listen(move || handle.stop())?;
-    let handle = session.handle();
-    let server = server::serve(sockets, ids, move |command| handle.request(command))?;
-    let end = session.run().map_err(failure);
+    let handle = engine.handle();
+    let answer = move |command| handle.request(command);
+    let server = server::serve(&places::runtime_dir(), &ids, answer)?;
+    let say = move |told| drop(tell.send((Told::Config(told), wall_ns())));
+    let reload = (!once).then(|| Reload::start(context, session, rules, say));
+    let end = engine.run().map_err(failure);
+    drop(reload.transpose()?);
     drop(server);
     Ok((end?, caught.exit()))
 }

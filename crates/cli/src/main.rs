@@ -17,6 +17,7 @@ mod live;
 mod places;
 mod quantity;
 mod records;
+mod reload;
 mod roots;
 mod signals;
 #[cfg(test)]

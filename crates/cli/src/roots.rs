@@ -216,6 +216,26 @@ pub(crate) fn choose(roots: &[Root], mirror: bool, merge: bool) -> Result<Choice
         .map_or(Choice::New, |share| Choice::Existing(*share)))
 }
 
+/// The label that each folder has in the share of the session, and all labels that its members have.
+pub(crate) fn known_labels(roots: &[Root]) -> (Vec<Option<String>>, Vec<String>) {
+    let mirror = roots.iter().any(|r| r.role == Role::Source);
+    let share = match choose(roots, mirror, true) {
+        Ok(Choice::Existing(share)) => Some(share),
+        _ => None,
+    };
+    let part = |root: &Root| {
+        let mut of_kind = root.seen.memberships.iter().filter(|m| m.mirror == mirror);
+        // Where shares are joined, some are in another one.
+        let here = of_kind.clone().find(|m| Some(m.share) == share);
+        here.or_else(|| share.and_then(|_| of_kind.next())).cloned()
+    };
+    let parts: Vec<Option<Membership>> = roots.iter().map(part).collect();
+    let taken = parts.iter().flatten().flat_map(|m| &m.members);
+    let taken = taken.map(|(label, _)| label.clone()).collect();
+    let kept = parts.into_iter().map(|m| m.map(|m| m.label)).collect();
+    (kept, taken)
+}
+
 fn different(a: &Root, b: &Root, mirror: bool) -> Failure {
     let with = |r: &Root| {
         let others: Vec<String> = r

@@ -19,17 +19,18 @@ pub(crate) struct SystemEnv {
 impl SystemEnv {
     /// With so many workers, or as many as fit the machine. Fails where there is no randomness.
     pub(crate) fn new(jobs: Option<u16>) -> Result<Self, Failure> {
-        let fitting = || {
-            std::thread::available_parallelism()
-                .map_or(2, usize::from)
-                .clamp(2, 16)
-        };
         draw()?;
         Ok(Self {
             start: Instant::now(),
-            workers: jobs.map_or_else(fitting, usize::from),
+            workers: usize::from(jobs.unwrap_or_else(Self::fitting_workers)),
             boot: instep_fs::place::boot_id(),
         })
+    }
+
+    /// As many workers as fit the machine.
+    pub(crate) fn fitting_workers() -> u16 {
+        let there = std::thread::available_parallelism().map_or(2, usize::from);
+        u16::try_from(there.clamp(2, 16)).unwrap_or(2)
     }
 }
 

@@ -184,6 +184,14 @@ pub fn raise_open_files() -> Result<u64> {
     Ok(now.maximum.unwrap_or(u64::MAX))
 }
 
+/// Lowers the limit of open files to this many, or to the most that is allowed.
+pub fn limit_open_files(most: u64) -> Result<()> {
+    let maximum = rustix::process::getrlimit(Resource::Nofile).maximum;
+    let current = Some(maximum.map_or(most, |m| most.min(m)));
+    rustix::process::setrlimit(Resource::Nofile, Rlimit { current, maximum })
+        .map_err(|e| Error::new("lower the limit of open files", e.raw_os_error()))
+}
+
 /// How many directories this user may watch in all; 0 where the system does not say.
 pub fn watch_limit() -> u64 {
     let text = std::fs::read_to_string("/proc/sys/fs/inotify/max_user_watches");

@@ -1,14 +1,15 @@
 //! `mirror`: makes folders exact copies of one; what that displaces goes to trash.
 
 use instep_core::policy::Role;
-use instep_engine::session::SessionOptions;
+use instep_engine::session::{SessionError, SessionOptions};
 
 use super::sync::{self, Want};
 use super::{Context, plan};
 use crate::args;
-use crate::connect::Purpose;
+use crate::connect::{self, Purpose, Settings};
 use crate::error::{Exit, Failure};
-use crate::{live, places, roots};
+use crate::roots::Root;
+use crate::{live, roots};
 
 /// Carries it out.
 pub(crate) fn run(args: args::Mirror, context: &Context) -> Result<Exit, Failure> {
@@ -19,6 +20,9 @@ pub(crate) fn run(args: args::Mirror, context: &Context) -> Result<Exit, Failure
     roots::check(&roots[..1], false)?;
     roots::check(&roots, args.session.create)?;
     roots::check_roles(&roots)?;
+    if !args.allow_empty {
+        refuse_empty(&roots, &context.settings(&args.session))?;
+    }
     let want = Want {
         roots,
         mirror: true,
@@ -37,7 +41,7 @@ pub(crate) fn run(args: args::Mirror, context: &Context) -> Result<Exit, Failure
     let purpose = Purpose::Change {
         create: want.session.create,
     };
-    let (env, replicas) = sync::open(&want, context, purpose)?;
+    let opened = sync::open(&want, context, purpose)?;
     let options = SessionOptions {
         once: want.session.once,
         mirror: true,
@@ -45,11 +49,16 @@ pub(crate) fn run(args: args::Mirror, context: &Context) -> Result<Exit, Failure
         poll: want.session.poll,
         ..SessionOptions::default()
     };
-    live::run(
-        env,
-        replicas,
-        options,
-        &places::runtime_dir(),
-        &context.output,
-    )
+    live::run(opened, options, &want.session, context)
+}
+
+/// An empty source would empty its targets. The engine refuses it too, but only after it has opened them.
+fn refuse_empty(roots: &[Root], settings: &Settings) -> Result<(), Failure> {
+    let is_empty = |root: &Root| connect::is_empty(&root.seen.path, settings);
+    match roots.split_first() {
+        Some((source, targets)) if is_empty(source) && !targets.iter().all(is_empty) => {
+            Err(live::failure(SessionError::EmptySource))
+        }
+        _ => Ok(()),
+    }
 }

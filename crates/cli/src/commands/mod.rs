@@ -11,7 +11,7 @@ mod log;
 mod mirror;
 mod plan;
 mod status;
-mod sync;
+pub(crate) mod sync;
 mod trash;
 mod verify;
 mod why;
@@ -23,7 +23,7 @@ use instep_replica::Replica;
 use instep_replica::env::Env;
 
 use crate::args::{Cli, Command, Session};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::connect::Settings;
 use crate::error::{Exit, Failure};
 use crate::system_env::SystemEnv;
@@ -36,6 +36,10 @@ pub(crate) struct Context {
     pub(crate) output: Output,
     /// The user's configuration.
     pub(crate) config: Config,
+    /// The configuration file, where one was named.
+    pub(crate) named: Option<PathBuf>,
+    /// What the configuration file looked like before it was read.
+    pub(crate) stamp: config::Stamp,
 }
 
 impl Context {
@@ -82,10 +86,13 @@ pub(crate) fn run(cli: Cli, output: &Output) -> Result<Exit, Failure> {
     if let Command::Explain(args) = &cli.command {
         return explain::run(args, output);
     }
-    let config = Config::load(cli.global.config.as_deref())?;
+    let named = cli.global.config;
+    let stamp = config::stamp(named.as_deref());
     let context = Context {
         output: output.clone(),
-        config,
+        config: Config::load(named.as_deref())?,
+        named,
+        stamp,
     };
     match cli.command {
         Command::Sync(args) => sync::run(args, &context),

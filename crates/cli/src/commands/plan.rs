@@ -46,15 +46,15 @@ pub(crate) fn run(args: args::Plan, context: &Context) -> Result<Exit, Failure> 
 
 /// Shows the plan of a session; whether there is anything to do.
 pub(crate) fn show(want: &Want, limit: usize, context: &Context) -> Result<bool, Failure> {
-    let (env, replicas) = sync::open(want, context, Purpose::Preview)?;
+    let opened = sync::open(want, context, Purpose::Preview)?;
     let options = SessionOptions {
         once: true,
         mirror: want.mirror,
         allow_empty: true,
         ..SessionOptions::default()
     };
-    let mut session =
-        Session::start(env, replicas, options, Box::new(Silent)).map_err(live::failure)?;
+    let mut session = Session::start(opened.env, opened.replicas, options, Box::new(Silent))
+        .map_err(live::failure)?;
     let preview = session.preview().map_err(live::failure)?;
     let view = view(want, &preview);
     if context.output.style.json {

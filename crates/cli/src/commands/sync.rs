@@ -11,12 +11,12 @@ use instep_replica::records::PolicyRecord;
 
 use super::{Context, plan};
 use crate::args::{self, Policy};
-use crate::connect::{self, Purpose};
+use crate::connect::{self, IgnoreRules, Purpose};
 use crate::endpoint::{self, Endpoint};
 use crate::error::{Exit, Failure};
 use crate::live;
-use crate::places;
 use crate::roots::{self, Root};
+use crate::system_env::SystemEnv;
 
 /// How many changes of one cycle the log lists one by one.
 const LOG_LINES: usize = 50;
@@ -46,7 +46,7 @@ pub(crate) fn run(args: args::Sync, context: &Context) -> Result<Exit, Failure> 
         return plan::show(&want, limit, context).map(|_| Exit::Done);
     }
     roots::check_free(&want.roots)?;
-    let (env, replicas) = open(
+    let opened = open(
         &want,
         context,
         Purpose::Change {
@@ -55,7 +55,7 @@ pub(crate) fn run(args: args::Sync, context: &Context) -> Result<Exit, Failure> 
     )?;
     let policy = policy(
         args.policy,
-        prefer.and_then(|i| replicas.get(i)).map(|r| r.id()),
+        prefer.and_then(|i| opened.replicas.get(i)).map(|r| r.id()),
     );
     let options = SessionOptions {
         once: want.session.once,
@@ -64,13 +64,7 @@ pub(crate) fn run(args: args::Sync, context: &Context) -> Result<Exit, Failure> 
         log_lines: LOG_LINES,
         ..SessionOptions::default()
     };
-    live::run(
-        env,
-        replicas,
-        options,
-        &places::runtime_dir(),
-        &context.output,
-    )
+    live::run(opened, options, &want.session, context)
 }
 
 /// The policy as the share records it.
@@ -108,35 +102,46 @@ pub(crate) struct Want {
     pub(crate) session: args::Session,
 }
 
-/// Looks at the folders that were typed.
+/// Looks at the folders that were typed. A member of a share keeps its label unless it is given another.
 pub(crate) fn look(typed: &[Endpoint], role: impl Fn(usize) -> Role) -> Result<Vec<Root>, Failure> {
-    let labels = endpoint::labels(typed)?;
-    typed
-        .iter()
-        .zip(labels)
-        .enumerate()
-        .map(|(i, (endpoint, label))| {
-            let seen = connect::inspect(&endpoint.path)?;
-            Ok(Root {
-                label,
-                typed: endpoint.path.clone(),
-                role: role(i),
-                seen,
-            })
+    let unnamed = |(i, endpoint): (usize, &Endpoint)| {
+        let seen = connect::inspect(&endpoint.path)?;
+        Ok(Root {
+            label: String::new(),
+            typed: endpoint.path.clone(),
+            role: role(i),
+            seen,
         })
-        .collect()
+    };
+    let mut out = typed
+        .iter()
+        .enumerate()
+        .map(unnamed)
+        .collect::<Result<Vec<Root>, Failure>>()?;
+    let (kept, taken) = roots::known_labels(&out);
+    for (root, label) in out.iter_mut().zip(endpoint::labels(typed, &kept, &taken)?) {
+        root.label = label;
+    }
+    Ok(out)
 }
 
 /// Open folders, and the world as their engine sees it.
-pub(crate) type Opened = (Arc<dyn Env>, Vec<Arc<dyn Replica>>);
+pub(crate) struct Opened {
+    /// The world.
+    pub(crate) env: Arc<dyn Env>,
+    /// The folders.
+    pub(crate) replicas: Vec<Arc<dyn Replica>>,
+    /// Their ignore rules.
+    pub(crate) rules: IgnoreRules,
+}
 
 /// Opens the folders in the share that they are in, or in a new one.
 pub(crate) fn open(want: &Want, context: &Context, purpose: Purpose) -> Result<Opened, Failure> {
-    let env = Context::env(want.session.jobs)?;
+    let env = world(&want.session)?;
     let choice = roots::choose(&want.roots, want.mirror, want.merge)?;
     let fresh = ShareId(env.random());
     let settings = context.settings(&want.session);
-    let replicas = connect::open_all(
+    let (replicas, rules) = connect::open_all(
         &env,
         &settings,
         &want.roots,
@@ -144,7 +149,31 @@ pub(crate) fn open(want: &Want, context: &Context, purpose: Purpose) -> Result<O
         want.mirror,
         purpose,
     )?;
-    Ok((env, replicas))
+    Ok(Opened {
+        env,
+        replicas,
+        rules,
+    })
+}
+
+/// Open files of a session that do not depend on how much is done at once: the folders, their indexes and
+/// locks, the sockets.
+const STANDING_FILES: u32 = 48;
+/// The most that one worker has open at once.
+const WORKER_FILES: u32 = 8;
+
+/// The world with so many workers as were asked for, but no more than the limit of open files allows.
+fn world(session: &args::Session) -> Result<Arc<dyn Env>, Failure> {
+    let Some(most) = session.open_files else {
+        return Context::env(session.jobs);
+    };
+    instep_fs::place::limit_open_files(u64::from(most)).map_err(|e| {
+        Failure::new(1900, Exit::Failed, "limit the number of open files").why(e.to_string())
+    })?;
+    let fit = most.saturating_sub(STANDING_FILES) / WORKER_FILES;
+    let fit = u16::try_from(fit.max(1)).unwrap_or(u16::MAX);
+    let jobs = session.jobs.map_or_else(SystemEnv::fitting_workers, |j| j);
+    Context::env(Some(jobs.min(fit)))
 }
 
 #[cfg(test)]

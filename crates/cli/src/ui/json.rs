@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 use super::Output;
 use crate::error::{Exit, Failure};
 use crate::quantity;
+use crate::reload::Applied;
 
 /// Prints events as they come.
 pub(crate) struct Stream {
@@ -41,6 +42,16 @@ impl Stream {
         }
         let (kind, body) = self.body(event);
         self.emit(kind, body, now_ns);
+    }
+
+    /// The configuration was read again.
+    pub(crate) fn config(&mut self, result: Result<&Applied, &Failure>, now_ns: i64) {
+        let body = match result {
+            Ok(applied) => json!({ "generation": applied.generation, "file": applied.file,
+                "restart_for_more": applied.more }),
+            Err(why) => json!({ "error": failure(why) }),
+        };
+        self.emit("config.generation", body, now_ns);
     }
 
     /// Prints how the program ends, with every code that applies.

@@ -13,7 +13,9 @@ use instep_replica::{Description, Totals};
 use super::json::{change_word, hold_word, state_word};
 use super::table::Table;
 use super::{Hue, Output, meeting, progress};
+use crate::error::Failure;
 use crate::quantity::{bytes, count, counted, span, time_of_day};
+use crate::reload::Applied;
 
 /// Changes shown one by one within a second; the rest of that second becomes a count.
 const LINES_PER_SECOND: u32 = 8;
@@ -81,6 +83,24 @@ impl Lines {
             Event::Progress(p) => self.under_way(p, now_ns),
             Event::Settled(summary) => self.settle(summary, now_ns),
             other => self.attention(other, now_ns),
+        }
+    }
+
+    /// The configuration was read again.
+    pub(crate) fn config(&mut self, result: Result<&Applied, &Failure>) {
+        self.introduce();
+        match result {
+            Ok(applied) => {
+                let more = if applied.more {
+                    "; its other settings take effect when the session starts again"
+                } else {
+                    ""
+                };
+                let file = &applied.file;
+                let text = format!("note  the ignore rules of {file} are in force now{more}");
+                self.output.note(&text);
+            }
+            Err(failure) => self.output.failure(failure),
         }
     }
 
