@@ -92,6 +92,11 @@ fn connect(path: &Path, mode: OpenMode) -> Result<Connection> {
         OpenMode::ReadOnly => OpenFlags::SQLITE_OPEN_READ_ONLY,
         OpenMode::Create | OpenMode::Existing => OpenFlags::SQLITE_OPEN_READ_WRITE,
     } | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    // Whoever has the index open has a log. Without one, reading must not make one that stays behind.
+    // RACE: a process that opens it now may move pages while they are read; the read then fails.
+    if mode == OpenMode::ReadOnly && fs::symlink_metadata(sibling(path, "-wal")).is_err() {
+        return connect_alone(path, flags);
+    }
     let conn = Connection::open_with_flags(path, flags).map_err(at(attempt))?;
     match configure(&conn) {
         Ok(()) => Ok(conn),
@@ -99,14 +104,19 @@ fn connect(path: &Path, mode: OpenMode) -> Result<Connection> {
         // log either, nobody writes and the database alone is the whole truth.
         Err(e) if mode == OpenMode::ReadOnly && cannot_share(&e) && no_log(path) => {
             drop(conn);
-            let flags = flags | OpenFlags::SQLITE_OPEN_URI;
-            let conn =
-                Connection::open_with_flags(immutable_uri(path), flags).map_err(at(attempt))?;
-            configure(&conn).map_err(at(attempt))?;
-            Ok(conn)
+            connect_alone(path, flags)
         }
         Err(e) => Err(StoreError::of_sqlite(attempt, e)),
     }
+}
+
+/// Reads the database file and nothing beside it, and creates nothing.
+fn connect_alone(path: &Path, flags: OpenFlags) -> Result<Connection> {
+    let attempt = "open the index";
+    let flags = flags | OpenFlags::SQLITE_OPEN_URI;
+    let conn = Connection::open_with_flags(immutable_uri(path), flags).map_err(at(attempt))?;
+    configure(&conn).map_err(at(attempt))?;
+    Ok(conn)
 }
 
 fn cannot_share(e: &rusqlite::Error) -> bool {
