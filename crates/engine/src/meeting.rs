@@ -1,6 +1,8 @@
 //! What the first meeting of replicas will do, said before it is done.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
 
 use instep_core::id::ContentId;
 use instep_core::path::RelPath;
@@ -19,6 +21,18 @@ struct Met {
     size: u64,
     kind: Option<Kind>,
     versions: Vec<(usize, ContentId, Mtime, u64)>,
+}
+
+impl Met {
+    fn add(&mut self, i: usize, kind: Kind, version: (ContentId, Mtime, u64)) {
+        let (content, mtime, size) = version;
+        self.on |= 1 << i;
+        self.size = self.size.max(size);
+        self.kind = Some(kind);
+        if kind != Kind::Dir {
+            self.versions.push((i, content, mtime, size));
+        }
+    }
 }
 
 impl Session {
@@ -72,7 +86,7 @@ impl Session {
 
     pub(crate) fn meeting(&self, looks: &[(usize, Look)]) -> Meeting {
         let n = self.slots.len();
-        let mut met: BTreeMap<&RelPath, Met> = BTreeMap::new();
+        let mut met: BTreeMap<Cow<'_, RelPath>, Met> = BTreeMap::new();
         for (i, look) in looks {
             for f in &look.findings {
                 let Found::Present {
@@ -85,14 +99,10 @@ impl Session {
                 else {
                     continue;
                 };
-                let m = met.entry(&f.path).or_default();
-                m.on |= 1 << i;
-                m.size = m.size.max(*size);
-                m.kind = Some(*kind);
-                if *kind != Kind::Dir {
-                    m.versions.push((*i, *content, *mtime, *size));
-                }
+                let m = met.entry(Cow::Borrowed(&f.path)).or_default();
+                m.add(*i, *kind, (*content, *mtime, *size));
             }
+            self.add_known(*i, look, &mut met);
         }
         let mut out = Meeting {
             only_on: vec![0; n],
@@ -108,6 +118,26 @@ impl Session {
             .map(|((a, b), (x, y))| (a, b, x, y))
             .collect();
         out
+    }
+
+    /// What a replica has had since earlier meetings is in its index, not in its look.
+    fn add_known(&self, i: usize, look: &Look, met: &mut BTreeMap<Cow<'_, RelPath>, Met>) {
+        let replica = &self.slots[i].replica;
+        if replica.describe().new {
+            return;
+        }
+        let found: BTreeSet<&RelPath> = look.findings.iter().map(|f| &f.path).collect();
+        let read = replica.subtree(&RelPath::root(), &mut |path, row| {
+            if let Some(v) = row.present().filter(|_| !found.contains(&path)) {
+                let version = (v.content, v.mtime, v.size);
+                met.entry(Cow::Owned(path))
+                    .or_default()
+                    .add(i, v.kind, version);
+            }
+            ControlFlow::Continue(())
+        });
+        // What cannot be read is not foretold; the merge itself reads it again and says so.
+        let _less_is_said = read;
     }
 
     fn meet(&self, m: &Met, out: &mut Meeting, newer: &mut BTreeMap<(usize, usize), (u64, u64)>) {
