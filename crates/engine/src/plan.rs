@@ -448,7 +448,6 @@ impl Session {
             (Goal::Absent | Goal::Metadata { .. }, Precondition::Unchanged { kind, .. }) => kind,
             _ => Kind::File,
         };
-        self.count_object(i, kind, object, size, &action.before);
         let from_path = match &action.goal {
             Goal::Rename { from } => Some(from.clone()),
             _ => None,
@@ -470,32 +469,6 @@ impl Session {
             });
         change.to.push(i);
         change.lag_ns = lag_ns;
-    }
-
-    /// Keeps the sums of a replica in step with what was done there; the next full look corrects the bytes of
-    /// what was replaced.
-    fn count_object(
-        &mut self,
-        i: usize,
-        change: ChangeKind,
-        object: Kind,
-        size: u64,
-        before: &Precondition,
-    ) {
-        let totals = &mut self.slots[i].totals;
-        let was = match before {
-            Precondition::Unchanged { kind, .. } => Some(*kind),
-            Precondition::Absent => None,
-        };
-        match change {
-            ChangeKind::Create => totals.add(object, size),
-            ChangeKind::Delete => totals.remove(object, 0),
-            ChangeKind::Update => {
-                was.into_iter().for_each(|kind| totals.remove(kind, 0));
-                totals.add(object, if was == Some(object) { 0 } else { size });
-            }
-            ChangeKind::Move | ChangeKind::Metadata => {}
-        }
     }
 
     /// The replica on which the version arose, as far as the members' actors tell.

@@ -102,6 +102,11 @@ pub trait Replica: Send + Sync {
     /// A finding that is no longer true is recorded all the same: the next look corrects it.
     fn record(&self, look: &Look, share: &ShareState) -> Result<Vec<RelPath>>;
 
+    /// Sums over what the index has now, where they are at hand.
+    fn sums(&self) -> Option<Totals> {
+        None
+    }
+
     /// What the index has at a path.
     fn row(&self, path: &RelPath) -> Result<Option<Row>>;
 
