@@ -17,8 +17,8 @@ use instep_core::id::{ActorId, ContentId, Dot};
 use instep_core::limits;
 use instep_core::path::RelPath;
 use instep_core::plan::{Action, Goal, Keep, Precondition};
-use instep_core::row::Row;
-use instep_core::version::Kind;
+use instep_core::row::{Print, Row};
+use instep_core::version::{Kind, Version};
 use instep_replica::Result;
 use instep_store::{Durability, Table};
 
@@ -181,7 +181,7 @@ enum OnDisk {
     Something {
         kind: Kind,
         content: ContentId,
-        print: instep_core::row::Print,
+        print: Print,
         size: u64,
     },
     Unknown,
@@ -193,7 +193,14 @@ fn on_disk(replica: &LocalReplica, path: &RelPath) -> OnDisk {
     };
     let dir = match tree::open(&replica.root, &parent) {
         Ok(dir) => dir,
-        Err(e) if e.kind() == instep_fs::ErrorKind::Absent => return OnDisk::Nothing,
+        Err(e)
+            if matches!(
+                e.kind(),
+                instep_fs::ErrorKind::Absent | instep_fs::ErrorKind::OtherKind
+            ) =>
+        {
+            return OnDisk::Nothing;
+        }
         Err(_) => return OnDisk::Unknown,
     };
     let stat = match dir.stat(name) {
@@ -253,7 +260,9 @@ fn classify(replica: &LocalReplica, intended: &Intended, other_boot: bool) -> Re
             content,
             print,
             ..
-        } if want.is_some_and(|v| v.kind == kind && v.content == content) => adopted(Some(print)),
+        } if want.is_some_and(|v| v.kind == kind && v.content == content) => {
+            adopted(want.map(|v| installed(v, print)))
+        }
         OnDisk::Something { content, .. } if intended.old == Some(content) => {
             // The row may have been committed although the name was lost: what is there is the old version.
             let knows_new = old.as_ref().is_some_and(|r| r.entry == intended.entry);
@@ -268,6 +277,25 @@ fn classify(replica: &LocalReplica, intended: &Intended, other_boot: bool) -> Re
     };
     let mut index = replica.index();
     index.put(path, old.as_ref(), &new)
+}
+
+/// The fingerprint to record of a version that was being installed, given what it looks like. Other
+/// permissions than its own are a user's change, which the next look must find; but a directory is open for
+/// its owner until its contents are in.
+fn installed(version: &Version, seen: Print) -> Print {
+    let as_made = match version.kind {
+        Kind::Link => true,
+        Kind::Dir => seen.mode == version.mode || seen.mode == version.mode | 0o700,
+        Kind::File | Kind::Tomb => seen.mode == version.mode,
+    };
+    if as_made {
+        return seen;
+    }
+    Print {
+        mode: version.mode,
+        hash: !seen.hash,
+        ..seen
+    }
 }
 
 /// Moves what is at a path to trash and leaves the path to be fetched again.

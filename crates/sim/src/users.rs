@@ -36,8 +36,10 @@ pub(crate) struct Users {
 
 impl Users {
     /// Nobody has a file open any more: the machines were switched off.
-    pub(crate) fn forget(&mut self) {
-        self.slow.clear();
+    pub(crate) fn forget(&mut self, ledger: &mut Ledger) {
+        for slow in self.slow.drain(..) {
+            ledger.allows(&slow.content[..slow.content.len() / 2]);
+        }
     }
 
     /// Programs that are saving finish.

@@ -426,7 +426,8 @@ fn kill_disks(state: &mut State) {
 /// The machines start again after a power cut.
 fn start_again(state: &mut State) {
     state.boot += 1;
-    state.users.forget();
+    let State { users, ledger, .. } = &mut *state;
+    users.forget(ledger);
     let unsynced = std::mem::take(&mut state.users.unsynced);
     let unsynced: Vec<bool> = (0..state.disks.len())
         .map(|i| unsynced.get(i) == Some(&true))
