@@ -5,5 +5,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod acts;
 mod identity;
+mod recovery;
 mod rejoin;
+mod replace;

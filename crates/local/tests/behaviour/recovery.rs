@@ -1,0 +1,164 @@
+//! The process or the machine dies during a batch: old or new is there, never a mixture, nothing is lost, and
+//! nothing that we did is taken for something that a user did.
+
+use std::collections::BTreeSet;
+
+use instep_core::id::Dot;
+use instep_core::path::RelPath;
+use instep_core::plan::{Action, Outcome};
+use instep_fs::sim::SimConfig;
+use instep_replica::Replica;
+use instep_replica::conformance::User as _;
+
+use super::acts::{Given, OTHER, incoming, observe, row};
+use crate::support::p;
+use crate::support::sim::Sim;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Death {
+    Process,
+    Power,
+}
+
+const OLD: &[u8] = b"old content, written by a user long ago";
+const NEW: &[u8] = b"new content that comes from another replica, longer than the old one was";
+
+/// What each path has before and after the batch.
+fn wanted() -> [(RelPath, Option<&'static [u8]>, Option<&'static [u8]>); 5] {
+    [
+        (p("over"), Some(OLD), Some(NEW)),
+        (p("gone"), Some(OLD), None),
+        (p("made"), None, Some(NEW)),
+        (p("dir/over"), Some(OLD), Some(NEW)),
+        (p("fresh/made"), None, Some(NEW)),
+    ]
+}
+
+/// A machine with the old state, known, and durable.
+fn settled(config: &SimConfig) -> Sim {
+    let sim = Sim::new(config.clone());
+    for (path, old, _) in wanted() {
+        if let Some(bytes) = old {
+            sim.write(&path, bytes).unwrap();
+        }
+    }
+    sim.fs().settle();
+    observe(sim.replica(), &|ms| sim.fs().advance(ms.cast_signed() * 1_000_000));
+    sim.replica().barrier().unwrap();
+    sim
+}
+
+fn batch(sim: &Sim) -> Vec<Action> {
+    let all = wanted().into_iter().enumerate();
+    let differs = all.filter(|(_, (path, _, new))| {
+        let row = row(sim.replica(), path);
+        row.present().map(|v| v.content) != new.map(instep_chunk::content_id)
+    });
+    differs.map(|(n, (path, _, new))| incoming(sim.replica(), &path, new, n as u64 + 1)).collect()
+}
+
+/// Carries the batch out; an error is what a dead machine gives.
+fn carry_out(sim: &Sim) {
+    let actions = batch(sim);
+    if sim.replica().apply(&actions, &Given::of(&[NEW])).is_ok() {
+        let _dead = sim.replica().barrier();
+    }
+}
+
+fn dots(sim: &Sim) -> BTreeSet<Dot> {
+    let rows = wanted().into_iter().map(|(path, ..)| row(sim.replica(), &path));
+    rows.flat_map(|r| r.entry.siblings().iter().map(|(d, _)| *d).collect::<Vec<_>>()).collect()
+}
+
+/// What is anywhere on the machine, ours included.
+fn contents(sim: &Sim) -> Vec<Vec<u8>> {
+    sim.fs().snapshot().into_values().map(|v| v.content).collect()
+}
+
+fn check(sim: &Sim, known: &BTreeSet<Dot>, what: &str) {
+    let pass = |ms: u64| sim.fs().advance(ms.cast_signed() * 1_000_000);
+    for (path, old, new) in wanted() {
+        let seen = sim.read(&path).ok();
+        let seen = seen.as_deref();
+        let waits = seen.is_none() && row(sim.replica(), &path).shown.is_none();
+        assert!(seen == old || seen == new || waits, "{what}: {path} has {seen:?}");
+    }
+    observe(sim.replica(), &pass);
+    let minted: Vec<Dot> =
+        dots(sim).into_iter().filter(|d| d.actor != OTHER && !known.contains(d)).collect();
+    assert!(minted.is_empty(), "{what}: taken for a user's change: {minted:?}");
+    let olds = wanted().iter().filter(|(_, old, _)| old.is_some()).count();
+    let there = contents(sim).iter().filter(|c| **c == OLD).count();
+    assert!(there >= olds, "{what}: {there} of {olds} old contents are left");
+    // What was not done is done now, and then nothing is left to do.
+    let actions = batch(sim);
+    let outcomes = sim.replica().apply(&actions, &Given::of(&[NEW])).unwrap();
+    assert!(outcomes.iter().all(|o| *o == Outcome::Done), "{what}: {outcomes:?} of {actions:?}");
+    for (path, _, new) in wanted() {
+        assert_eq!(sim.read(&path).ok().as_deref(), new, "{what}: {path}");
+    }
+    let look = observe(sim.replica(), &pass);
+    assert!(look.findings.is_empty(), "{what}: {:?}", look.findings);
+}
+
+fn die_at_every_call(config: &SimConfig, death: Death) {
+    let whole = settled(config);
+    whole.fs().reset_calls();
+    let before = whole.fs().total_calls();
+    carry_out(&whole);
+    let calls = whole.fs().total_calls() - before;
+    assert!(calls > 20, "{calls} calls");
+    for at in 0..=calls {
+        for seed in 0..if death == Death::Power { 3 } else { 1 } {
+            let mut sim = settled(config);
+            let known = dots(&sim);
+            match death {
+                Death::Power => sim.fs().crash_after(at),
+                Death::Process => {
+                    let mut left = at;
+                    sim.fs().set_hook(Box::new(move |fs, _| {
+                        if left == 0 {
+                            fs.kill();
+                        }
+                        left = left.wrapping_sub(1);
+                    }));
+                }
+            }
+            carry_out(&sim);
+            sim.fs().clear_hook();
+            sim.fs().cancel_crash();
+            let what = format!("{} {death:?} at call {at} of {calls}, seed {seed}", config.fs_type);
+            match death {
+                Death::Power => sim.power_cut(seed),
+                Death::Process => sim.kill(),
+            }
+            check(&sim, &known, &what);
+        }
+    }
+}
+
+#[test]
+fn a_process_that_dies_leaves_half_a_batch() {
+    for config in [SimConfig::ext4(1), SimConfig::xfs(2)] {
+        die_at_every_call(&config, Death::Process);
+    }
+}
+
+#[test]
+fn a_power_cut_leaves_half_a_batch() {
+    for config in [SimConfig::ext4(1), SimConfig::xfs(2), SimConfig::btrfs(3)] {
+        die_at_every_call(&config, Death::Power);
+    }
+}
+
+#[test]
+fn a_power_cut_leaves_half_a_batch_on_a_disk_that_keeps_no_order() {
+    die_at_every_call(&SimConfig::adversarial(4), Death::Power);
+}
+
+#[test]
+fn a_crash_leaves_half_a_batch_where_replacing_is_weak() {
+    let weak = SimConfig { exchange: false, leases: false, unnamed_files: false, ..SimConfig::ext4(5) };
+    die_at_every_call(&weak, Death::Process);
+    die_at_every_call(&weak, Death::Power);
+}

@@ -1,0 +1,177 @@
+//! Saves at the very moment at which another's version is installed: every one of them is kept.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Barrier;
+
+use instep_chunk::content_id;
+use instep_core::path::RelPath;
+use instep_core::plan::Outcome;
+use instep_fs::sim::{Save, SimConfig};
+use instep_local::LocalReplica;
+use instep_replica::Replica;
+use instep_replica::conformance::User as _;
+
+use super::acts::{Given, incoming, look, observe};
+use crate::support::p;
+use crate::support::real::Real;
+use crate::support::sim::Sim;
+
+/// How a user's program saves a file.
+#[derive(Debug, Clone, Copy)]
+enum Saves {
+    InPlace,
+    ByRename,
+    /// It appends a little later through a descriptor that it opened early.
+    Late,
+    /// It removes the file and makes a new one.
+    Anew,
+}
+
+fn save(root: &Path, how: Saves, bytes: &str) {
+    let path = root.join("f");
+    match how {
+        Saves::InPlace => fs::write(path, bytes).unwrap(),
+        Saves::ByRename => {
+            fs::write(root.join("f.tmp"), bytes).unwrap();
+            fs::rename(root.join("f.tmp"), path).unwrap();
+        }
+        Saves::Late => {
+            use std::io::Write as _;
+            let mut file = fs::File::create(path).unwrap();
+            let (head, tail) = bytes.split_at(bytes.len() / 2);
+            file.write_all(head.as_bytes()).unwrap();
+            std::thread::yield_now();
+            file.write_all(tail.as_bytes()).unwrap();
+        }
+        Saves::Anew => {
+            let _gone_already = fs::remove_file(&path);
+            fs::write(path, bytes).unwrap();
+        }
+    }
+}
+
+/// Whether the content is at the path or kept by the replica.
+fn is_kept(replica: &LocalReplica, path: &RelPath, seen: Option<&[u8]>, bytes: &[u8]) -> bool {
+    seen == Some(bytes) || replica.open(path, content_id(bytes)).unwrap().is_some()
+}
+
+fn duel(parent: &Path, how: Saves) {
+    let real = Real::below(parent);
+    let (replica, path) = (real.replica(), p("f"));
+    let pass = |ms| real.env.pass_ms(ms);
+    let mut installed = 0;
+    for round in 0..60_u64 {
+        fs::write(real.root.join("f"), format!("before round {round}")).unwrap();
+        observe(replica, &pass);
+        let theirs = format!("theirs in round {round}");
+        let mine = format!("mine, saved in round {round}, and of another length");
+        let action = incoming(replica, &path, (round % 5 != 4).then_some(theirs.as_bytes()), round + 1);
+        let start = Barrier::new(2);
+        let outcome = std::thread::scope(|scope| {
+            let user = scope.spawn(|| {
+                start.wait();
+                for _ in 0..(round * 37) % 400 {
+                    std::hint::spin_loop();
+                }
+                save(&real.root, how, &mine);
+            });
+            start.wait();
+            let given = Given::of(&[theirs.as_bytes()]);
+            let outcome = replica.apply(std::slice::from_ref(&action), &given).unwrap();
+            user.join().unwrap();
+            outcome
+        });
+        installed += u32::from(outcome == [Outcome::Done]);
+        observe(replica, &pass);
+        let seen = fs::read(real.root.join("f")).ok();
+        assert!(
+            is_kept(replica, &path, seen.as_deref(), mine.as_bytes()),
+            "{how:?}, round {round}: the save is gone after {outcome:?}"
+        );
+    }
+    assert!(installed <= 60);
+    assert!(look(replica).findings.is_empty());
+}
+
+#[test]
+fn a_save_is_lost_while_another_version_is_installed() {
+    for how in [Saves::InPlace, Saves::ByRename, Saves::Late, Saves::Anew] {
+        duel(&std::env::temp_dir(), how);
+        duel(Path::new("/dev/shm"), how);
+    }
+}
+
+#[test]
+fn a_file_that_is_being_written_is_replaced() {
+    let real = Real::new();
+    let (replica, path) = (real.replica(), p("f"));
+    fs::write(real.root.join("f"), "old").unwrap();
+    observe(replica, &|ms| real.env.pass_ms(ms));
+    let action = incoming(replica, &path, Some(b"new"), 1);
+    let writer = fs::File::options().append(true).open(real.root.join("f")).unwrap();
+    let given = Given::of(&[b"new"]);
+    assert_eq!(replica.apply(std::slice::from_ref(&action), &given).unwrap(), [Outcome::Busy]);
+    drop(writer);
+    assert_eq!(replica.apply(&[action], &given).unwrap(), [Outcome::Done]);
+    assert_eq!(fs::read(real.root.join("f")).unwrap(), b"new");
+}
+
+/// A user saves before every single call of an installation, in turn: wherever it falls, it is kept.
+fn save_before_each_call(config: &SimConfig, how: Save, bytes: Option<&[u8]>) {
+    let mine = b"mine, and of another length";
+    for at in 0.. {
+        let sim = Sim::new(config.clone());
+        let (replica, path) = (sim.replica(), p("f"));
+        sim.write(&path, b"old").unwrap();
+        let pass = |ms: u64| sim.fs().advance(ms.cast_signed() * 1_000_000);
+        observe(replica, &pass);
+        pass(5000);
+        let action = incoming(replica, &path, bytes, 1);
+        let mut left = at;
+        sim.fs().set_hook(Box::new(move |fs, _| {
+            if left == 0 {
+                let _refused = fs.write_file("f", mine, how);
+            }
+            left -= 1;
+        }));
+        let outcome = replica.apply(&[action], &Given::of(&[b"theirs"])).unwrap();
+        sim.fs().clear_hook();
+        let calls = sim.fs().total_calls();
+        observe(replica, &pass);
+        let seen = sim.read(&path).ok();
+        let saved = seen.as_deref() == Some(mine) || is_kept(replica, &path, None, mine);
+        let everywhere = sim.fs().snapshot();
+        let is_anywhere = everywhere.values().any(|v| v.content == mine);
+        if !is_anywhere {
+            // The hook never ran: all calls have been tried.
+            assert!(at > 3, "{calls} calls");
+            return;
+        }
+        assert!(saved, "{how:?} before call {at}, {outcome:?}: it is somewhere, but not to be found");
+    }
+}
+
+#[test]
+fn a_save_between_two_calls_is_lost() {
+    for how in [Save::InPlace, Save::ByRename] {
+        for bytes in [Some(&b"theirs"[..]), None] {
+            save_before_each_call(&SimConfig::ext4(3), how, bytes);
+            let blocking = SimConfig { leases_block: true, ..SimConfig::ext4(4) };
+            save_before_each_call(&blocking, how, bytes);
+        }
+    }
+}
+
+/// Without leases and without an exchange there is a gap, but what was saved is still never lost.
+#[test]
+fn a_save_is_lost_where_replacing_is_weak() {
+    for how in [Save::InPlace, Save::ByRename] {
+        let weak = SimConfig { exchange: false, leases: false, unnamed_files: false, ..SimConfig::ext4(5) };
+        save_before_each_call(&weak, how, Some(b"theirs"));
+        save_before_each_call(&weak, how, None);
+        let no_noreplace = SimConfig { noreplace: false, ..weak };
+        save_before_each_call(&no_noreplace, how, Some(b"theirs"));
+        save_before_each_call(&no_noreplace, how, None);
+    }
+}
