@@ -5,7 +5,8 @@ use std::ops::ControlFlow;
 
 use instep_core::path::RelPath;
 use instep_core::policy::Role;
-use instep_replica::{Found, HintSet, Look, Scope};
+use instep_core::version::Kind;
+use instep_replica::{Finding, Found, HintSet, Look, Scope};
 
 use crate::report::{Event, State};
 use crate::session::{Session, SessionError};
@@ -31,6 +32,7 @@ impl Session {
                 }
             }
         }
+        self.read_on(&mut looks);
         if !self.met && !looks.is_empty() {
             self.met = true;
             self.first_meeting(&looks)?;
@@ -65,6 +67,9 @@ impl Session {
         slot.hints.extend(fresh);
         if slot.next_poll_ns <= now {
             slot.look_everywhere = true;
+        }
+        if std::mem::take(&mut slot.more) && !slot.look_everywhere {
+            return Some(Scope::Rest);
         }
         let hints = std::mem::take(&mut slot.hints);
         if hints.root || hints.lost {
@@ -129,7 +134,7 @@ impl Session {
             self.open_problem(i, problem.clone());
         }
         for (path, delay_ms) in std::mem::take(&mut look.again) {
-            self.retry(path, Some(i), delay_ms);
+            self.look_again(path, i, delay_ms);
         }
         if look.rules_changed {
             self.slots.iter_mut().for_each(|s| s.look_everywhere = true);
@@ -160,11 +165,46 @@ impl Session {
                         .filter(|p| !done.iter().any(|m| p.is_within(m))),
                 );
                 self.slots[i].totals = look.totals;
+                self.slots[i].more = look.more;
                 done
             }
             Err(e) => {
                 self.replica_failed(i, &e);
                 Vec::new()
+            }
+        }
+    }
+
+    /// A large tree is read in pieces, each passed on before the next is read. Where two replicas have
+    /// something at the same path, what both have must be known first: then everything is read now.
+    fn read_on(&mut self, looks: &mut [(usize, Look)]) {
+        let present = |look: &Look| -> BTreeSet<RelPath> {
+            let seen =
+                |f: &&Finding| matches!(f.found, Found::Present { kind, .. } if kind != Kind::Dir);
+            let read = look.findings.iter().filter(seen).map(|f| f.path.clone());
+            read.chain(look.unread.iter().map(|(p, _)| p.clone()))
+                .collect()
+        };
+        if !looks.iter().any(|(_, l)| l.more) {
+            return;
+        }
+        let mut seen: BTreeSet<RelPath> = BTreeSet::new();
+        let mut overlap = self.slots.iter().any(|s| s.replica.is_rejoining());
+        for (_, look) in looks.iter() {
+            let here = present(look);
+            overlap |= here.iter().any(|p| seen.contains(p));
+            seen.extend(here);
+        }
+        for (i, look) in looks.iter_mut().filter(|(_, l)| overlap && l.more) {
+            look.unread.clear();
+            while look.more {
+                match self.slots[*i].replica.look(&Scope::Rest) {
+                    Ok(rest) => append(look, rest),
+                    Err(e) => {
+                        look.more = false;
+                        self.replica_failed(*i, &e);
+                    }
+                }
             }
         }
     }
@@ -245,4 +285,13 @@ fn row_hash(row: &instep_core::row::Row) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |h, b| {
         (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3)
     })
+}
+
+fn append(look: &mut Look, rest: Look) {
+    look.findings.extend(rest.findings);
+    look.findings.sort_by(|a, b| a.path.cmp(&b.path));
+    look.problems.extend(rest.problems);
+    look.again.extend(rest.again);
+    look.unhashed.extend(rest.unhashed);
+    look.more = rest.more;
 }

@@ -73,6 +73,8 @@ pub(crate) struct Slot {
     pub(crate) why: String,
     pub(crate) hints: HintSet,
     pub(crate) look_everywhere: bool,
+    /// The last look left files unread.
+    pub(crate) more: bool,
     pub(crate) next_poll_ns: u64,
     pub(crate) next_try_ns: u64,
     pub(crate) totals: Totals,
@@ -376,7 +378,7 @@ impl Session {
             && self
                 .slots
                 .iter()
-                .all(|s| s.hints.is_empty() && !s.look_everywhere)
+                .all(|s| s.hints.is_empty() && !s.look_everywhere && !s.more)
     }
 
     /// With `once`: idle, or what is left was tried often enough.
@@ -392,7 +394,7 @@ impl Session {
             && self
                 .slots
                 .iter()
-                .all(|s| !s.online() || (s.hints.is_empty() && !s.look_everywhere))
+                .all(|s| !s.online() || (s.hints.is_empty() && !s.look_everywhere && !s.more))
     }
 
     /// Waits for hints, requests, or the next thing that is due.
@@ -545,17 +547,24 @@ impl Session {
         self.slots[i].next_poll_ns = self.env.monotonic_ns() + every.as_nanos() as u64;
     }
 
+    /// Looks at a path again after exactly this time: the replica knows how long to wait.
+    pub(crate) fn look_again(&mut self, path: RelPath, replica: usize, delay_ms: u64) {
+        let tries = self.later.get(&path).map_or(0, |l| l.tries + 1);
+        self.due_in(path, Some(replica), delay_ms, tries);
+    }
+
+    /// Tries a path again, after a longer time each time.
     pub(crate) fn retry(&mut self, path: RelPath, replica: Option<usize>, delay_ms: u64) {
-        let now = self.env.monotonic_ns();
         let old = self.later.get(&path);
         let tries = old.map_or(0, |l| l.tries + 1);
         let delay_ms = delay_ms.max(old.map_or(0, |l| (l.delay_ms * 2).min(1000)));
-        let due_ns = now + delay_ms * 1_000_000;
-        let replica = if old.is_some_and(|l| l.replica != replica) {
-            None
-        } else {
-            replica
-        };
+        self.due_in(path, replica, delay_ms, tries);
+    }
+
+    fn due_in(&mut self, path: RelPath, replica: Option<usize>, delay_ms: u64, tries: u32) {
+        let due_ns = self.env.monotonic_ns() + delay_ms * 1_000_000;
+        let other = self.later.get(&path).is_some_and(|l| l.replica != replica);
+        let replica = if other { None } else { replica };
         self.later.insert(
             path,
             Later {
@@ -611,7 +620,7 @@ impl Session {
         let totals = self
             .slots
             .iter()
-            .map(|s| s.totals)
+            .map(|s| s.replica.sums().unwrap_or(s.totals))
             .max_by_key(|t| (t.files, t.bytes));
         self.summary.totals = totals.unwrap_or_default();
         self.summary.conflicts = self.open_conflicts();
@@ -635,6 +644,7 @@ fn slot(replica: Arc<dyn Replica>) -> Slot {
         why: String::new(),
         hints: HintSet::default(),
         look_everywhere: true,
+        more: false,
         next_poll_ns: u64::MAX,
         next_try_ns: 0,
         totals: Totals::default(),

@@ -20,6 +20,7 @@ pub mod content;
 pub mod index;
 pub mod moves;
 pub mod print;
+mod reading;
 pub mod record;
 pub mod recover;
 pub mod replace;

@@ -1,27 +1,33 @@
 //! Recording: findings become dots and rows, as the one mint of the contract says.
 
+use std::collections::HashMap;
+
 use instep_core::id::{ActorId, Dot};
 use instep_core::path::RelPath;
 use instep_core::row::Row;
 use instep_core::time::Hlc;
 use instep_core::version::Version;
-use instep_replica::look::Found;
+use instep_replica::look::{Finding, Found};
 use instep_replica::mint::{self, Event};
 use instep_replica::{Look, Result, ShareState};
 use instep_store::Durability;
 
+use crate::index::Index;
+use crate::recover;
 use crate::replica::LocalReplica;
 
 /// Records a look's findings; returns the paths whose rows changed in a way that others may care about.
 pub fn record(replica: &LocalReplica, look: &Look, share: &ShareState) -> Result<Vec<RelPath>> {
     let mut index = replica.index();
     index.reserve(look.findings.len() as u64)?;
+    let doubtful = recover::is_doubtful(&mut index)?;
     let wall_ns = replica.env.wall_ns();
     let policy_epoch = share.policies.epoch();
     let mut dirty = Vec::with_capacity(look.findings.len());
-    for finding in &look.findings {
+    let mut rows = Rows::default();
+    for (at, finding) in look.findings.iter().enumerate() {
         let path = &finding.path;
-        let old = index.get(path)?;
+        let old = rows.get(&mut index, &look.findings[at..])?;
         let row = old.clone().unwrap_or_default();
         let moved_to = mint::moved_to(&look.moves, path);
         let mut failed = None;
@@ -43,6 +49,9 @@ pub fn record(replica: &LocalReplica, look: &Look, share: &ShareState) -> Result
         if let Some(e) = failed {
             return Err(e);
         }
+        if doubtful {
+            recover::doubt(&row, &finding.found, &mut new);
+        }
         if new != row {
             new.epoch = index.epoch();
             index.put(path, old.as_ref(), &new)?;
@@ -54,6 +63,38 @@ pub fn record(replica: &LocalReplica, look: &Look, share: &ShareState) -> Result
     replica.settle_digests(&mut index, look)?;
     index.commit(Durability::Process)?;
     Ok(dirty)
+}
+
+/// Rows of one directory, read together where several of its paths are recorded.
+#[derive(Default)]
+struct Rows {
+    dir: Option<RelPath>,
+    rows: HashMap<RelPath, Row>,
+}
+
+impl Rows {
+    /// The row of the first of the findings, which are in tree order.
+    fn get(&mut self, index: &mut Index, findings: &[Finding]) -> Result<Option<Row>> {
+        const TOGETHER: usize = 8;
+        let path = &findings[0].path;
+        let dir = path.parent();
+        if self.dir.is_some() && self.dir == dir {
+            return Ok(self.rows.get(path).cloned());
+        }
+        let many = findings
+            .get(TOGETHER)
+            .is_some_and(|f| f.path.parent() == dir);
+        let Some(dir) = dir.filter(|_| many) else {
+            return index.get(path);
+        };
+        self.rows.clear();
+        let rows = &mut self.rows;
+        index.children(&dir, &mut |name, row| {
+            rows.insert(dir.join(name), row);
+        })?;
+        self.dir = Some(dir);
+        Ok(self.rows.get(path).cloned())
+    }
 }
 
 /// The version of bytes that were displaced at the very moment of a user's save; `row` is what the index

@@ -11,6 +11,8 @@
 //! | neither, same boot | a user's edit | the next look mints it |
 //! | neither, other boot | torn by a power cut | kept in trash, fetched again; no dot is minted |
 
+use std::collections::BTreeSet;
+
 use instep_core::codec::{self, DecodeError, Reader};
 use instep_core::entry::Entry;
 use instep_core::id::{ActorId, ContentId, Dot};
@@ -19,11 +21,12 @@ use instep_core::path::RelPath;
 use instep_core::plan::{Action, Goal, Keep, Precondition};
 use instep_core::row::{Print, Row};
 use instep_core::version::{Kind, Version};
+use instep_replica::look::Found;
 use instep_replica::Result;
 use instep_store::{Durability, Table};
 
 use crate::content::{Hashed, hash_file};
-use crate::index::store_error;
+use crate::index::{Index, store_error};
 use crate::print::print;
 use crate::replica::LocalReplica;
 use crate::trash::{self, Displaced};
@@ -163,7 +166,9 @@ pub fn after_crash(replica: &LocalReplica, other_boot: bool) -> Result<()> {
     }
     if other_boot {
         suspects(replica)?;
+        replica.index().put_meta(DOUBT, b"1")?;
     }
+    orphans(replica)?;
     sweep(replica, &all);
     let mut index = replica.index();
     fulfilled(&mut index)?;
@@ -173,6 +178,51 @@ pub fn after_crash(replica: &LocalReplica, other_boot: bool) -> Result<()> {
         .remove_record(Table::Meta, b"settled")
         .map_err(|e| store_error("write a record", e))?;
     index.commit(Durability::Process)
+}
+
+/// Set from a power cut until the next clean end.
+const DOUBT: &[u8] = b"doubt";
+
+/// Whether files may be there whose data and row a power cut took.
+pub fn is_doubtful(index: &mut Index) -> Result<bool> {
+    Ok(index.meta(DOUBT)?.is_some())
+}
+
+/// Everything that is there has been looked at.
+pub fn trusted(index: &mut Index) -> Result<()> {
+    index
+        .store()
+        .remove_record(Table::Meta, DOUBT)
+        .map_err(|e| store_error("write the index", e))
+}
+
+/// A file without a row that is empty or all zeros may be what is left of one that we were bringing. What
+/// is minted for it gives way to anything that others have at the path.
+pub fn doubt(row: &Row, found: &Found, new: &mut Row) {
+    let Found::Present {
+        kind: Kind::File,
+        content,
+        size,
+        ..
+    } = found
+    else {
+        return;
+    };
+    let minted = new.shown.filter(|d| row.entry.get(*d).is_none());
+    let Some(minted) = minted.filter(|_| row.shown.is_none() && *content == zeros(*size)) else {
+        return;
+    };
+    let aged = |(dot, version): &(Dot, Version)| {
+        let mut version = version.clone();
+        if *dot == minted {
+            (version.te, version.mode_te) = (0, 0);
+        }
+        (*dot, version)
+    };
+    let siblings = new.entry.siblings().iter().map(aged).collect();
+    if let Some(entry) = Entry::from_parts(new.entry.ctx().clone(), siblings) {
+        new.entry = entry;
+    }
 }
 
 /// What is at a path: nothing, or its kind, content and look.
@@ -371,6 +421,40 @@ fn suspects(replica: &LocalReplica) -> Result<()> {
     }
     for (path, row) in rows {
         suspect(replica, &path, &row)?;
+    }
+    Ok(())
+}
+
+/// Rows that say something is below what is no directory: a look never gets there, so nobody else would
+/// miss it. What the others know decides whether it is brought again.
+fn orphans(replica: &LocalReplica) -> Result<()> {
+    let mut dirs = BTreeSet::from([RelPath::root()]);
+    let mut tracked = Vec::new();
+    let mut index = replica.index();
+    index
+        .store()
+        .subtree(&RelPath::root(), &mut |path, row| {
+            if row.print.is_some() {
+                if row.is_derived_dir() || row.present().is_some_and(|v| v.kind == Kind::Dir) {
+                    dirs.insert(path.clone());
+                }
+                tracked.push(path);
+            }
+            std::ops::ControlFlow::Continue(())
+        })
+        .map_err(|e| store_error("read the index", e))?;
+    for path in tracked {
+        if path.parent().is_some_and(|dir| dirs.contains(&dir)) {
+            continue;
+        }
+        if let Some(row) = index.get(&path)? {
+            let gone = Row {
+                shown: None,
+                print: None,
+                ..row.clone()
+            };
+            index.put(&path, Some(&row), &gone)?;
+        }
     }
     Ok(())
 }

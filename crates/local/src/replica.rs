@@ -121,6 +121,8 @@ struct LastLook {
     digests: Vec<(RelPath, Digest)>,
     reported: BTreeSet<RelPath>,
     unsettled: BTreeSet<RelPath>,
+    /// Of directories with files that have not been read yet.
+    later: Vec<(RelPath, Digest)>,
 }
 
 /// The result of hashing a big file aside.
@@ -137,7 +139,7 @@ pub struct LocalReplica {
     actor: Mutex<ActorId>,
     ours: Option<Ours>,
     index: Mutex<Index>,
-    settings: Settings,
+    pub(crate) settings: Settings,
     capabilities: Capabilities,
     new: bool,
     device: u64,
@@ -148,15 +150,17 @@ pub struct LocalReplica {
     rejoining: AtomicBool,
     threaded: bool,
     watch: OnceLock<Watch>,
-    waker: OnceLock<Waker>,
+    pub(crate) waker: OnceLock<Waker>,
     own_hints: Mutex<HintSet>,
     missed: Mutex<Missed>,
-    busy: Mutex<BTreeMap<RelPath, u64>>,
+    pub(crate) busy: Mutex<BTreeMap<RelPath, u64>>,
     last: Mutex<LastLook>,
     staged: Mutex<BTreeMap<ContentId, String>>,
     modes_later: Mutex<BTreeMap<RelPath, u16>>,
-    hashed_aside: Arc<Mutex<HashedAside>>,
+    pub(crate) hashed_aside: Arc<Mutex<HashedAside>>,
     noted: Mutex<Vec<Problem>>,
+    pub(crate) kept: Mutex<crate::reading::Kept>,
+    unread: Mutex<std::collections::VecDeque<Candidate>>,
 }
 
 impl std::fmt::Debug for LocalReplica {
@@ -236,6 +240,8 @@ impl LocalReplica {
             modes_later: Mutex::default(),
             hashed_aside: Arc::default(),
             noted: Mutex::default(),
+            kept: Mutex::default(),
+            unread: Mutex::default(),
         })
     }
 
@@ -380,11 +386,24 @@ impl LocalReplica {
             // If this fails, the next look finds a directory that nobody knows, and mints it.
             let _found_again = index.put(path, old.as_ref(), &row);
         }
+        drop(index);
+        // A user may have taken it away a moment ago; whether it may stand is to be decided again.
+        self.hint(path.clone());
     }
 
     /// Writes the digests of the last look's directories, except where something is outstanding.
     pub(crate) fn settle_digests(&self, index: &mut Index, look: &Look) -> Result<()> {
-        let last = std::mem::take(&mut *locked(&self.last));
+        let last = {
+            let mut last = locked(&self.last);
+            let later = std::mem::take(&mut last.later);
+            std::mem::replace(
+                &mut *last,
+                LastLook {
+                    later,
+                    ..LastLook::default()
+                },
+            )
+        };
         if last.digests.is_empty() {
             return Ok(());
         }
@@ -410,6 +429,7 @@ impl LocalReplica {
         self.barrier()?;
         let mut index = self.index();
         index.put_meta(b"clean", b"1")?;
+        recover::trusted(&mut index)?;
         index.commit(Durability::Power)
     }
 
@@ -518,187 +538,14 @@ impl LocalReplica {
         }
     }
 
-    /// Reads the contents of candidates; each becomes a finding, or is looked at again.
-    fn read_candidates(&self, candidates: &[Candidate], hinted: bool, look: &mut Look) {
-        let mut groups: Vec<std::ops::Range<usize>> = Vec::new();
-        for (i, c) in candidates.iter().enumerate() {
-            let dir = c.path.split_bytes().map(|(d, _)| d);
-            match groups.last_mut() {
-                Some(g)
-                    if g.len() < 128
-                        && candidates[g.start].path.split_bytes().map(|(d, _)| d) == dir =>
-                {
-                    g.end = i + 1;
-                }
-                _ => groups.push(i..i + 1),
-            }
-        }
-        let results = Mutex::new(Look::default());
-        instep_replica::env::for_each(self.env.as_ref(), groups.len(), Vec::new, |buffer, g| {
-            let mut mine = Look::default();
-            let range = groups[g].clone();
-            let parent = candidates[range.start]
-                .path
-                .parent()
-                .unwrap_or_else(RelPath::root);
-            match tree::open(&self.root, &parent) {
-                Ok(dir) => {
-                    for c in &candidates[range] {
-                        self.read_candidate(&dir, c, hinted, buffer, &mut mine);
-                    }
-                }
-                // It was there a moment ago: look again.
-                Err(_) => mine
-                    .again
-                    .extend(candidates[range].iter().map(|c| (c.path.clone(), 2))),
-            }
-            let mut all = locked(&results);
-            all.findings.append(&mut mine.findings);
-            all.again.append(&mut mine.again);
-            all.problems.append(&mut mine.problems);
-            all.unhashed.append(&mut mine.unhashed);
-        });
-        let mut all = results.into_inner().unwrap_or_else(PoisonError::into_inner);
-        look.findings.append(&mut all.findings);
-        look.again.append(&mut all.again);
-        look.problems.append(&mut all.problems);
-        look.unhashed.append(&mut all.unhashed);
-    }
-
-    /// How long to leave a file alone that is being written: longer each time.
-    fn back_off(&self, path: &RelPath) -> u64 {
-        let mut busy = locked(&self.busy);
-        let next = busy.get(path).map_or(2, |ms| (ms * 2).min(1000));
-        busy.insert(path.clone(), next);
-        next
-    }
-
-    fn read_candidate(
-        &self,
-        dir: &Dir,
-        c: &Candidate,
-        hinted: bool,
-        buffer: &mut Vec<u8>,
-        look: &mut Look,
-    ) {
-        use crate::content::{Hashed, hash_file};
-        let Some(name) = c.path.name() else { return };
-        let file = match dir.open_file(name) {
-            Ok(file) => file,
-            Err(e) if matches!(e.kind(), FsErrorKind::Absent | FsErrorKind::OtherKind) => {
-                return look.again.push((c.path.clone(), 2));
-            }
-            Err(e) => {
-                return look.problems.push(Problem {
-                    path: c.path.clone(),
-                    code: Code::Unreadable,
-                    detail: e.to_string(),
-                });
-            }
-        };
-        // A lease is refused while anybody has the file open for writing, or mapped writable.
-        if self.profile.leases && matches!(file.read_lease(), Ok(None)) {
-            return look.again.push((c.path.clone(), self.back_off(&c.path)));
-        }
-        let hashed = if hinted && c.stat.size > self.settings.hash_aside_bytes {
-            match self.hashed_aside(&file, c) {
-                Some(Some((id, high_entropy))) => Ok(Hashed::Content { id, high_entropy }),
-                Some(None) => Ok(Hashed::Changing),
-                None => return look.unhashed.push(c.path.clone()),
-            }
-        } else {
-            match file.stat() {
-                Ok(stat) => {
-                    hash_file(&file, &stat, buffer).map(|h| match print(&stat) == print(&c.stat) {
-                        true => h,
-                        false => Hashed::Changing,
-                    })
-                }
-                Err(e) => Err(e),
-            }
-        };
-        match hashed {
-            Ok(Hashed::Content { id, high_entropy }) => {
-                locked(&self.busy).remove(&c.path);
-                let found = self.judge(c, id, high_entropy);
-                look.findings.push(instep_replica::Finding {
-                    path: c.path.clone(),
-                    found,
-                });
-            }
-            Ok(Hashed::Changing) => look.again.push((c.path.clone(), self.back_off(&c.path))),
-            Err(e) => look.problems.push(Problem {
-                path: c.path.clone(),
-                code: Code::Unreadable,
-                detail: e.to_string(),
-            }),
-        }
-    }
-
-    fn judge(&self, c: &Candidate, id: ContentId, high_entropy: bool) -> instep_replica::Found {
-        let here = c.row.as_ref().and_then(|r| r.present());
-        let mode = (c.stat.mode & 0o777) as u16;
-        let mode_here = c.row.as_ref().and_then(|r| r.print).map(|p| p.mode);
-        let same = here
-            .is_some_and(|v| v.kind == Kind::File && v.content == id && v.mtime == c.stat.mtime);
-        if same && (mode_here == Some(mode) || !self.profile.modes) {
-            return instep_replica::Found::Refreshed {
-                print: print(&c.stat),
-            };
-        }
-        scan::present(Kind::File, id, &c.stat, Box::default(), high_entropy)
-    }
-
-    /// The content of a big file, hashed on a thread of its own: `None` while that is under way.
-    fn hashed_aside(
-        &self,
-        file: &instep_fs::File,
-        c: &Candidate,
-    ) -> Option<Option<(ContentId, bool)>> {
-        use crate::content::{Hashed, hash_file};
-        let looks = print(&c.stat).hash;
-        let mut aside = locked(&self.hashed_aside);
-        match aside.get(&c.path) {
-            Some((of, result)) if *of == looks => {
-                let result = (*result)?;
-                aside.remove(&c.path);
-                return Some(Some(result));
-            }
-            // An older state is being hashed: its end brings us here again.
-            Some((_, None)) => return None,
-            _ => {}
-        }
-        aside.insert(c.path.clone(), (looks, None));
-        drop(aside);
-        let (file, stat, path) = (file.clone(), c.stat, c.path.clone());
-        let (results, waker) = (self.hashed_aside.clone(), self.waker.get().cloned());
-        let own = locked(&self.own_hints).clone();
-        drop(own);
-        self.env.spawn(
-            "hash",
-            Box::new(move || {
-                let hashed = hash_file(&file, &stat, &mut Vec::new());
-                let mut results = locked(&results);
-                match hashed {
-                    Ok(Hashed::Content { id, high_entropy }) => {
-                        results.insert(path, (looks, Some((id, high_entropy))));
-                    }
-                    _ => {
-                        results.remove(&path);
-                    }
-                }
-                drop(results);
-                if let Some(waker) = waker {
-                    waker.wake();
-                }
-            }),
-        );
-        None
-    }
-
     fn observe(&self, scope: &Scope) -> Look {
+        locked(&self.kept).clear();
+        if *scope == Scope::Rest {
+            return self.observe_rest();
+        }
         let mut look = Look::default();
         let hinted = *scope != Scope::Everything;
+        locked(&self.unread).clear();
         let mut walked = scan::walk(self, &self.with_missed(scope));
         walked.gone.sort_by(|a, b| a.path.cmp(&b.path));
         walked.gone.dedup_by(|a, b| a.path == b.path);
@@ -710,15 +557,26 @@ impl LocalReplica {
         }
         let gone = std::mem::take(&mut walked.gone);
         let by_ino = scan::gone_by_inode(&gone);
-        let (known, unknown) =
+        let (known, mut unknown) =
             crate::moves::split(&gone, &by_ino, std::mem::take(&mut walked.candidates));
         scan::into_look(&mut walked, &mut look);
         look.findings.extend(known);
+        // Moves and the brake need to see everything at once; without absences there are neither.
+        if gone.is_empty() && crate::reading::is_much(&unknown) {
+            unknown.sort_by(|a, b| a.path.cmp(&b.path));
+            let mut unread = locked(&self.unread);
+            unread.extend(unknown);
+            unknown = crate::reading::next_piece(&mut unread);
+            look.unread = unread
+                .iter()
+                .map(|c| (c.path.clone(), c.stat.size))
+                .collect();
+            look.more = !unread.is_empty();
+        }
         self.read_candidates(&unknown, hinted, &mut look);
         let certain = crate::moves::detect(&gone, &by_ino, &mut look);
         let kept = self.settled_absences(gone, &certain, &mut look);
         self.withhold_big_moves(&kept, &mut look);
-        let still: BTreeSet<RelPath> = look.again.iter().map(|(p, _)| p.clone()).collect();
         for g in kept {
             let was = match g.row.present() {
                 Some(v) => v.kind,
@@ -730,20 +588,53 @@ impl LocalReplica {
                 found,
             });
         }
-        look.findings.sort_by(|a, b| a.path.cmp(&b.path));
-        look.findings.dedup_by(|a, b| a.path == b.path);
         look.problems.append(&mut locked(&self.noted));
         look.known = self.index().totals();
-        look.totals = if hinted {
+        look.rules_changed = self.rules.take_changed();
+        let digests = std::mem::take(&mut walked.digests);
+        self.finish_look(look, digests, hinted)
+    }
+
+    /// The next piece of what the last walk left to be read.
+    fn observe_rest(&self) -> Look {
+        let mut look = Look::default();
+        let piece = {
+            let mut unread = locked(&self.unread);
+            let piece = crate::reading::next_piece(&mut unread);
+            look.more = !unread.is_empty();
+            piece
+        };
+        self.read_candidates(&piece, false, &mut look);
+        look.known = self.index().totals();
+        // The directories of files that are still unread stay open until their last piece.
+        let digests = std::mem::take(&mut locked(&self.last).later);
+        self.finish_look(look, digests, false)
+    }
+
+    /// Orders the findings, and keeps what the record that follows needs.
+    fn finish_look(&self, mut look: Look, digests: Vec<(RelPath, Digest)>, partial: bool) -> Look {
+        look.findings.sort_by(|a, b| a.path.cmp(&b.path));
+        look.findings.dedup_by(|a, b| a.path == b.path);
+        look.totals = if partial {
             look.known
         } else {
             self.totals(&look.findings)
         };
-        look.rules_changed = self.rules.take_changed();
-        let mut unsettled = still;
+        for (_, size) in &look.unread {
+            look.totals.add(Kind::File, *size);
+        }
+        let mut unsettled: BTreeSet<RelPath> = look.again.iter().map(|(p, _)| p.clone()).collect();
         unsettled.extend(look.unhashed.iter().cloned());
+        let unread: BTreeSet<RelPath> = locked(&self.unread)
+            .iter()
+            .filter_map(|c| c.path.parent())
+            .collect();
+        let (later, digests) = digests
+            .into_iter()
+            .partition(|(dir, _)| unread.contains(dir));
         *locked(&self.last) = LastLook {
-            digests: std::mem::take(&mut walked.digests),
+            digests,
+            later,
             reported: look.findings.iter().map(|f| f.path.clone()).collect(),
             unsettled,
         };
@@ -903,6 +794,10 @@ impl Replica for LocalReplica {
         record::record(self, look, share)
     }
 
+    fn sums(&self) -> Option<Totals> {
+        Some(self.index().totals())
+    }
+
     fn row(&self, path: &RelPath) -> Result<Option<Row>> {
         self.index().get(path)
     }
@@ -924,6 +819,9 @@ impl Replica for LocalReplica {
     }
 
     fn open(&self, path: &RelPath, content: ContentId) -> Result<Option<Box<dyn Content>>> {
+        if let Some(at_hand) = locked(&self.kept).get(content) {
+            return Ok(Some(at_hand));
+        }
         if let Some(found) = self.open_in_tree(path, content)? {
             return Ok(Some(found));
         }
@@ -1144,10 +1042,9 @@ impl LocalReplica {
             Ok((file, stat)) if Some(print(&stat)) == row.print => {
                 Ok(Some(Box::new(FileContent::new(file, stat))))
             }
-            _ => {
-                self.hint(path.clone());
-                Ok(None)
-            }
+            // Whoever asked asks again after a while, and that is when it is looked at: a program may keep it
+            // open for long.
+            _ => Ok(None),
         }
     }
 

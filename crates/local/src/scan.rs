@@ -152,6 +152,8 @@ pub fn walk(replica: &LocalReplica, scope: &Scope) -> Walked {
             parent: None,
             rules: replica.rules.top(),
         }),
+        // Nothing is walked for what a walk left unread.
+        Scope::Rest => {}
         Scope::Some { paths, trees } => {
             let mut todo = paths.clone();
             todo.extend(trees.iter().cloned());

@@ -26,6 +26,11 @@ pub trait Content: Send {
         None
     }
 
+    /// The bytes themselves, where they are in memory and were hashed there.
+    fn verified(&self) -> Option<(ContentId, &[u8])> {
+        None
+    }
+
     /// Whether what was read is still what the file has: false when it changed meanwhile.
     fn unchanged(&self) -> bool {
         true

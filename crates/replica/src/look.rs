@@ -14,6 +14,8 @@ use instep_core::version::Kind;
 pub enum Scope {
     /// Everywhere.
     Everything,
+    /// What the last look left unread.
+    Rest,
     /// At these paths, and at these directories with everything below them.
     Some {
         /// Single paths.
@@ -152,6 +154,10 @@ pub struct Look {
     pub absent_ms: u64,
     /// An ignore file changed: the rules were read again, and everything must be looked at.
     pub rules_changed: bool,
+    /// Files that were seen and not yet read, with their sizes: [`Scope::Rest`] reads on.
+    pub unread: Vec<(RelPath, u64)>,
+    /// There is more to be read.
+    pub more: bool,
     /// Big files that changed and wait for their content to be hashed.
     pub unhashed: Vec<RelPath>,
 }

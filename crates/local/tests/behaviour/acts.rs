@@ -16,7 +16,10 @@ use instep_replica::{Look, Replica, Scope, ShareState};
 
 use crate::support::real::SHARE;
 
-const MTIME: Mtime = Mtime { secs: 1_600_000_000, nanos: 5 };
+const MTIME: Mtime = Mtime {
+    secs: 1_600_000_000,
+    nanos: 5,
+};
 
 /// Who makes the changes that come in.
 pub(crate) const OTHER: ActorId = ActorId(*b"another!");
@@ -28,13 +31,20 @@ pub(crate) struct Given(BTreeMap<ContentId, Vec<u8>>);
 impl Given {
     /// Of these contents.
     pub(crate) fn of(contents: &[&[u8]]) -> Self {
-        Self(contents.iter().map(|c| (content_id(c), c.to_vec())).collect())
+        Self(
+            contents
+                .iter()
+                .map(|c| (content_id(c), c.to_vec()))
+                .collect(),
+        )
     }
 }
 
 impl Sources for Given {
     fn open(&self, _: &Action, content: ContentId) -> Option<Box<dyn Content>> {
-        self.0.get(&content).map(|b| Box::new(Bytes(b.clone())) as Box<dyn Content>)
+        self.0
+            .get(&content)
+            .map(|b| Box::new(Bytes(b.clone())) as Box<dyn Content>)
     }
 }
 
@@ -54,27 +64,51 @@ pub(crate) fn before(row: &Row) -> Precondition {
 }
 
 /// Another's version of a path, made after seeing ours: a file with these bytes, or nothing.
-pub(crate) fn incoming(replica: &LocalReplica, path: &RelPath, bytes: Option<&[u8]>, n: u64) -> Action {
+pub(crate) fn incoming(
+    replica: &LocalReplica,
+    path: &RelPath,
+    bytes: Option<&[u8]>,
+    n: u64,
+) -> Action {
     let row = row(replica, path);
     let was = row.on_disk().map_or(ContentId::NONE, |v| v.content);
-    let dot = Dot { actor: OTHER, counter: n };
+    let dot = Dot {
+        actor: OTHER,
+        counter: n,
+    };
     let version = Version {
-        kind: if bytes.is_some() { Kind::File } else { Kind::Tomb },
+        kind: if bytes.is_some() {
+            Kind::File
+        } else {
+            Kind::Tomb
+        },
         content: bytes.map_or(was, content_id),
         size: bytes.map_or(0, |b| b.len() as u64),
         mode: if bytes.is_some() { 0o640 } else { 0 },
-        mtime: if bytes.is_some() { MTIME } else { Mtime::default() },
+        mtime: if bytes.is_some() {
+            MTIME
+        } else {
+            Mtime::default()
+        },
         te: i64::try_from(n).unwrap(),
         mode_te: 1,
         target: Box::default(),
-        prev: vec![was].into_iter().filter(|c| *c != ContentId::NONE).collect(),
+        prev: vec![was]
+            .into_iter()
+            .filter(|c| *c != ContentId::NONE)
+            .collect(),
         moved: None,
         meta_only: false,
         policy_epoch: 0,
     };
     let goal = match bytes {
         None => Goal::Absent,
-        Some(b) => Goal::File { content: content_id(b), size: b.len() as u64, mode: 0o640, mtime: MTIME },
+        Some(b) => Goal::File {
+            content: content_id(b),
+            size: b.len() as u64,
+            mode: 0o640,
+            mtime: MTIME,
+        },
     };
     Action {
         replica: 0,
@@ -94,7 +128,9 @@ pub(crate) fn look(replica: &LocalReplica) -> Look {
 
 /// Records a look.
 pub(crate) fn record(replica: &LocalReplica, look: &Look) {
-    replica.record(look, &ShareState::new(SHARE, ShareRecord::default())).unwrap();
+    replica
+        .record(look, &ShareState::new(SHARE, ShareRecord::default()))
+        .unwrap();
 }
 
 /// Looks and records until nothing is left to wait for; `pass` lets time go by.

@@ -7,6 +7,9 @@ mod support;
 
 mod acts;
 mod identity;
+mod ignore;
+mod moves;
 mod recovery;
 mod rejoin;
 mod replace;
+mod settling;

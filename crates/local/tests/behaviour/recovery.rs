@@ -43,7 +43,9 @@ fn settled(config: &SimConfig) -> Sim {
         }
     }
     sim.fs().settle();
-    observe(sim.replica(), &|ms| sim.fs().advance(ms.cast_signed() * 1_000_000));
+    observe(sim.replica(), &|ms| {
+        sim.fs().advance(ms.cast_signed() * 1_000_000)
+    });
     sim.replica().barrier().unwrap();
     sim
 }
@@ -54,7 +56,9 @@ fn batch(sim: &Sim) -> Vec<Action> {
         let row = row(sim.replica(), path);
         row.present().map(|v| v.content) != new.map(instep_chunk::content_id)
     });
-    differs.map(|(n, (path, _, new))| incoming(sim.replica(), &path, new, n as u64 + 1)).collect()
+    differs
+        .map(|(n, (path, _, new))| incoming(sim.replica(), &path, new, n as u64 + 1))
+        .collect()
 }
 
 /// Carries the batch out; an error is what a dead machine gives.
@@ -66,13 +70,26 @@ fn carry_out(sim: &Sim) {
 }
 
 fn dots(sim: &Sim) -> BTreeSet<Dot> {
-    let rows = wanted().into_iter().map(|(path, ..)| row(sim.replica(), &path));
-    rows.flat_map(|r| r.entry.siblings().iter().map(|(d, _)| *d).collect::<Vec<_>>()).collect()
+    let rows = wanted()
+        .into_iter()
+        .map(|(path, ..)| row(sim.replica(), &path));
+    rows.flat_map(|r| {
+        r.entry
+            .siblings()
+            .iter()
+            .map(|(d, _)| *d)
+            .collect::<Vec<_>>()
+    })
+    .collect()
 }
 
 /// What is anywhere on the machine, ours included.
 fn contents(sim: &Sim) -> Vec<Vec<u8>> {
-    sim.fs().snapshot().into_values().map(|v| v.content).collect()
+    sim.fs()
+        .snapshot()
+        .into_values()
+        .map(|v| v.content)
+        .collect()
 }
 
 fn check(sim: &Sim, known: &BTreeSet<Dot>, what: &str) {
@@ -81,19 +98,33 @@ fn check(sim: &Sim, known: &BTreeSet<Dot>, what: &str) {
         let seen = sim.read(&path).ok();
         let seen = seen.as_deref();
         let waits = seen.is_none() && row(sim.replica(), &path).shown.is_none();
-        assert!(seen == old || seen == new || waits, "{what}: {path} has {seen:?}");
+        assert!(
+            seen == old || seen == new || waits,
+            "{what}: {path} has {seen:?}"
+        );
     }
     observe(sim.replica(), &pass);
-    let minted: Vec<Dot> =
-        dots(sim).into_iter().filter(|d| d.actor != OTHER && !known.contains(d)).collect();
-    assert!(minted.is_empty(), "{what}: taken for a user's change: {minted:?}");
+    let minted: Vec<Dot> = dots(sim)
+        .into_iter()
+        .filter(|d| d.actor != OTHER && !known.contains(d))
+        .collect();
+    assert!(
+        minted.is_empty(),
+        "{what}: taken for a user's change: {minted:?}"
+    );
     let olds = wanted().iter().filter(|(_, old, _)| old.is_some()).count();
     let there = contents(sim).iter().filter(|c| **c == OLD).count();
-    assert!(there >= olds, "{what}: {there} of {olds} old contents are left");
+    assert!(
+        there >= olds,
+        "{what}: {there} of {olds} old contents are left"
+    );
     // What was not done is done now, and then nothing is left to do.
     let actions = batch(sim);
     let outcomes = sim.replica().apply(&actions, &Given::of(&[NEW])).unwrap();
-    assert!(outcomes.iter().all(|o| *o == Outcome::Done), "{what}: {outcomes:?} of {actions:?}");
+    assert!(
+        outcomes.iter().all(|o| *o == Outcome::Done),
+        "{what}: {outcomes:?} of {actions:?}"
+    );
     for (path, _, new) in wanted() {
         assert_eq!(sim.read(&path).ok().as_deref(), new, "{what}: {path}");
     }
@@ -127,7 +158,10 @@ fn die_at_every_call(config: &SimConfig, death: Death) {
             carry_out(&sim);
             sim.fs().clear_hook();
             sim.fs().cancel_crash();
-            let what = format!("{} {death:?} at call {at} of {calls}, seed {seed}", config.fs_type);
+            let what = format!(
+                "{} {death:?} at call {at} of {calls}, seed {seed}",
+                config.fs_type
+            );
             match death {
                 Death::Power => sim.power_cut(seed),
                 Death::Process => sim.kill(),
@@ -158,7 +192,12 @@ fn a_power_cut_leaves_half_a_batch_on_a_disk_that_keeps_no_order() {
 
 #[test]
 fn a_crash_leaves_half_a_batch_where_replacing_is_weak() {
-    let weak = SimConfig { exchange: false, leases: false, unnamed_files: false, ..SimConfig::ext4(5) };
+    let weak = SimConfig {
+        exchange: false,
+        leases: false,
+        unnamed_files: false,
+        ..SimConfig::ext4(5)
+    };
     die_at_every_call(&weak, Death::Process);
     die_at_every_call(&weak, Death::Power);
 }

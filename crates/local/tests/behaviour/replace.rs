@@ -66,7 +66,12 @@ fn duel(parent: &Path, how: Saves) {
         observe(replica, &pass);
         let theirs = format!("theirs in round {round}");
         let mine = format!("mine, saved in round {round}, and of another length");
-        let action = incoming(replica, &path, (round % 5 != 4).then_some(theirs.as_bytes()), round + 1);
+        let action = incoming(
+            replica,
+            &path,
+            (round % 5 != 4).then_some(theirs.as_bytes()),
+            round + 1,
+        );
         let start = Barrier::new(2);
         let outcome = std::thread::scope(|scope| {
             let user = scope.spawn(|| {
@@ -78,7 +83,9 @@ fn duel(parent: &Path, how: Saves) {
             });
             start.wait();
             let given = Given::of(&[theirs.as_bytes()]);
-            let outcome = replica.apply(std::slice::from_ref(&action), &given).unwrap();
+            let outcome = replica
+                .apply(std::slice::from_ref(&action), &given)
+                .unwrap();
             user.join().unwrap();
             outcome
         });
@@ -109,9 +116,17 @@ fn a_file_that_is_being_written_is_replaced() {
     fs::write(real.root.join("f"), "old").unwrap();
     observe(replica, &|ms| real.env.pass_ms(ms));
     let action = incoming(replica, &path, Some(b"new"), 1);
-    let writer = fs::File::options().append(true).open(real.root.join("f")).unwrap();
+    let writer = fs::File::options()
+        .append(true)
+        .open(real.root.join("f"))
+        .unwrap();
     let given = Given::of(&[b"new"]);
-    assert_eq!(replica.apply(std::slice::from_ref(&action), &given).unwrap(), [Outcome::Busy]);
+    assert_eq!(
+        replica
+            .apply(std::slice::from_ref(&action), &given)
+            .unwrap(),
+        [Outcome::Busy]
+    );
     drop(writer);
     assert_eq!(replica.apply(&[action], &given).unwrap(), [Outcome::Done]);
     assert_eq!(fs::read(real.root.join("f")).unwrap(), b"new");
@@ -148,7 +163,10 @@ fn save_before_each_call(config: &SimConfig, how: Save, bytes: Option<&[u8]>) {
             assert!(at > 3, "{calls} calls");
             return;
         }
-        assert!(saved, "{how:?} before call {at}, {outcome:?}: it is somewhere, but not to be found");
+        assert!(
+            saved,
+            "{how:?} before call {at}, {outcome:?}: it is somewhere, but not to be found"
+        );
     }
 }
 
@@ -157,7 +175,10 @@ fn a_save_between_two_calls_is_lost() {
     for how in [Save::InPlace, Save::ByRename] {
         for bytes in [Some(&b"theirs"[..]), None] {
             save_before_each_call(&SimConfig::ext4(3), how, bytes);
-            let blocking = SimConfig { leases_block: true, ..SimConfig::ext4(4) };
+            let blocking = SimConfig {
+                leases_block: true,
+                ..SimConfig::ext4(4)
+            };
             save_before_each_call(&blocking, how, bytes);
         }
     }
@@ -167,10 +188,18 @@ fn a_save_between_two_calls_is_lost() {
 #[test]
 fn a_save_is_lost_where_replacing_is_weak() {
     for how in [Save::InPlace, Save::ByRename] {
-        let weak = SimConfig { exchange: false, leases: false, unnamed_files: false, ..SimConfig::ext4(5) };
+        let weak = SimConfig {
+            exchange: false,
+            leases: false,
+            unnamed_files: false,
+            ..SimConfig::ext4(5)
+        };
         save_before_each_call(&weak, how, Some(b"theirs"));
         save_before_each_call(&weak, how, None);
-        let no_noreplace = SimConfig { noreplace: false, ..weak };
+        let no_noreplace = SimConfig {
+            noreplace: false,
+            ..weak
+        };
         save_before_each_call(&no_noreplace, how, Some(b"theirs"));
         save_before_each_call(&no_noreplace, how, None);
     }

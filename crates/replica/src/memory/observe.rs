@@ -52,6 +52,8 @@ impl State {
     fn candidates(&self, scope: &Scope) -> BTreeSet<RelPath> {
         match scope {
             Scope::Everything => self.everything_below(&RelPath::root()).collect(),
+            // Everything is read at once here.
+            Scope::Rest => BTreeSet::new(),
             Scope::Some { paths, trees } => {
                 let mut out = BTreeSet::new();
                 for path in paths {

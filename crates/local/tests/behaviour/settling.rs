@@ -1,0 +1,140 @@
+//! Absences settle: what comes back at once was never gone.
+
+use instep_core::version::Kind;
+use instep_fs::sim::SimConfig;
+use instep_local::Settings;
+use instep_replica::conformance::User as _;
+use instep_replica::look::Found;
+use instep_replica::{Look, Replica, Scope};
+
+use super::acts::{look, observe, record, row};
+use crate::support::p;
+use crate::support::sim::Sim;
+
+fn pass(sim: &Sim, ms: u64) {
+    sim.fs().advance(ms.cast_signed() * 1_000_000);
+}
+
+fn with_files(names: &[&str]) -> Sim {
+    let sim = Sim::new(SimConfig::ext4(1));
+    names
+        .iter()
+        .for_each(|n| sim.write(&p(n), n.as_bytes()).unwrap());
+    observe(sim.replica(), &|ms| pass(&sim, ms));
+    sim
+}
+
+fn absent(look: &Look) -> Vec<String> {
+    let gone = look
+        .findings
+        .iter()
+        .filter(|f| matches!(f.found, Found::Absent { .. }));
+    gone.map(|f| f.path.to_string()).collect()
+}
+
+#[test]
+fn a_file_counts_as_deleted_while_it_is_only_replaced() {
+    let sim = with_files(&["f"]);
+    let before = row(sim.replica(), &p("f"));
+    sim.remove(&p("f")).unwrap();
+    let first = look(sim.replica());
+    assert_eq!(absent(&first), [""; 0]);
+    assert_eq!(
+        first.again.first().map(|(path, _)| path.to_string()),
+        Some("f".into())
+    );
+    record(sim.replica(), &first);
+    pass(&sim, 100);
+    sim.write(&p("f"), b"f").unwrap();
+    let second = observe(sim.replica(), &|ms| pass(&sim, ms));
+    assert_eq!(absent(&second), [""; 0]);
+    let after = row(sim.replica(), &p("f"));
+    assert!(
+        after
+            .present()
+            .is_some_and(|v| v.content == before.present().unwrap().content)
+    );
+    assert!(!after.entry.siblings().iter().any(|(_, v)| v.is_tomb()));
+}
+
+#[test]
+fn a_deletion_is_never_passed_on() {
+    let sim = with_files(&["f", "d/a", "d/b"]);
+    sim.remove(&p("f")).unwrap();
+    sim.remove(&p("d")).unwrap();
+    let waiting = look(sim.replica());
+    assert_eq!(absent(&waiting), [""; 0]);
+    pass(&sim, Settings::default().settle_ms + 1);
+    assert_eq!(absent(&look(sim.replica())), ["d", "d/a", "d/b", "f"]);
+}
+
+#[test]
+fn a_reappearance_does_not_start_the_time_anew() {
+    let sim = with_files(&["f"]);
+    let settle = Settings::default().settle_ms;
+    sim.remove(&p("f")).unwrap();
+    look(sim.replica());
+    pass(&sim, settle - 50);
+    sim.write(&p("f"), b"f").unwrap();
+    observe(sim.replica(), &|ms| pass(&sim, ms));
+    sim.remove(&p("f")).unwrap();
+    look(sim.replica());
+    pass(&sim, 60);
+    assert_eq!(
+        absent(&look(sim.replica())),
+        [""; 0],
+        "missed for 60 ms only"
+    );
+    pass(&sim, settle);
+    assert_eq!(absent(&look(sim.replica())), ["f"]);
+}
+
+#[test]
+fn a_burst_of_deletions_waits_for_ever() {
+    let names: Vec<String> = (0..40).map(|n| format!("f{n:02}")).collect();
+    let sim = with_files(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    let mut passed_on = None;
+    for (n, name) in names.iter().enumerate() {
+        sim.remove(&p(name)).unwrap();
+        let found = look(sim.replica());
+        if !absent(&found).is_empty() {
+            passed_on.get_or_insert(n);
+        }
+        pass(&sim, 100);
+    }
+    let first = passed_on.expect("not before the end of the burst");
+    assert!(
+        first >= 3,
+        "at the {first}th, although more came every 100 ms"
+    );
+}
+
+#[test]
+fn a_file_that_became_a_directory_hides_in_the_absence() {
+    let sim = with_files(&["x", "d/inside"]);
+    sim.remove(&p("x")).unwrap();
+    sim.mkdir(&p("x")).unwrap();
+    sim.remove(&p("d")).unwrap();
+    sim.write(&p("d"), b"a file now").unwrap();
+    observe(sim.replica(), &|ms| pass(&sim, ms));
+    let kind = |path: &str| row(sim.replica(), &p(path)).present().map(|v| v.kind);
+    assert_eq!(
+        (kind("x"), kind("d"), kind("d/inside")),
+        (Some(Kind::Dir), Some(Kind::File), None)
+    );
+}
+
+#[test]
+fn a_look_at_one_place_settles_another() {
+    let sim = with_files(&["a", "b"]);
+    sim.remove(&p("a")).unwrap();
+    look(sim.replica());
+    pass(&sim, 5000);
+    let only = |path: &str| Scope::Some {
+        paths: [p(path)].into(),
+        trees: [].into(),
+    };
+    let elsewhere = sim.replica().look(&only("b")).unwrap();
+    assert!(elsewhere.findings.is_empty(), "{elsewhere:?}");
+    assert_eq!(absent(&sim.replica().look(&only("a")).unwrap()), ["a"]);
+}
