@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 use instep_core::entry::Entry;
 use instep_core::id::{ContentId, Dot};
 use instep_core::path::RelPath;
+use instep_core::row::Print;
 use instep_core::version::Kind;
 use instep_fs::sim::{NodeView, SimFs};
 use instep_local::LocalReplica;
@@ -36,6 +37,7 @@ const CHANGES: [&str; 14] = [
 pub(crate) struct Known {
     pub(crate) entries: BTreeMap<RelPath, Entry>,
     pub(crate) derived: BTreeSet<RelPath>,
+    pub(crate) prints: BTreeMap<RelPath, Print>,
 }
 
 /// Reads an index.
@@ -45,6 +47,7 @@ pub(crate) fn known(replica: &LocalReplica) -> Known {
         if row.is_derived_dir() {
             out.derived.insert(path.clone());
         }
+        out.prints.extend(row.print.map(|p| (path.clone(), p)));
         if !row.entry.is_empty() {
             out.entries.insert(path, row.entry);
         }
@@ -138,6 +141,23 @@ fn differences<T: PartialEq>(
             say(path, a, b);
         }
     }
+}
+
+/// Every index says of its disk what is so.
+pub(crate) fn honest(disks: &[SimFs], all: &[Known]) -> Vec<String> {
+    let mut bad = Vec::new();
+    for (i, (fs, known)) in disks.iter().zip(all).enumerate() {
+        let nodes = fs.snapshot().into_keys().filter(|p| !p.is_root() && !is_ours(p));
+        let there: BTreeSet<RelPath> = nodes.collect();
+        for path in there.iter().chain(known.prints.keys()) {
+            let now = fs.stat(path.as_bytes()).ok().map(|s| instep_local::print::print(&s));
+            let said = known.prints.get(path).copied();
+            if now != said {
+                bad.push(format!("I15: index {i} says {said:?} of \"{path}\", the disk {now:?}"));
+            }
+        }
+    }
+    bad
 }
 
 /// Nothing is lost, nothing came back, nothing was invented.

@@ -266,7 +266,13 @@ impl Course<'_> {
     fn unrest(&self, end: &End, all: &[Known]) -> Vec<String> {
         let state = self.world.state();
         let gone = checkers::gone(&state.disks, all);
-        let missing = |p: &Problem| p.code == Code::ContentMissing && gone.contains(&p.path);
+        // The copy of a loser goes with it.
+        let is_copy = |p: &RelPath| {
+            p.to_string().contains(".conflict-") && gone.iter().any(|g| g.parent() == p.parent())
+        };
+        let missing = |p: &Problem| {
+            p.code == Code::ContentMissing && (gone.contains(&p.path) || is_copy(&p.path))
+        };
         let real = end.problems.iter().filter(|(_, p)| !missing(p));
         let mut out: Vec<String> = real.map(|p| format!("{p:?}")).collect();
         let excused: BTreeSet<&RelPath> =
@@ -276,6 +282,9 @@ impl Course<'_> {
         }
         if end.summary.waiting > excused.len() as u64 {
             out.push(format!("{} wait", end.summary.waiting));
+        }
+        if !out.is_empty() {
+            out.extend(checkers::honest(&state.disks, all));
         }
         for (i, fs) in state.disks.iter().enumerate() {
             let calls = checkers::changes(fs);
@@ -289,6 +298,7 @@ impl Course<'_> {
     fn verdict(&self, all: &[Known]) -> Vec<String> {
         let state = self.world.state();
         let mut bad = checkers::converged(&state.disks, all);
+        bad.extend(checkers::honest(&state.disks, all));
         bad.extend(checkers::kept(&state.disks, &state.ledger));
         bad
     }

@@ -54,6 +54,8 @@ impl Users {
         let fs = &disks[slow.machine];
         let before = seen(fs);
         let half = slow.content.len() / 2;
+        self.unsynced.resize(disks.len(), false);
+        self.unsynced[slow.machine] = true;
         let _gone = fs.user_write(&slow.fd, half as u64, &slow.content[half..]);
         let closed = fs.user_close(slow.fd);
         // A file that somebody unlinked meanwhile is nobody's; one that somebody else wrote too is as it is.
