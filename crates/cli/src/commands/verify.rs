@@ -7,8 +7,8 @@ use std::sync::Arc;
 use instep_chunk::Hasher;
 use instep_core::id::ContentId;
 use instep_core::path::RelPath;
-use instep_core::version::Kind;
-use instep_replica::{Replica, Scope};
+use instep_core::version::{Kind, Version};
+use instep_replica::{Found, Replica, Scope};
 use serde_json::json;
 
 use super::Context;
@@ -23,6 +23,10 @@ struct Finding {
     label: String,
     path: RelPath,
     what: &'static str,
+    /// What was recorded.
+    content: ContentId,
+    /// Who has that, and was read without fault.
+    good_on: Vec<String>,
 }
 
 /// What was read.
@@ -40,13 +44,18 @@ struct Report {
 pub(crate) fn run(args: &args::Verify, context: &Context) -> Result<Exit, Failure> {
     let opened = context.read(&args.roots)?;
     let mut report = Report::default();
-    let mut have: BTreeMap<RelPath, Vec<ContentId>> = BTreeMap::new();
+    let mut have: Contents = BTreeMap::new();
+    let mut good: Good = BTreeMap::new();
     for (i, replica) in opened.replicas.iter().enumerate() {
         context.output.note(&format!(
             "reading {}",
             opened.targets[i].root.typed.display()
         ));
-        verify(opened.label(i), replica, &mut report, &mut have)?;
+        verify(opened.label(i), replica, &mut report, &mut have, &mut good)?;
+    }
+    for finding in report.damage.iter_mut().chain(&mut report.unreadable) {
+        let key = (finding.path.clone(), finding.content);
+        finding.good_on = good.get(&key).cloned().unwrap_or_default();
     }
     let replicas = opened.replicas.len();
     let differ = |ids: &Vec<ContentId>| ids.len() < replicas || ids.iter().any(|id| *id != ids[0]);
@@ -66,27 +75,42 @@ pub(crate) fn run(args: &args::Verify, context: &Context) -> Result<Exit, Failur
     Ok(Exit::first(&exits))
 }
 
-/// Reads one replica. A file that was changed since the index was written is pending, not damaged.
+/// What the replicas have at each path.
+type Contents = BTreeMap<RelPath, Vec<ContentId>>;
+/// Who has a content at a path and was read without fault.
+type Good = BTreeMap<(RelPath, ContentId), Vec<String>>;
+
+/// Reads one replica. A file that was changed since the index was written is pending, not damaged; but nobody
+/// changes what is in a file and neither its size nor its time.
 fn verify(
     label: &str,
     replica: &Arc<dyn Replica>,
     report: &mut Report,
-    have: &mut BTreeMap<RelPath, Vec<ContentId>>,
+    have: &mut Contents,
+    good: &mut Good,
 ) -> Result<(), Failure> {
     let look = replica.look(&Scope::Everything)?;
-    let changed: BTreeSet<RelPath> = look.findings.into_iter().map(|f| f.path).collect();
-    report.pending += changed.len() as u64;
+    let changed: BTreeMap<RelPath, Found> = look
+        .findings
+        .into_iter()
+        .map(|f| (f.path, f.found))
+        .collect();
+    let mut pending = changed.len() as u64;
     let mut files = Vec::new();
     replica.subtree(&RelPath::root(), &mut |path, row| {
-        if let Some(v) = row.present().filter(|v| v.kind == Kind::File)
-            && !changed.contains(&path)
-        {
-            files.push((path, v.content, v.size));
+        if let Some(v) = row.present().filter(|v| v.kind == Kind::File) {
+            let found = changed.get(&path);
+            let decayed = found.is_some_and(|found| is_decay(found, v));
+            pending -= u64::from(decayed);
+            if found.is_none() || decayed {
+                files.push((path, v.content, v.size, decayed));
+            }
         }
         ControlFlow::Continue(())
     })?;
+    report.pending += pending;
     let mut buffer = vec![0; 1 << 20];
-    for (path, content, size) in files {
+    for (path, content, size, decayed) in files {
         have.entry(path.clone()).or_default().push(content);
         report.files += 1;
         report.bytes += size;
@@ -94,9 +118,20 @@ fn verify(
             label: label.to_owned(),
             path: path.clone(),
             what,
+            content,
+            good_on: Vec::new(),
         };
-        match read(replica, &path, content, &mut buffer)? {
-            Read::Same => {}
+        // The look has read what is there instead.
+        let read = if decayed {
+            Read::Other
+        } else {
+            read(replica, &path, content, &mut buffer)?
+        };
+        match read {
+            Read::Same => {
+                let key = (path.clone(), content);
+                good.entry(key).or_default().push(label.to_owned());
+            }
             Read::Other => report
                 .damage
                 .push(finding("has other content than was recorded")),
@@ -104,6 +139,25 @@ fn verify(
         }
     }
     Ok(())
+}
+
+/// Whether a file has other content than was recorded although its size and time are those recorded.
+fn is_decay(found: &Found, recorded: &Version) -> bool {
+    match found {
+        Found::Present {
+            kind,
+            content,
+            size,
+            mtime,
+            moved_from: None,
+            ..
+        } => {
+            *kind == Kind::File
+                && *content != recorded.content
+                && (*size, *mtime) == (recorded.size, recorded.mtime)
+        }
+        _ => false,
+    }
 }
 
 enum Read {
@@ -147,7 +201,8 @@ fn tell(report: &Report, context: &Context) {
             findings
                 .iter()
                 .map(|f| {
-                    let mut body = json!({ "replica": f.label, "what": f.what });
+                    let mut body =
+                        json!({ "replica": f.label, "what": f.what, "good_on": f.good_on });
                     put_path(&mut body, "path", &f.path);
                     body
                 })
@@ -162,7 +217,11 @@ fn tell(report: &Report, context: &Context) {
         return;
     }
     for f in report.damage.iter().chain(&report.unreadable) {
-        output.line(&format!("{}: {} {}", f.label, f.path, f.what));
+        let good = match f.good_on.as_slice() {
+            [] => String::from("no good copy was found"),
+            labels => format!("good copy on {}", labels.join(" ")),
+        };
+        output.line(&format!("{}: {} {}; {good}", f.label, f.path, f.what));
     }
     let mut parts = vec![format!(
         "{} read ({})",

@@ -1,0 +1,291 @@
+//! The commands about folders that exist: with a session that holds them, and without.
+#![allow(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+
+use instep_testkit::cli::Cli;
+use serde_json::Value;
+use support::{assert_refused, assert_untouched, has, live, program, put, see, stop, until};
+
+/// The `data` of a document.
+fn json(cli: &Cli, args: &[&str], code: i32) -> Value {
+    let out = cli.run(args).expect(code);
+    let document: Value = serde_json::from_str(&out.stdout).unwrap();
+    assert_eq!(document["v"], 1, "{out}");
+    document["data"].clone()
+}
+
+/// Many files, all equal in `a` and `b`.
+fn many(cli: &Cli) {
+    for n in 0..80 {
+        put(cli, &format!("a/many/{n}"), &format!("text {n}"));
+    }
+    put(cli, "a/other", "other");
+    cli.run(&["sync", "--once", "a", "b"]).expect(0);
+}
+
+fn count(cli: &Cli, dir: &str) -> usize {
+    fs::read_dir(cli.home().join(dir)).map_or(0, Iterator::count)
+}
+
+#[test]
+fn plans_create_and_change_nothing_anywhere() {
+    let cli = program();
+    put(&cli, "a/x", "one");
+    put(&cli, "b/y", "two");
+    let plans = [
+        &["plan", "a", "b"][..],
+        &["plan", "--json", "a", "b"],
+        &["sync", "-n", "a", "b"],
+        &["sync", "-n", "--create", "a", "b", "new"],
+        &["mirror", "-n", "a", "b"],
+    ];
+    for args in plans {
+        let before = see(cli.home());
+        let out = cli.run(args);
+        // A folder that is still to be made cannot be planned for.
+        assert!(out.code() == 0 || args.contains(&"new"), "{args:?}\n{out}");
+        assert_untouched(&before, &see(cli.home()));
+    }
+    cli.run(&["sync", "--once", "a", "b"]).expect(0);
+    put(&cli, "a/x", "changed");
+    fs::remove_file(cli.home().join("b/y")).unwrap();
+    for args in plans {
+        let before = see(cli.home());
+        cli.run(args);
+        assert_untouched(&before, &see(cli.home()));
+    }
+}
+
+#[test]
+fn a_plan_says_what_a_session_then_does() {
+    let cli = program();
+    put(&cli, "a/x", "one");
+    put(&cli, "c/y", "two");
+    let plan = json(&cli, &["plan", "--json", "a", "b", "c"], 0);
+    assert!(
+        plan.to_string().contains("\"x\"") && plan.to_string().contains("\"y\""),
+        "{plan}"
+    );
+    cli.run(&["plan", "--detailed-exitcode", "a", "b", "c"])
+        .expect(10);
+    cli.run(&["sync", "--once", "a", "b", "c"]).expect(0);
+    cli.run(&["plan", "--detailed-exitcode", "a", "b", "c"])
+        .expect(0);
+    for dir in ["a", "b", "c"] {
+        assert!(has(&cli, &format!("{dir}/x"), "one") && has(&cli, &format!("{dir}/y"), "two"));
+    }
+}
+
+/// Changes one byte and keeps size and times, as a bad disk would.
+fn flip(cli: &Cli, path: &str) {
+    let path = cli.home().join(path);
+    let before = fs::metadata(&path).unwrap();
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[3] ^= 0x10;
+    fs::write(&path, bytes).unwrap();
+    let file = fs::File::options().write(true).open(&path).unwrap();
+    file.set_modified(before.modified().unwrap()).unwrap();
+    assert_eq!(
+        before.mtime_nsec(),
+        fs::metadata(&path).unwrap().mtime_nsec()
+    );
+}
+
+#[test]
+fn verify_finds_a_flipped_byte_and_says_who_has_a_good_copy() {
+    let cli = program();
+    put(&cli, "a/x", "a text that matters");
+    put(&cli, "a/y", "another");
+    cli.run(&["sync", "--once", "a", "b"]).expect(0);
+    cli.run(&["verify", "a", "b"]).expect(0);
+    flip(&cli, "b/x");
+    let out = cli.run(&["verify", "a"]).expect(11);
+    let line = out
+        .stdout
+        .lines()
+        .find(|l| l.contains('x'))
+        .unwrap()
+        .to_owned();
+    assert!(line.starts_with("B: x "), "{out}");
+    assert!(line.contains("good copy on A"), "{out}");
+    let data = json(&cli, &["verify", "--json", "b"], 11);
+    assert_eq!(data["damage"][0]["path"], "x", "{data}");
+    assert_eq!(data["damage"][0]["replica"], "B", "{data}");
+    assert_eq!(data["damage"][0]["good_on"][0], "A", "{data}");
+    assert_eq!(data["files"], 4, "{data}");
+}
+
+#[test]
+fn explain_has_a_page_for_every_code_it_lists() {
+    let cli = program();
+    let list = cli.run(&["explain"]).expect(0);
+    let codes: Vec<&str> = list
+        .stdout
+        .split_whitespace()
+        .filter(|w| w.starts_with('E'))
+        .collect();
+    assert!(codes.len() > 30, "{list}");
+    for code in codes
+        .iter()
+        .filter(|c| c.len() == 5 && c[1..].parse::<u16>().is_ok())
+    {
+        let page = cli.run(&["explain", code]).expect(0);
+        assert!(page.stdout.contains(code), "{page}");
+        assert!(page.stdout.lines().count() > 2, "{page}");
+    }
+    assert_refused(cli.run(&["explain", "E9999"]), "E1022", 2);
+}
+
+#[test]
+fn what_was_displaced_is_listed_restored_sized_and_destroyed_without_a_session() {
+    let cli = program();
+    put(&cli, "a/x", "one");
+    put(&cli, "a/dir/y", "two");
+    cli.run(&["sync", "--once", "a", "b"]).expect(0);
+    fs::remove_dir_all(cli.home().join("a/dir")).unwrap();
+    put(&cli, "a/x", "one, edited");
+    cli.run(&["sync", "--once", "a", "b"]).expect(0);
+    let listed = cli.run(&["trash", "list", "b"]).expect(0).stdout;
+    assert!(listed.contains("dir/y") && listed.contains('x'), "{listed}");
+    let sized = json(&cli, &["trash", "size", "--json", "b"], 0);
+    assert!(sized.to_string().contains("\"objects\":2"), "{sized}");
+    let before = see(&cli.home().join("b"));
+    cli.run(&["trash", "restore", "-n", "dir", "b"]).expect(0);
+    assert_untouched(&before, &see(&cli.home().join("b")));
+    cli.run(&["trash", "restore", "dir", "b"]).expect(0);
+    assert!(has(&cli, "b/dir/y", "two") && has(&cli, "a/dir/y", "two"));
+    cli.run(&["trash", "restore", "x", "--to", "x.old", "b"])
+        .expect(0);
+    assert!(has(&cli, "a/x.old", "one") && has(&cli, "a/x", "one, edited"));
+    assert_refused(cli.run(&["trash", "restore", "never", "b"]), "E1013", 2);
+    fs::remove_file(cli.home().join("a/x.old")).unwrap();
+    cli.run(&["sync", "--once", "a", "b"]).expect(0);
+    cli.run(&["trash", "empty", "--older-than", "1h", "a", "b"])
+        .expect(0);
+    assert!(cli.run(&["trash", "b"]).expect(0).stdout.contains("x.old"));
+    cli.run(&["trash", "empty", "a", "b"]).expect(0);
+    assert!(!cli.run(&["trash", "b"]).expect(0).stdout.contains("x.old"));
+}
+
+#[test]
+fn the_trash_of_a_running_session_is_listed_restored_and_destroyed() {
+    let cli = program();
+    put(&cli, "a/x", "one");
+    let session = live(&cli, &["sync", "a", "b"]);
+    until("b/x is there", || has(&cli, "b/x", "one"));
+    fs::remove_file(cli.home().join("a/x")).unwrap();
+    until("b/x is gone", || !cli.home().join("b/x").exists());
+    until("it is listed", || {
+        cli.run(&["trash", "a"]).stdout.contains('x')
+    });
+    cli.run(&["trash", "restore", "x", "a"]).expect(0);
+    until("it is back", || {
+        has(&cli, "a/x", "one") && has(&cli, "b/x", "one")
+    });
+    fs::remove_file(cli.home().join("b/x")).unwrap();
+    until("a/x is gone", || !cli.home().join("a/x").exists());
+    until("it is listed", || {
+        cli.run(&["trash", "list", "a"]).stdout.contains('x')
+    });
+    cli.run(&["trash", "empty", "a"]).expect(0);
+    assert!(
+        json(&cli, &["trash", "--json", "a"], 0)
+            .as_array()
+            .unwrap()
+            .is_empty()
+    );
+    stop(session);
+}
+
+/// The id of the only hold.
+fn hold(cli: &Cli) -> String {
+    let data = json(cli, &["holds", "--json", "a"], 5);
+    assert_eq!(data.as_array().unwrap().len(), 1, "{data}");
+    data[0]["id"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn held_deletions_are_shown_undone_and_let_through_without_a_session() {
+    let cli = program();
+    many(&cli);
+    fs::remove_dir_all(cli.home().join("a/many")).unwrap();
+    let run = cli.run(&["sync", "--once", "a", "b"]).expect(5);
+    assert!(
+        run.stdout.contains("HELD") && run.stdout.contains("holds approve"),
+        "{run}"
+    );
+    assert_eq!(count(&cli, "b/many"), 80);
+    let id = hold(&cli);
+    let shown = cli.run(&["holds", "show", &id, "b"]).expect(5);
+    assert!(shown.stdout.contains("many/10"), "{shown}");
+    let all = cli.run(&["holds", "show", "-v", &id, "b"]).expect(5);
+    assert!(
+        (0..80).all(|n| all.stdout.contains(&format!("many/{n}\n"))),
+        "{all}"
+    );
+    assert_eq!(
+        cli.run(&["holds", "list", "b"])
+            .expect(5)
+            .stdout
+            .matches(&id)
+            .count(),
+        1
+    );
+    assert_refused(cli.run(&["holds", "approve", "zz", "a"]), "E1013", 2);
+    cli.run(&["holds", "reject", &id, "a"]).expect(0);
+    assert_eq!((count(&cli, "a/many"), count(&cli, "b/many")), (80, 80));
+    cli.run(&["holds", "a"]).expect(0);
+    fs::remove_dir_all(cli.home().join("b/many")).unwrap();
+    cli.run(&["sync", "--once", "a", "b"]).expect(5);
+    cli.run(&["holds", "approve", &hold(&cli)[..4], "b"])
+        .expect(0);
+    assert!(!cli.home().join("a/many").exists());
+    assert!(has(&cli, "a/other", "other"));
+    cli.run(&["sync", "--once", "a", "b"]).expect(0);
+}
+
+#[test]
+fn a_running_session_shows_its_hold_and_carries_the_decision_out() {
+    let cli = program();
+    many(&cli);
+    let session = live(&cli, &["sync", "a", "b"]);
+    for approve in [false, true] {
+        fs::remove_dir_all(cli.home().join("a/many")).unwrap();
+        until("it is held", || cli.run(&["status", "b"]).code() == 5);
+        put(&cli, "b/meanwhile", if approve { "two" } else { "one" });
+        let text = if approve { "two" } else { "one" };
+        until("edits go on", || has(&cli, "a/meanwhile", text));
+        assert_eq!(count(&cli, "b/many"), 80);
+        let id = hold(&cli);
+        let word = if approve { "approve" } else { "reject" };
+        cli.run(&["holds", word, &id, "b"]).expect(0);
+        let left = if approve { 0 } else { 80 };
+        until("it is decided", || {
+            count(&cli, "a/many") == left && count(&cli, "b/many") == left
+        });
+        until("nothing is held", || cli.run(&["holds", "a"]).code() == 0);
+    }
+    let out = stop(session);
+    assert!(out.stdout.contains("HELD"), "{out}");
+}
+
+#[test]
+fn why_and_log_tell_the_story_of_a_path() {
+    let cli = program();
+    put(&cli, "a/x", "one");
+    cli.run(&["sync", "--once", "a", "b"]).expect(0);
+    put(&cli, "b/x", "two");
+    cli.run(&["sync", "--once", "a", "b"]).expect(0);
+    let why = cli.run(&["why", "a/x"]).expect(0);
+    assert!(
+        why.stdout.contains('A') && why.stdout.contains('B'),
+        "{why}"
+    );
+    let log = cli.run(&["log", "a"]).expect(0);
+    assert!(log.stdout.contains('x'), "{log}");
+    assert_refused(cli.run(&["why", "elsewhere"]), "E1019", 2);
+}
