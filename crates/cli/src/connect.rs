@@ -165,10 +165,15 @@ pub(crate) fn open_all(
     purpose: Purpose,
 ) -> Result<(Vec<Arc<dyn Replica>>, IgnoreRules), Failure> {
     let open = |root: &Root| open_local(env, settings, root, share, mirror, purpose);
-    let opened = roots
-        .iter()
-        .map(|root| open(root).map(Arc::new))
+    // Those with a history first: if one of them cannot be opened, nothing was made in the others.
+    let mut order: Vec<usize> = (0..roots.len()).collect();
+    order.sort_by_key(|i| roots[*i].seen.memberships.is_empty());
+    let mut opened = order
+        .into_iter()
+        .map(|i| open(&roots[i]).map(|replica| (i, Arc::new(replica))))
         .collect::<Result<Vec<_>, _>>()?;
+    opened.sort_by_key(|(i, _)| *i);
+    let opened: Vec<Arc<LocalReplica>> = opened.into_iter().map(|(_, replica)| replica).collect();
     if matches!(purpose, Purpose::Change { .. }) {
         let id = opened.first().map(|r| r.share());
         let members = members(roots, id);

@@ -8,6 +8,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use instep_core::path::RelPath;
+use instep_core::policy::Role;
 use instep_replica::Replica;
 use instep_replica::env::Env;
 
@@ -163,7 +164,8 @@ pub(crate) fn absolute(path: &Path) -> PathBuf {
     }
 }
 
-/// The targets and every other member of their shares that is there now.
+/// The targets and every other member of their shares that is there now. A mirror's source comes first, where
+/// its engine expects it.
 pub(crate) fn with_members(targets: &[Target]) -> Vec<Target> {
     let mut seen: BTreeSet<[u8; 16]> = targets.iter().map(|t| t.member.replica.0).collect();
     let mut out = targets.to_vec();
@@ -181,6 +183,7 @@ pub(crate) fn with_members(targets: &[Target]) -> Vec<Target> {
             }
         }
     }
+    out.sort_by_key(|t| t.member.role != Role::Source);
     out
 }
 

@@ -1,34 +1,11 @@
 //! The program as a user runs it, on real folders.
 #![allow(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
 
+mod support;
+
 use std::fs;
-use std::path::Path;
-use std::time::{Duration, Instant};
 
-use instep_testkit::cli::Cli;
-
-fn program() -> Cli {
-    use std::os::unix::fs::PermissionsExt as _;
-    let cli = Cli::at(env!("CARGO_BIN_EXE_instep")).unwrap();
-    fs::set_permissions(cli.home().join("run"), fs::Permissions::from_mode(0o700)).unwrap();
-    for dir in ["a", "b"] {
-        fs::create_dir(cli.home().join(dir)).unwrap();
-    }
-    cli
-}
-
-/// Waits until something is so; fails loudly when it never is.
-fn until(what: &str, is_so: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while !is_so() {
-        assert!(Instant::now() < deadline, "never: {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
-fn has(home: &Path, path: &str, text: &str) -> bool {
-    fs::read_to_string(home.join(path)).is_ok_and(|found| found == text)
-}
+use support::{has, program, until};
 
 #[test]
 fn two_folders_become_equal_and_a_plan_creates_nothing() {
@@ -41,7 +18,7 @@ fn two_folders_become_equal_and_a_plan_creates_nothing() {
     assert!(!cli.home().join("a/.instep").exists() && !cli.home().join("b/.instep").exists());
     assert!(!cli.home().join(".local/state/instep").exists());
     cli.run(&["sync", "--once", "a", "b"]).expect(0);
-    assert!(has(cli.home(), "b/x", "one"));
+    assert!(has(&cli, "b/x", "one"));
     cli.run(&["plan", "a", "b", "--detailed-exitcode"])
         .expect(0);
     cli.run(&["verify", "a"]).expect(0);
@@ -59,7 +36,7 @@ fn a_conflict_is_kept_listed_and_settled_by_name() {
         .expect(2);
     cli.run(&["conflicts", "resolve", "--all", "--keep", "A", "a"])
         .expect(0);
-    assert!(has(cli.home(), "a/x", "from a") && has(cli.home(), "b/x", "from a"));
+    assert!(has(&cli, "a/x", "from a") && has(&cli, "b/x", "from a"));
     cli.run(&["conflicts", "a"]).expect(0);
 }
 
@@ -68,7 +45,7 @@ fn a_live_session_carries_commands_out_and_stops_by_signal() {
     let cli = program();
     fs::write(cli.home().join("a/x"), "one").unwrap();
     let live = cli.spawn(&["sync", "a", "b"]);
-    until("b/x is there", || has(cli.home(), "b/x", "one"));
+    until("b/x is there", || has(&cli, "b/x", "one"));
     until("the session listens", || {
         cli.run(&["status", "a"]).stdout.contains("running for")
     });
@@ -78,7 +55,7 @@ fn a_live_session_carries_commands_out_and_stops_by_signal() {
     until("b/x is gone", || !cli.home().join("b/x").exists());
     cli.run(&["trash", "restore", "x", "a"]).expect(0);
     until("x is back on both", || {
-        has(cli.home(), "a/x", "one") && has(cli.home(), "b/x", "one")
+        has(&cli, "a/x", "one") && has(&cli, "b/x", "one")
     });
     live.signal("TERM");
     live.wait().expect(143);

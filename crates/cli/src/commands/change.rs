@@ -35,7 +35,8 @@ const SETTLED: Duration = Duration::from_mins(10);
 /// The session has stopped because it answered; the answer is on its way.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Carries requests out on a share, in order; how many objects they concerned.
+/// Carries requests out on a share, in order; how many objects they concerned. A replica in a request is its
+/// place in the running session, or else among the members of the share.
 pub(crate) fn carry_out(
     target: &Target,
     requests: &[Command],
@@ -50,25 +51,75 @@ pub(crate) fn carry_out(
     }
     let env = Context::env(None)?;
     let settings = context.settings(&args::Session::default());
-    let open = |t: &Target| t.open(&env, &settings, Purpose::Change { create: false });
-    let mut replicas = vec![open(target)?];
-    for other in members
-        .iter()
-        .filter(|m| m.member.replica != target.member.replica)
-    {
-        match open(other) {
-            Ok(replica) => replicas.push(replica),
+    let mut replicas = Vec::new();
+    let mut places = Vec::new();
+    for member in &members {
+        match member.open(&env, &settings, Purpose::Change { create: false }) {
+            Ok(replica) => {
+                places.push(Some(replicas.len()));
+                replicas.push(replica);
+            }
+            Err(why) if member.member.replica == target.member.replica => return Err(why),
             // A member that cannot be used now learns of it later, as any replica that was away.
-            Err(why) => context
-                .output
-                .note(&format!("note  {}: {why}", other.member.label)),
+            Err(why) => {
+                places.push(None);
+                let label = &member.member.label;
+                context.output.note(&format!("note  {label}: {why}"));
+            }
         }
     }
-    // A mirror's engine takes the first for the source.
-    replicas.sort_by_key(|r| r.describe().role != instep_core::policy::Role::Source);
+    let requests = &placed(requests, &places)?;
+    if target.member.mirror {
+        // A session would take what comes back for an extra at the target, and displace it again.
+        if let Some(count) = restore_alone(&replicas, requests)? {
+            return Ok(count);
+        }
+    }
     let count = ask_own(&env, &replicas, target.member.mirror, requests)?;
     settle(env, replicas, target.member.mirror)?;
     Ok(count)
+}
+
+/// The requests with the places that the members have in a session of those that could be opened.
+fn placed(requests: &[Command], places: &[Option<usize>]) -> Result<Vec<Command>, Failure> {
+    let place = |request: &Command| match request {
+        Command::Restore { replica, key, to } => {
+            let replica = places.get(*replica).copied().flatten().ok_or_else(|| {
+                Failure::new(
+                    1029,
+                    Exit::Failed,
+                    "what is to be restored cannot be reached",
+                )
+                .why("the folder whose trash has it cannot be opened now")
+                .remedy("instep status")
+            })?;
+            Ok(Command::Restore {
+                replica,
+                key: key.clone(),
+                to: to.clone(),
+            })
+        }
+        other => Ok(other.clone()),
+    };
+    requests.iter().map(place).collect()
+}
+
+/// Brings objects back without a session, if that is all there is to do.
+fn restore_alone(
+    replicas: &[Arc<dyn Replica>],
+    requests: &[Command],
+) -> Result<Option<u64>, Failure> {
+    let mut count = 0;
+    for request in requests {
+        let Command::Restore { replica, key, to } = request else {
+            return Ok(None);
+        };
+        if let Some(replica) = replicas.get(*replica) {
+            replica.restore(key, to.as_ref())?;
+            count += 1;
+        }
+    }
+    Ok(Some(count))
 }
 
 /// Asks a session of our own, which stops when it has answered.

@@ -53,7 +53,15 @@ impl Context {
 
     /// Opens folders for reading, and the other members of their shares that are there.
     fn read(&self, roots: &[PathBuf]) -> Result<Opened, Failure> {
-        let targets = targets::with_members(&targets::named(roots)?);
+        self.open_to_read(targets::with_members(&targets::named(roots)?))
+    }
+
+    /// As [`Self::read`], of one share only.
+    fn read_share(&self, target: &Target) -> Result<Opened, Failure> {
+        self.open_to_read(targets::with_members(std::slice::from_ref(target)))
+    }
+
+    fn open_to_read(&self, targets: Vec<Target>) -> Result<Opened, Failure> {
         let env = Self::env(None)?;
         let settings = self.settings(&Session::default());
         let replicas = targets

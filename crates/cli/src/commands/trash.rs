@@ -157,7 +157,7 @@ fn restore(
         return Err(nothing(&wanted.what));
     };
     let (members, requests) = {
-        let opened = context.read(std::slice::from_ref(&target.root.seen.path))?;
+        let opened = context.read_share(&target)?;
         let all = records::trash(&opened.replicas)?;
         let chosen = select(&all, &wanted.what, wanted.since.map(ago));
         if chosen.is_empty() {
@@ -179,6 +179,11 @@ fn restore(
         })
         .collect();
     let count = carry_out(&target, &requests, context)?;
+    if target.member.mirror {
+        let text =
+            "note  the next mirror takes it for an extra and displaces it again; copy it away";
+        context.output.note(text);
+    }
     if !context.output.style.json {
         context
             .output
