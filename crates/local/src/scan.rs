@@ -231,6 +231,9 @@ fn examine_paths(
             Err(e) => match e.kind() {
                 // The parent is gone or no directory any more: look at it instead.
                 ErrorKind::Absent | ErrorKind::OtherKind | ErrorKind::OtherDevice => {
+                    if e.kind() != ErrorKind::OtherDevice {
+                        group.iter().for_each(|path| without_parent(replica, path, out));
+                    }
                     todo.insert(dir_path);
                     continue;
                 }
@@ -256,6 +259,16 @@ fn examine_paths(
                 out,
             );
         }
+    }
+}
+
+/// What is below something that is no directory is gone, also where the index forgot the directory first.
+fn without_parent(replica: &LocalReplica, path: &RelPath, out: &mut Walked) {
+    let rules = replica.rules.of_dir(&path.parent().unwrap_or_else(RelPath::root));
+    let row = replica.index().get(path);
+    match row {
+        Ok(row) => absent(replica, path, row, &rules, out),
+        Err(e) => out.problem(path, Code::Unreadable, e.chain()),
     }
 }
 
