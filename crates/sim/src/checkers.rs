@@ -161,7 +161,8 @@ pub(crate) fn honest(disks: &[SimFs], all: &[Known]) -> Vec<String> {
 }
 
 /// Nothing is lost, nothing came back, nothing was invented.
-pub(crate) fn kept(disks: &[SimFs], ledger: &Ledger) -> Vec<String> {
+pub(crate) fn kept(disks: &[SimFs], all: &[Known], ledger: &Ledger) -> Vec<String> {
+    let gone = gone(disks, all);
     let mut kept = BTreeSet::new();
     let mut bad = Vec::new();
     for (i, fs) in disks.iter().enumerate() {
@@ -172,7 +173,7 @@ pub(crate) fn kept(disks: &[SimFs], ledger: &Ledger) -> Vec<String> {
         }
         let tree = seen(fs);
         for (path, content) in &tree {
-            if !ledger.is_known(content) {
+            if !ledger.is_known(content) && !gone.contains(path) {
                 bad.push(format!(
                     "I7: machine {i} shows at \"{path}\" what nobody wrote: {}",
                     name(content)

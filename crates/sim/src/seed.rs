@@ -299,7 +299,7 @@ impl Course<'_> {
         let state = self.world.state();
         let mut bad = checkers::converged(&state.disks, all);
         bad.extend(checkers::honest(&state.disks, all));
-        bad.extend(checkers::kept(&state.disks, &state.ledger));
+        bad.extend(checkers::kept(&state.disks, all, &state.ledger));
         bad
     }
 }
