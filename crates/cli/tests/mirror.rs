@@ -35,7 +35,7 @@ fn nothing_in_the_source_is_created_or_changed_not_even_a_time_of_an_inode() {
     assert_untouched(&before, &see(&source));
     let trash = cli.run(&["trash", "list", "b"]).expect(0);
     assert!(
-        trash.stdout.contains("extra") && trash.stdout.contains("y"),
+        trash.stdout.contains("extra") && trash.stdout.contains('y'),
         "{trash}"
     );
 }

@@ -137,7 +137,7 @@ pub(crate) struct Opened {
 
 /// Opens the folders in the share that they are in, or in a new one.
 pub(crate) fn open(want: &Want, context: &Context, purpose: Purpose) -> Result<Opened, Failure> {
-    let env = world(&want.session)?;
+    let env = world(&want.session, want.roots.len())?;
     let choice = roots::choose(&want.roots, want.mirror, want.merge)?;
     let fresh = ShareId(env.random());
     let settings = context.settings(&want.session);
@@ -156,23 +156,34 @@ pub(crate) fn open(want: &Want, context: &Context, purpose: Purpose) -> Result<O
     })
 }
 
-/// Open files of a session that do not depend on how much is done at once: the folders, their indexes and
-/// locks, the sockets.
-const STANDING_FILES: u32 = 48;
+/// Open files of a session that depend neither on its folders nor on how much is done at once.
+const SESSION_FILES: u32 = 16;
+/// Open files of each folder: itself, its state, its index and lock, its watch and its socket.
+const FOLDER_FILES: u32 = 14;
 /// The most that one worker has open at once.
 const WORKER_FILES: u32 = 8;
 
 /// The world with so many workers as were asked for, but no more than the limit of open files allows.
-fn world(session: &args::Session) -> Result<Arc<dyn Env>, Failure> {
+fn world(session: &args::Session, folders: usize) -> Result<Arc<dyn Env>, Failure> {
     let Some(most) = session.open_files else {
         return Context::env(session.jobs);
     };
+    let folders = u32::try_from(folders).unwrap_or(u32::MAX);
+    let standing = FOLDER_FILES
+        .saturating_mul(folders)
+        .saturating_add(SESSION_FILES);
+    let least = standing.saturating_add(WORKER_FILES);
+    if most < least {
+        let what = format!("{most} open files are too few for {folders} folders");
+        return Err(Failure::new(1000, Exit::Usage, what)
+            .why("each folder keeps some open as long as it is synchronized")
+            .remedy(format!("--open-files {least} or more")));
+    }
     instep_fs::place::limit_open_files(u64::from(most)).map_err(|e| {
         Failure::new(1900, Exit::Failed, "limit the number of open files").why(e.to_string())
     })?;
-    let fit = most.saturating_sub(STANDING_FILES) / WORKER_FILES;
-    let fit = u16::try_from(fit.max(1)).unwrap_or(u16::MAX);
-    let jobs = session.jobs.map_or_else(SystemEnv::fitting_workers, |j| j);
+    let fit = u16::try_from((most - standing) / WORKER_FILES).unwrap_or(u16::MAX);
+    let jobs = session.jobs.unwrap_or_else(SystemEnv::fitting_workers);
     Context::env(Some(jobs.min(fit)))
 }
 

@@ -147,6 +147,7 @@ impl Stream {
             } => (
                 if *open { "hold.opened" } else { "hold.closed" },
                 json!({ "hold": id, "replica": self.label(*replica), "count": count, "total": total,
+                    "percent": (count * 100).checked_div(*total).unwrap_or(0),
                     "kind": hold_word(*kind) }),
             ),
             Event::Replica {

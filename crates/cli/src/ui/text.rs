@@ -277,7 +277,18 @@ impl Lines {
             let line = self.summary_line(summary, before.is_none());
             self.output.line(&line);
         }
+        if self.first && !self.once {
+            self.tip();
+        }
         self.first = false;
+    }
+
+    /// What whoever keeps folders equal for the first time may want to know.
+    fn tip(&self) {
+        let place = self.replicas.last().map_or("", |d| d.location.as_str());
+        let text = format!("tip: what is deleted or replaced is kept:  instep trash list {place}");
+        self.output
+            .note(&self.output.style.paint(Hue::Faint, &text));
     }
 
     fn summary_line(&self, s: &Summary, first: bool) -> String {

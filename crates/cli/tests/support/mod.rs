@@ -45,7 +45,7 @@ pub(crate) fn has(cli: &Cli, path: &str, text: &str) -> bool {
 /// Starts a session and waits until it answers.
 pub(crate) fn live(cli: &Cli, args: &[&str]) -> Running {
     let running = cli.spawn(args);
-    let root = args.iter().find(|a| !a.starts_with('-') && **a != args[0]);
+    let root = args.last();
     until("the session answers", || {
         let status = cli.run(&["status", root.unwrap()]);
         status.stdout.contains("running for")
