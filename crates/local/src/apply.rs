@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use instep_core::id::ContentId;
 use instep_core::path::RelPath;
 use instep_core::plan::{Action, Code, Goal, Keep, Outcome, Precondition, Problem};
-use instep_core::row::{Print, Row};
+use instep_core::row::{Held, Print, Row};
 use instep_core::version::Kind;
 use instep_fs::{Dir, ErrorKind, Stat};
 use instep_replica::{Result, Sources};
@@ -21,6 +21,7 @@ use crate::print::{print, vouched};
 use crate::recover;
 use crate::replace;
 use crate::replica::LocalReplica;
+use crate::rules::DirRules;
 use crate::trash::{self, Displaced};
 use crate::tree::{self, ours};
 
@@ -38,6 +39,8 @@ pub struct Done {
     pub entry: Option<instep_core::entry::Entry>,
     /// What was displaced, by its key.
     pub displaced: Vec<(String, Displaced)>,
+    /// A rule excludes the path here: the index learns of it, and nothing else happened.
+    pub is_ignored: bool,
 }
 
 impl Done {
@@ -48,6 +51,15 @@ impl Done {
             print: None,
             entry: None,
             displaced: Vec::new(),
+            is_ignored: false,
+        }
+    }
+
+    /// A rule excludes the path here.
+    fn ignored() -> Self {
+        Self {
+            is_ignored: true,
+            ..Self::done(None)
         }
     }
 
@@ -58,6 +70,7 @@ impl Done {
             print: Some(print),
             entry: None,
             displaced: Vec::new(),
+            is_ignored: false,
         }
     }
 }
@@ -88,7 +101,7 @@ pub fn apply(
     sources: &dyn Sources,
 ) -> Result<Vec<Outcome>> {
     recover::intend(replica, actions)?;
-    let slots: Vec<Mutex<Option<Done>>> = actions.iter().map(|_| Mutex::new(None)).collect();
+    let slots = left_alone(replica, actions);
     let worker = Worker {
         replica,
         actions,
@@ -106,6 +119,39 @@ pub fn apply(
     let outcomes = write_rows(replica, actions, done)?;
     prune(replica, actions, &outcomes)?;
     Ok(outcomes)
+}
+
+/// A place for what becomes of each action; of those that a rule excludes here it is known already.
+fn left_alone(replica: &LocalReplica, actions: &[Action]) -> Vec<Mutex<Option<Done>>> {
+    let mut last: Option<(RelPath, DirRules)> = None;
+    let mut is_ignored = |action: &Action| {
+        let Some((parent, name)) = action.path.split() else {
+            return false;
+        };
+        if action.path.is_reserved() {
+            return false;
+        }
+        let known = last.take().filter(|(dir, _)| *dir == parent);
+        let (_, rules) = last.insert(known.unwrap_or_else(|| {
+            let rules = replica.rules.of_dir(&parent);
+            (parent, rules)
+        }));
+        let was_dir = matches!(
+            action.before,
+            Precondition::Unchanged {
+                kind: Kind::Dir,
+                ..
+            }
+        );
+        let is_dir = match action.goal {
+            Goal::Dir { .. } => true,
+            Goal::File { .. } | Goal::Link { .. } | Goal::Rename { .. } => false,
+            Goal::Absent | Goal::Metadata { .. } | Goal::Record => was_dir,
+        };
+        rules.ignores(name, is_dir)
+    };
+    let done = actions.iter().map(|a| is_ignored(a).then(Done::ignored));
+    done.map(Mutex::new).collect()
 }
 
 /// A directory that stood only for its contents goes with the last of them.
@@ -159,17 +205,17 @@ fn write_rows(replica: &LocalReplica, actions: &[Action], done: Vec<Done>) -> Re
             let only_told = action.goal == Goal::Record;
             // A path that was absent has no fingerprint and no part in any sum.
             let old = match action.before {
-                Precondition::Absent if !only_told => None,
+                Precondition::Absent if !only_told && !done.is_ignored => None,
                 _ => index.get(&action.path)?,
             };
-            let held = if only_told {
-                old.as_ref().and_then(|r| r.held)
-            } else {
-                None
+            let held = match old.as_ref() {
+                _ if done.is_ignored => Some(Held::Ignored),
+                Some(old) if only_told => old.held,
+                _ => None,
             };
             let row = Row {
                 entry: done.entry.unwrap_or_else(|| action.entry.clone()),
-                shown: action.shown,
+                shown: action.shown.filter(|_| !done.is_ignored),
                 print: seen,
                 held,
                 epoch: index.epoch(),
@@ -206,7 +252,8 @@ impl Worker<'_> {
     fn run(&self) {
         let mut stages: BTreeMap<Stage, Vec<usize>> = BTreeMap::new();
         let mut seen_other = false;
-        for (i, action) in self.actions.iter().enumerate() {
+        let known = |i: &usize| self.slots[*i].lock().is_ok_and(|s| s.is_some());
+        for (i, action) in self.actions.iter().enumerate().filter(|(i, _)| !known(i)) {
             // Deletions that come before anything else make room for what replaces their parent.
             let stage = match stage(action) {
                 Stage::DeleteFiles | Stage::DeleteDirs if !seen_other => Stage::MakeRoom,

@@ -503,6 +503,30 @@ impl LocalReplica {
         kept
     }
 
+    /// What a directory became is passed on when everything that was in it has settled as gone.
+    fn withhold_replaced_dirs(&self, look: &mut Look) {
+        let mut above = BTreeSet::new();
+        for (path, _) in &look.again {
+            let mut up = path.parent();
+            while let Some(dir) = up.filter(|d| !above.contains(d)) {
+                up = dir.parent();
+                above.insert(dir);
+            }
+        }
+        let mut again = Vec::new();
+        look.findings.retain(|f| {
+            let not_dir = |f: &instep_replica::Found| {
+                matches!(f, instep_replica::Found::Present { kind, .. } if *kind != Kind::Dir)
+            };
+            let waits = not_dir(&f.found) && above.contains(&f.path);
+            if waits {
+                again.push((f.path.clone(), self.settings.settle_ms.max(1)));
+            }
+            !waits
+        });
+        look.again.append(&mut again);
+    }
+
     /// A big file that was renamed is passed on as a rename, once its old name has settled as gone.
     fn withhold_big_moves(&self, kept: &[Gone], look: &mut Look) {
         let settled: BTreeSet<&RelPath> = kept.iter().map(|g| &g.path).collect();
@@ -547,6 +571,7 @@ impl LocalReplica {
         let hinted = *scope != Scope::Everything;
         locked(&self.unread).clear();
         let mut walked = scan::walk(self, &self.with_missed(scope));
+        scan::free_rows(self, &mut walked);
         walked.gone.sort_by(|a, b| a.path.cmp(&b.path));
         walked.gone.dedup_by(|a, b| a.path == b.path);
         {
@@ -577,6 +602,7 @@ impl LocalReplica {
         let certain = crate::moves::detect(&gone, &by_ino, &mut look);
         let kept = self.settled_absences(gone, &certain, &mut look);
         self.withhold_big_moves(&kept, &mut look);
+        self.withhold_replaced_dirs(&mut look);
         for g in kept {
             let was = match g.row.present() {
                 Some(v) => v.kind,

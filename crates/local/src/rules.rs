@@ -101,6 +101,11 @@ impl Rules {
         true
     }
 
+    /// Whether a rule changed and nobody has asked yet.
+    pub fn is_changed(&self) -> bool {
+        self.changed.load(Ordering::SeqCst)
+    }
+
     /// Whether a rule changed since this was asked last.
     pub fn take_changed(&self) -> bool {
         self.changed.swap(false, Ordering::SeqCst)

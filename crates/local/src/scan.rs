@@ -232,7 +232,9 @@ fn examine_paths(
                 // The parent is gone or no directory any more: look at it instead.
                 ErrorKind::Absent | ErrorKind::OtherKind | ErrorKind::OtherDevice => {
                     if e.kind() != ErrorKind::OtherDevice {
-                        group.iter().for_each(|path| without_parent(replica, path, out));
+                        group
+                            .iter()
+                            .for_each(|path| without_parent(replica, path, out));
                     }
                     todo.insert(dir_path);
                     continue;
@@ -264,7 +266,9 @@ fn examine_paths(
 
 /// What is below something that is no directory is gone, also where the index forgot the directory first.
 fn without_parent(replica: &LocalReplica, path: &RelPath, out: &mut Walked) {
-    let rules = replica.rules.of_dir(&path.parent().unwrap_or_else(RelPath::root));
+    let rules = replica
+        .rules
+        .of_dir(&path.parent().unwrap_or_else(RelPath::root));
     let row = replica.index().get(path);
     match row {
         Ok(row) => absent(replica, path, row, &rules, out),
@@ -493,6 +497,37 @@ fn merge(
     }
 }
 
+/// After a change of the rules: what no rule excludes any more, also where no directory leads to it.
+pub fn free_rows(replica: &LocalReplica, out: &mut Walked) {
+    if !replica.rules.is_changed() {
+        return;
+    }
+    let ignored = |r: &Row| r.held == Some(Held::Ignored);
+    let rows = below(replica, &RelPath::root(), out, ignored).unwrap_or_default();
+    for g in rows {
+        let Some((parent, name)) = g.path.split() else {
+            continue;
+        };
+        let is_there = tree::open(&replica.root, &parent).and_then(|dir| dir.stat(name));
+        let nothing = match is_there {
+            Ok(stat) => stat.is_none(),
+            Err(e) => matches!(e.kind(), ErrorKind::Absent | ErrorKind::OtherKind),
+        };
+        if nothing && is_free_again(&g.path, &g.row, &replica.rules.of_dir(&parent)) {
+            free_again(&g.path, out);
+        }
+    }
+}
+
+/// What kept a path from being synchronized is gone, and nothing is there.
+fn free_again(path: &RelPath, out: &mut Walked) {
+    let found = Found::Absent { was: Kind::Dir };
+    out.findings.push(Finding {
+        path: path.clone(),
+        found,
+    });
+}
+
 /// Whether what kept a path from being synchronized is gone: nothing is there, and no rule excludes it.
 fn is_free_again(path: &RelPath, row: &Row, rules: &DirRules) -> bool {
     let is_dir = row
@@ -518,26 +553,22 @@ fn absent(
     let Some(row) = row else { return };
     if row.print.is_none() {
         if is_free_again(path, &row, rules) {
-            out.findings.push(Finding {
-                path: path.clone(),
-                found: Found::Absent { was: Kind::Dir },
-            });
+            free_again(path, out);
+            let held = below(replica, path, out, |r| r.held.is_some()).unwrap_or_default();
+            for g in held {
+                let parent = g.path.parent().unwrap_or_else(RelPath::root);
+                if is_free_again(&g.path, &g.row, &replica.rules.of_dir(&parent)) {
+                    free_again(&g.path, out);
+                }
+            }
         }
         return;
     }
     if is_dir_row(&row) {
-        let mut below = Vec::new();
-        let mut index = replica.index();
-        let listed = index.store().subtree(path, &mut |p, r| {
-            if r.print.is_some() {
-                below.push(Gone { path: p, row: r });
-            }
-            std::ops::ControlFlow::Continue(())
-        });
-        if let Err(e) = listed {
-            return out.problem(path, Code::Unreadable, e.to_string());
+        match below(replica, path, out, |r| r.print.is_some()) {
+            Some(mut below) => out.gone.append(&mut below),
+            None => return,
         }
-        out.gone.append(&mut below);
     }
     out.gone.push(Gone {
         path: path.clone(),
@@ -559,8 +590,8 @@ fn examine(
         return false;
     };
     if rules.ignores(name, stat.kind == FsKind::Dir) {
-        if row.as_ref().is_some_and(|r| r.print.is_some()) {
-            held(path, row.as_ref(), Held::Ignored, out);
+        if let Some(row) = row.filter(|r| r.print.is_some()) {
+            leave_alone(replica, path, &row, out);
         }
         return false;
     }
@@ -614,6 +645,40 @@ fn examine(
                 });
             }
             false
+        }
+    }
+}
+
+/// A rule excludes something that was synchronized, with everything below it.
+fn leave_alone(replica: &LocalReplica, path: &RelPath, row: &Row, out: &mut Walked) {
+    held(path, Some(row), Held::Ignored, out);
+    if is_dir_row(row) {
+        let tracked = below(replica, path, out, |r| r.print.is_some()).unwrap_or_default();
+        for g in tracked {
+            held(&g.path, Some(&g.row), Held::Ignored, out);
+        }
+    }
+}
+
+/// The rows below a directory that count; none when they cannot be read, which is a problem then.
+fn below(
+    replica: &LocalReplica,
+    path: &RelPath,
+    out: &mut Walked,
+    counts: impl Fn(&Row) -> bool,
+) -> Option<Vec<Gone>> {
+    let mut below = Vec::new();
+    let listed = replica.index().store().subtree(path, &mut |path, row| {
+        if counts(&row) {
+            below.push(Gone { path, row });
+        }
+        std::ops::ControlFlow::Continue(())
+    });
+    match listed {
+        Ok(()) => Some(below),
+        Err(e) => {
+            out.problem(path, Code::Unreadable, e.to_string());
+            None
         }
     }
 }
