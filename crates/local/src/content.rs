@@ -156,7 +156,8 @@ fn hash_zeros(hasher: &mut Hasher, mut count: u64) {
     }
 }
 
-/// The id and randomness of a file's content, if it stands still while it is read.
+/// The id and randomness of a file's content, if it stands still while it is read. The buffer begins with
+/// the whole content afterwards, or is shorter than it.
 pub fn hash_file(
     file: &File,
     before: &Stat,
@@ -167,8 +168,10 @@ pub fn hash_file(
     let mut hasher = Hasher::new();
     let mut entropy = instep_chunk::entropy::Entropy::default();
     let mut at = 0;
+    let mut whole = true;
     while let Some((start, end)) = content.next_data(at) {
         hash_zeros(&mut hasher, start.saturating_sub(at));
+        whole &= start == 0 && at == 0;
         at = start;
         while at < end {
             let n = (end - at).min(buffer.len() as u64) as usize;
@@ -180,6 +183,7 @@ pub fn hash_file(
                 entropy.update(&buffer[..got]);
             }
             hasher.update(&buffer[..got]);
+            whole &= at == 0;
             at += got as u64;
         }
         if at >= before.size {
@@ -187,6 +191,10 @@ pub fn hash_file(
         }
     }
     hash_zeros(&mut hasher, before.size - at.min(before.size));
+    if !whole || at < before.size {
+        // Holes were not read, and a second piece is where the first one was.
+        buffer.clear();
+    }
     let after = file.stat()?;
     if after.size != before.size || after.mtime != before.mtime || after.ctime != before.ctime {
         return Ok(Hashed::Changing);

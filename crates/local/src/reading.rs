@@ -202,8 +202,9 @@ impl LocalReplica {
         match hashed {
             Ok(Hashed::Content { id, high_entropy }) => {
                 locked(&self.busy).remove(&c.path);
-                if c.stat.size <= KEPT_FILE_BYTES {
-                    locked(&self.kept).add(id, &buffer[..c.stat.size as usize]);
+                let whole = buffer.get(..c.stat.size as usize);
+                if let Some(bytes) = whole.filter(|b| b.len() as u64 <= KEPT_FILE_BYTES) {
+                    locked(&self.kept).add(id, bytes);
                 }
                 let found = self.judge(c, id, high_entropy);
                 look.findings.push(instep_replica::Finding {
