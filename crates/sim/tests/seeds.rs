@@ -1,0 +1,42 @@
+//! The fixed seeds that every change must keep, and the ones that taught us something.
+
+#![allow(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Runs seeds on two threads; the seeds themselves are single-threaded.
+fn failures(from: u64, count: u64) -> Vec<String> {
+    let next = AtomicU64::new(from);
+    let failed = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= from + count {
+                        return;
+                    }
+                    if let Err(failure) = instep_sim::run(seed) {
+                        failed.lock().unwrap().push(failure.to_string());
+                    }
+                }
+            });
+        }
+    });
+    failed.into_inner().unwrap()
+}
+
+#[test]
+fn users_crashes_and_errors_break_no_promise() {
+    let failed = failures(1, 2000);
+    assert!(failed.is_empty(), "{} seeds failed:\n{}", failed.len(), failed.join("\n"));
+}
+
+#[test]
+fn a_seed_takes_the_same_course_every_time() {
+    for seed in 1..=40 {
+        let digest = |seed| instep_sim::run(seed).map(|r| r.digest).map_err(|f| f.to_string());
+        assert_eq!(digest(seed), digest(seed), "seed {seed}");
+    }
+}
