@@ -131,7 +131,10 @@ pub const ERRNO_CRASHED: i32 = 100_000;
 impl Error {
     /// An error for an attempt.
     pub fn new(attempt: impl Into<String>, errno: i32) -> Self {
-        Self { attempt: attempt.into(), errno }
+        Self {
+            attempt: attempt.into(),
+            errno,
+        }
     }
 
     /// What it means.
@@ -144,14 +147,34 @@ impl Error {
             ERRNO_CRASHED => ErrorKind::Crashed,
             e if e == n(Errno::NOENT) => ErrorKind::Absent,
             e if e == n(Errno::EXIST) || e == n(Errno::NOTEMPTY) => ErrorKind::Taken,
-            e if [Errno::NOTDIR, Errno::LOOP, Errno::ISDIR, Errno::NXIO].iter().any(|x| n(*x) == e) => ErrorKind::OtherKind,
+            e if [Errno::NOTDIR, Errno::LOOP, Errno::ISDIR, Errno::NXIO]
+                .iter()
+                .any(|x| n(*x) == e) =>
+            {
+                ErrorKind::OtherKind
+            }
             e if e == n(Errno::ACCESS) || e == n(Errno::PERM) => ErrorKind::Denied,
             e if e == n(Errno::ROFS) => ErrorKind::ReadOnly,
-            e if [Errno::NOSPC, Errno::DQUOT, Errno::FBIG].iter().any(|x| n(*x) == e) => ErrorKind::NoSpace,
+            e if [Errno::NOSPC, Errno::DQUOT, Errno::FBIG]
+                .iter()
+                .any(|x| n(*x) == e) =>
+            {
+                ErrorKind::NoSpace
+            }
             e if e == n(Errno::XDEV) => ErrorKind::OtherDevice,
-            e if [Errno::AGAIN, Errno::BUSY, Errno::TXTBSY].iter().any(|x| n(*x) == e) => ErrorKind::Busy,
+            e if [Errno::AGAIN, Errno::BUSY, Errno::TXTBSY]
+                .iter()
+                .any(|x| n(*x) == e) =>
+            {
+                ErrorKind::Busy
+            }
             e if e == n(Errno::MFILE) || e == n(Errno::NFILE) => ErrorKind::TooMany,
-            e if [Errno::NOSYS, Errno::INVAL, Errno::OPNOTSUPP].iter().any(|x| n(*x) == e) => ErrorKind::Unsupported,
+            e if [Errno::NOSYS, Errno::INVAL, Errno::OPNOTSUPP]
+                .iter()
+                .any(|x| n(*x) == e) =>
+            {
+                ErrorKind::Unsupported
+            }
             _ => ErrorKind::Io,
         }
     }

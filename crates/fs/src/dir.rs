@@ -367,6 +367,15 @@ impl File {
         )
     }
 
+    /// As [`File::copy_range_from`], from a bare descriptor. Never in the simulator.
+    pub fn copy_range_from_fd(&self, source: BorrowedFd<'_>, offset: u64, len: u64) -> Result<u64> {
+        match &self.0 {
+            FileImpl::Os(file) => file.copy_range_from_fd(source, offset, len),
+            #[cfg(feature = "sim")]
+            FileImpl::Sim(_) => Err(Error::new("copy from a descriptor", 95)),
+        }
+    }
+
     /// As [`File::reflink_from`], from a bare descriptor. Never in the simulator.
     pub fn reflink_from_fd(&self, source: BorrowedFd<'_>) -> Result<()> {
         match &self.0 {

@@ -212,6 +212,16 @@ pub fn ignore_lease_signals() {
     }
 }
 
+/// Ignores the signal that a write beyond the limit of file sizes raises, which would end the process: the
+/// write fails, and concerns its file alone.
+pub fn ignore_size_signals() {
+    #[expect(unsafe_code, reason = "rustix does not set signal dispositions")]
+    // SAFETY: SIG_IGN runs no code of ours, and SIGXFSZ has no other use in this process.
+    unsafe {
+        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+    }
+}
+
 /// A path of a name in an open directory, for libraries that take nothing but paths. Valid as long as the
 /// directory is open. A simulated directory has none, and gets a path that cannot exist.
 pub fn fd_path(dir: &Dir, name: &str) -> PathBuf {

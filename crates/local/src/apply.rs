@@ -118,7 +118,21 @@ pub fn apply(
         .collect();
     let outcomes = write_rows(replica, actions, done)?;
     prune(replica, actions, &outcomes)?;
+    look_at_rules(replica, actions, &outcomes);
     Ok(outcomes)
+}
+
+/// An ignore file that was brought here is in force from the next look on, also where nobody watches.
+fn look_at_rules(replica: &LocalReplica, actions: &[Action], outcomes: &[Outcome]) {
+    let done = actions.iter().zip(outcomes);
+    let done = done.filter(|(a, o)| **o == Outcome::Done && a.goal != Goal::Record);
+    for (action, _) in done {
+        if let Some((_, name)) = action.path.split()
+            && replica.rules.is_rule_file(name.as_bytes())
+        {
+            replica.hint(action.path.clone());
+        }
+    }
 }
 
 /// A place for what becomes of each action; of those that a rule excludes here it is known already.

@@ -21,8 +21,8 @@ use instep_core::path::RelPath;
 use instep_core::plan::{Action, Goal, Keep, Precondition};
 use instep_core::row::{Print, Row};
 use instep_core::version::{Kind, Version};
-use instep_replica::look::Found;
 use instep_replica::Result;
+use instep_replica::look::Found;
 use instep_store::{Durability, Table};
 
 use crate::content::{Hashed, hash_file};

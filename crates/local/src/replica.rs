@@ -1066,7 +1066,7 @@ impl LocalReplica {
         match opened {
             // What is there must be what the index vouches for.
             Ok((file, stat)) if Some(print(&stat)) == row.print => {
-                Ok(Some(Box::new(FileContent::new(file, stat))))
+                Ok(Some(Box::new(FileContent::vouched(file, stat))))
             }
             // Whoever asked asks again after a while, and that is when it is looked at: a program may keep it
             // open for long.

@@ -149,7 +149,8 @@ impl Rules {
         }
     }
 
-    fn is_rule_file(&self, name: &[u8]) -> bool {
+    /// Whether a file of this name has rules for the directory it is in.
+    pub fn is_rule_file(&self, name: &[u8]) -> bool {
         name == OWN || (name == GIT && self.gitignore.load(Ordering::Relaxed))
     }
 

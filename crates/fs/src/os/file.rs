@@ -113,9 +113,19 @@ impl OsFile {
 
     /// See [`crate::File::copy_range_from`].
     pub(crate) fn copy_range_from(&self, source: &Self, offset: u64, len: u64) -> Result<u64> {
+        self.copy_range_from_fd(source.fd(), offset, len)
+    }
+
+    /// See [`crate::File::copy_range_from_fd`].
+    pub(crate) fn copy_range_from_fd(
+        &self,
+        source: BorrowedFd<'_>,
+        offset: u64,
+        len: u64,
+    ) -> Result<u64> {
         let (mut from, mut to) = (offset, offset);
         let len = usize::try_from(len).unwrap_or(usize::MAX);
-        rustix::fs::copy_file_range(source.fd(), Some(&mut from), self.fd(), Some(&mut to), len)
+        rustix::fs::copy_file_range(source, Some(&mut from), self.fd(), Some(&mut to), len)
             .map(|n| n as u64)
             .map_err(plain("copy range"))
     }

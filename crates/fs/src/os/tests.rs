@@ -4,6 +4,7 @@
 use instep_core::path::Name;
 use instep_core::time::Mtime;
 
+use crate::dir::{DirImpl, FileImpl};
 use crate::{Dir, ErrorKind, Kind};
 
 fn n(name: &(impl AsRef<[u8]> + ?Sized)) -> Name<'_> {
@@ -211,5 +212,124 @@ fn probing_tells_the_truth_and_leaves_nothing_behind() {
         dir.list(&mut |_, _| left += 1).unwrap();
         assert_eq!(left, 0);
         assert!(dir.free_space().unwrap().bytes > 0);
+    });
+}
+
+#[test]
+fn a_mapping_that_can_be_written_goes_unnoticed() {
+    everywhere(|dir, path| {
+        put(dir, "f", &[b'x'; 4096]);
+        let file = dir.open_file(n("f")).unwrap();
+        let writer = std::fs::File::options()
+            .read(true)
+            .write(true)
+            .open(path.join("f"))
+            .unwrap();
+        #[expect(unsafe_code, reason = "the standard library maps no files")]
+        // SAFETY: a new mapping at a place that the kernel chooses, of a file that is open.
+        let map = unsafe {
+            use std::os::fd::AsRawFd as _;
+            let (prot, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED);
+            libc::mmap(std::ptr::null_mut(), 4096, prot, flags, writer.as_raw_fd(), 0)
+        };
+        assert_ne!(map, libc::MAP_FAILED);
+        drop(writer);
+        assert!(file.read_lease().unwrap().is_none(), "only the mapping is left");
+        #[expect(unsafe_code, reason = "the standard library maps no files")]
+        // SAFETY: exactly what was mapped above, and nothing refers to it.
+        let done = unsafe { libc::munmap(map, 4096) };
+        assert_eq!(done, 0);
+        assert!(file.read_lease().unwrap().is_some());
+    });
+}
+
+/// The part of the next test that runs in a process of its own.
+#[test]
+fn holding_a_lock_for_another_process() {
+    let Some(place) = std::env::var_os("HOLD_A_LOCK_IN") else {
+        return;
+    };
+    let dir = crate::place::open_root(std::path::Path::new(&place)).unwrap();
+    let lock = dir.try_lock(n("lock")).unwrap().unwrap();
+    lock.write_text("held").unwrap();
+    let mut until_closed = String::new();
+    std::io::Read::read_to_string(&mut std::io::stdin(), &mut until_closed).unwrap();
+}
+
+#[test]
+fn a_lock_of_another_process_is_ignored() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = crate::place::open_root(temp.path()).unwrap();
+    let mut holder = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "os::tests::holding_a_lock_for_another_process"])
+        .env("HOLD_A_LOCK_IN", temp.path())
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let says = || std::fs::read_to_string(temp.path().join("lock")).unwrap_or_default();
+    for _ in 0..3000 {
+        if says() == "held" {
+            break;
+        }
+        assert!(holder.try_wait().unwrap().is_none(), "it ended early");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    assert_eq!(says(), "held");
+    assert!(dir.try_lock(n("lock")).unwrap().is_none());
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    assert!(dir.try_lock(n("lock")).unwrap().is_some(), "it died with its process");
+}
+
+/// How a file is published where the kernel refuses the short way to the unprivileged.
+#[test]
+fn a_file_published_by_its_number_replaces_a_name() {
+    everywhere(|dir, _| {
+        let file = dir.create_unnamed(0o640).unwrap();
+        file.write_all_at(0, b"new").unwrap();
+        let (DirImpl::Os(at), FileImpl::Os(unnamed)) = (&dir.0, &file.0) else {
+            unreachable!("a real directory holds real files")
+        };
+        at.publish_by_proc(unnamed, n("f")).unwrap();
+        assert_eq!(content(dir, "f"), b"new");
+        assert_eq!(dir.stat(n("f")).unwrap().unwrap().mode, 0o640);
+        put(dir, "taken", b"old");
+        let again = at.publish_by_proc(unnamed, n("taken"));
+        assert_eq!(again.unwrap_err(), rustix::io::Errno::EXIST);
+        assert_eq!(content(dir, "taken"), b"old");
+    });
+}
+
+#[test]
+fn a_copy_inside_the_kernel_differs_from_its_source() {
+    everywhere(|dir, _| {
+        let bytes: Vec<u8> = (0..300_000_u32).map(|i| (i / 3) as u8).collect();
+        let source = dir.create_file(n("source"), 0o600).unwrap();
+        source.write_all_at(0, &bytes).unwrap();
+        let copy = dir.create_file(n("copy"), 0o600).unwrap();
+        let (mut at, len) = (0, bytes.len() as u64);
+        while at < len {
+            let copied = copy.copy_range_from(&source, at, len - at).unwrap();
+            assert!(copied > 0);
+            at += copied;
+        }
+        assert_eq!(copy.copy_range_from(&source, len, 10).unwrap(), 0, "beyond the end");
+        let mut back = vec![0; bytes.len() + 1];
+        let mut got = 0;
+        while let n @ 1.. = copy.read_at(got as u64, &mut back[got..]).unwrap() {
+            got += n;
+        }
+        assert!(back[..got] == bytes, "{got} bytes");
+        // A clone is whole or does not happen, as the probe says.
+        let clone = dir.create_file(n("clone"), 0o600).unwrap();
+        let cloned = clone.reflink_from(&source);
+        if dir.profile(Some(dir)).unwrap().reflink {
+            cloned.unwrap();
+            assert_eq!(clone.stat().unwrap().size, len);
+        } else {
+            assert_eq!(kind(cloned), ErrorKind::Unsupported);
+            assert_eq!(clone.stat().unwrap().size, 0);
+        }
     });
 }

@@ -413,6 +413,107 @@ mod tests {
         assert!(hints.contains(&Hint::Overflow));
     }
 
+    fn open(dir: &Dir, name: &str) -> Dir {
+        dir.open_dir(Name::new(name.as_bytes()).unwrap()).unwrap()
+    }
+
+    fn soon(inotify: &Inotify) -> Vec<Hint> {
+        inotify.wait(Some(Duration::from_secs(5))).unwrap()
+    }
+
+    #[test]
+    fn what_is_made_in_a_new_directory_goes_unnoticed() {
+        let (temp, root, inotify) = setup();
+        std::fs::create_dir(temp.path().join("d")).unwrap();
+        std::fs::write(temp.path().join("d/early"), "x").unwrap();
+        let hints = soon(&inotify);
+        assert_eq!(paths(&hints), ["d"], "nobody watches inside yet, so the directory itself is named");
+        let is_new_dir =
+            |h: &Hint| matches!(h, Hint::Path { what, .. } if what.created && what.is_dir);
+        assert!(hints.iter().all(is_new_dir), "{hints:?}");
+        let d = open(&root, "d");
+        inotify.add(&d, &p("d")).unwrap();
+        // Watched first, listed then: whoever comes between the two is in the listing or in a hint.
+        let mut listed = Vec::new();
+        d.list(&mut |name, _| listed.push(name.to_vec())).unwrap();
+        assert_eq!(listed, [b"early"]);
+        std::fs::write(temp.path().join("d/late"), "x").unwrap();
+        assert_eq!(paths(&soon(&inotify)), ["d/late"]);
+    }
+
+    #[test]
+    fn a_rename_of_which_only_one_end_is_seen_leaves_a_wrong_path() {
+        let (temp, root, inotify) = setup();
+        std::fs::create_dir_all(temp.path().join("a")).unwrap();
+        std::fs::create_dir_all(temp.path().join("unwatched")).unwrap();
+        inotify.add(&open(&root, "a"), &p("a")).unwrap();
+        soon(&inotify);
+        std::fs::rename(temp.path().join("a"), temp.path().join("unwatched/a")).unwrap();
+        assert_eq!(paths(&soon(&inotify)), ["a"]);
+        assert_eq!(inotify.count(), 1, "it left, as far as anybody can tell");
+        std::fs::write(temp.path().join("unwatched/a/f"), "x").unwrap();
+        std::fs::rename(temp.path().join("unwatched/a"), temp.path().join("b")).unwrap();
+        std::fs::write(temp.path().join("b/g"), "x").unwrap();
+        let hints = soon(&inotify);
+        assert_eq!(paths(&hints), ["b"], "what it holds is found by looking, not under its old path");
+        inotify.add(&open(&root, "b"), &p("b")).unwrap();
+        std::fs::write(temp.path().join("b/h"), "x").unwrap();
+        assert_eq!(paths(&soon(&inotify)), ["b/h"]);
+    }
+
+    /// The queue was read between the two events of one rename.
+    #[test]
+    fn a_rename_that_arrives_in_two_pieces_leaves_a_wrong_path() {
+        let (temp, root, inotify) = setup();
+        std::fs::create_dir_all(temp.path().join("a/sub")).unwrap();
+        let a = open(&root, "a");
+        inotify.add(&a, &p("a")).unwrap();
+        inotify.add(&open(&a, "sub"), &p("a/sub")).unwrap();
+        soon(&inotify);
+        let root_wd = inotify.table().root.unwrap();
+        let event = |flags, name: &[u8]| {
+            let mut batch = Batch::default();
+            batch.event(&mut inotify.table(), root_wd, flags | ReadFlags::ISDIR, 7, name);
+            batch.hints
+        };
+        assert_eq!(paths(&event(ReadFlags::MOVED_FROM, b"a")), ["a"]);
+        // The end of a drain.
+        soon(&inotify);
+        assert_eq!(inotify.count(), 1);
+        assert_eq!(paths(&event(ReadFlags::MOVED_TO, b"b")), ["b"]);
+        assert_eq!(inotify.count(), 1, "it is watched again by whoever follows the hint");
+    }
+
+    #[test]
+    fn directories_that_changed_places_report_under_each_others_paths() {
+        let (temp, root, inotify) = setup();
+        for name in ["a", "b", "b/sub"] {
+            std::fs::create_dir_all(temp.path().join(name)).unwrap();
+        }
+        let (a, b) = (open(&root, "a"), open(&root, "b"));
+        inotify.add(&a, &p("a")).unwrap();
+        inotify.add(&b, &p("b")).unwrap();
+        inotify.add(&open(&b, "sub"), &p("b/sub")).unwrap();
+        soon(&inotify);
+        let name = |n: &'static str| Name::new(n.as_bytes()).unwrap();
+        root.exchange(name("a"), &root, name("b")).unwrap();
+        soon(&inotify);
+        assert_eq!(inotify.count(), 4);
+        std::fs::write(temp.path().join("a/in-a"), "x").unwrap();
+        std::fs::write(temp.path().join("b/in-b"), "x").unwrap();
+        std::fs::write(temp.path().join("a/sub/deep"), "x").unwrap();
+        assert_eq!(paths(&soon(&inotify)), ["a/in-a", "b/in-b", "a/sub/deep"]);
+    }
+
+    #[test]
+    fn a_deleted_root_that_is_held_open_goes_unnoticed() {
+        let (temp, root, inotify) = setup();
+        std::fs::remove_dir(temp.path()).unwrap();
+        let hints = soon(&inotify);
+        assert!(hints.contains(&Hint::RootGone), "{hints:?}");
+        assert_eq!(root.stat_self().unwrap().nlink, 0);
+    }
+
     #[test]
     fn a_deleted_root_is_reported_once_nobody_has_it_open() {
         let (temp, root, inotify) = setup();
