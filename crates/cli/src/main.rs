@@ -36,6 +36,8 @@ fn settle_into_the_process() {
     instep_fs::place::set_umask(0);
     // Without this, a user who opens a file that we hold a lease on would end the program.
     instep_fs::place::ignore_lease_signals();
+    // Without this, one file above the limit of sizes would end the program.
+    instep_fs::place::ignore_size_signals();
     // With fewer open files than could be had everything still works.
     let _fewer = instep_fs::place::raise_open_files();
 }

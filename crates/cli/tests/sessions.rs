@@ -299,6 +299,45 @@ fn a_lease_that_the_kernel_asks_back_does_not_end_the_session() {
 }
 
 #[test]
+fn a_file_above_the_size_limit_of_the_shell_waits_and_the_others_go_on() {
+    let sh = Cli::at("/bin/sh").unwrap();
+    fs::set_permissions(sh.home().join("run"), fs::Permissions::from_mode(0o700)).unwrap();
+    for dir in ["a", "b"] {
+        fs::create_dir(sh.home().join(dir)).unwrap();
+    }
+    put(&sh, "a/large", &"x".repeat(4 << 20));
+    put(&sh, "a/small", "one");
+    let program = env!("CARGO_BIN_EXE_instep");
+    let limited = format!("ulimit -f 4096; exec {program} sync --once a b");
+    let out = sh.run(&["-c", &limited]).expect(13);
+    assert!(out.stdout.contains("large"), "{out}");
+    assert!(has(&sh, "b/small", "one") && !sh.home().join("b/large").exists());
+    let free = format!("exec {program} sync --once a b");
+    sh.run(&["-c", &free]).expect(0);
+    assert_same(&[&sh.home().join("a"), &sh.home().join("b")]);
+}
+
+#[test]
+fn both_signals_end_a_session_with_their_own_code_and_leave_it_consistent() {
+    for (signal, code) in [("INT", 130), ("TERM", 143)] {
+        let cli = program();
+        for n in 0..200 {
+            put(&cli, &format!("a/{n}"), "text");
+        }
+        let session = cli.spawn(&["sync", "a", "b"]);
+        until("it has begun", || {
+            cli.home().join("b/.instep/lock").exists()
+        });
+        session.signal(signal);
+        let ended = session.wait();
+        // Before its handler is set, the signal itself ends it; what is on disk is consistent all the same.
+        assert!([code, -1].contains(&ended.code()), "{ended}");
+        cli.run(&["sync", "--once", "a", "b"]).expect(0);
+        assert_same(&[&cli.home().join("a"), &cli.home().join("b")]);
+    }
+}
+
+#[test]
 fn modes_are_kept_whatever_the_umask_of_the_shell() {
     let sh = Cli::at("/bin/sh").unwrap();
     fs::set_permissions(sh.home().join("run"), fs::Permissions::from_mode(0o700)).unwrap();
