@@ -230,9 +230,20 @@ pub(crate) fn known_labels(roots: &[Root]) -> (Vec<Option<String>>, Vec<String>)
         here.or_else(|| share.and_then(|_| of_kind.next())).cloned()
     };
     let parts: Vec<Option<Membership>> = roots.iter().map(part).collect();
-    let taken = parts.iter().flatten().flat_map(|m| &m.members);
-    let taken = taken.map(|(label, _)| label.clone()).collect();
-    let kept = parts.into_iter().map(|m| m.map(|m| m.label)).collect();
+    let members = || parts.iter().flatten().flat_map(|m| &m.members);
+    // One that was forgotten, or lost its marker, is still known to the others by its path.
+    let remembered = |root: &Root| {
+        let mut there = members().filter(|(_, at)| *at == root.seen.path);
+        there.next().map(|(label, _)| label.clone())
+    };
+    let kept = roots.iter().zip(&parts);
+    let kept = kept
+        .map(|(root, part)| {
+            part.as_ref()
+                .map_or_else(|| remembered(root), |m| Some(m.label.clone()))
+        })
+        .collect();
+    let taken = members().map(|(label, _)| label.clone()).collect();
     (kept, taken)
 }
 

@@ -289,3 +289,147 @@ fn why_and_log_tell_the_story_of_a_path() {
     assert!(log.stdout.contains('x'), "{log}");
     assert_refused(cli.run(&["why", "elsewhere"]), "E1019", 2);
 }
+
+/// The ids of the open conflicts.
+fn conflicts(cli: &Cli, root: &str) -> Vec<String> {
+    let out = cli.run(&["conflicts", "--json", root]);
+    let document: Value = serde_json::from_str(&out.stdout).unwrap();
+    let all = document["data"].as_array().unwrap();
+    all.iter()
+        .map(|c| c["id"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+fn disagree(cli: &Cli, names: &[&str]) {
+    for name in names {
+        put(cli, &format!("a/{name}"), &format!("{name} from a"));
+        put(cli, &format!("b/{name}"), &format!("{name} from b, later"));
+    }
+}
+
+#[test]
+fn conflicts_are_listed_shown_and_settled_one_by_one_without_a_session() {
+    let cli = program();
+    disagree(&cli, &["x", "y", "z"]);
+    cli.run(&["sync", "--once", "a", "b"]).expect(4);
+    let ids = conflicts(&cli, "b");
+    assert_eq!(ids.len(), 3);
+    for id in &ids {
+        let shown = cli.run(&["conflicts", "show", id, "a"]).expect(0);
+        assert!(
+            shown.stdout.contains("from a") || shown.stdout.contains('A'),
+            "{shown}"
+        );
+    }
+    assert_refused(
+        cli.run(&["conflicts", "resolve", "zz", "--keep", "A", "a"]),
+        "E1013",
+        2,
+    );
+    cli.run(&["conflicts", "resolve", &ids[0], "--keep", "newest", "a"])
+        .expect(0);
+    cli.run(&["conflicts", "resolve", &ids[1], "--keep", "both", "b"])
+        .expect(0);
+    assert_eq!(conflicts(&cli, "a").len(), 1);
+    let names = count(&cli, "a");
+    assert_eq!(
+        names, 5,
+        "three paths, one copy beside, and our own directory"
+    );
+    cli.run(&["conflicts", "resolve", &ids[2], "--keep", "A", "b"])
+        .expect(0);
+    cli.run(&["conflicts", "a"]).expect(0);
+    cli.run(&["sync", "--once", "a", "b"]).expect(0);
+    let settled = cli.run(&["conflicts", "--all", "a"]);
+    assert!(settled.stdout.lines().count() >= 3, "{settled}");
+    instep_testkit::compare::assert_same(&[&cli.home().join("a"), &cli.home().join("b")]);
+}
+
+#[test]
+fn a_running_session_settles_conflicts() {
+    let cli = program();
+    disagree(&cli, &["x", "y"]);
+    let session = live(&cli, &["sync", "a", "b"]);
+    until("both are noted", || conflicts(&cli, "a").len() == 2);
+    let ids = conflicts(&cli, "b");
+    cli.run(&["conflicts", "resolve", &ids[0], "--keep", "A", "b"])
+        .expect(0);
+    until("one is left", || conflicts(&cli, "a").len() == 1);
+    cli.run(&["conflicts", "resolve", "--all", "--keep", "A", "a"])
+        .expect(0);
+    until("a has won", || {
+        has(&cli, "b/x", "x from a") && has(&cli, "b/y", "y from a")
+    });
+    until("none is left", || cli.run(&["status", "a"]).code() == 0);
+    stop(session);
+}
+
+#[test]
+fn ignore_says_which_rule_decides() {
+    let cli = program();
+    put(
+        &cli,
+        ".config/instep/config.toml",
+        "defaults.ignore = [\"*.iso\", \"@os-litter\"]\n",
+    );
+    put(&cli, "a/.instepignore", "secret\n!kept.iso\n");
+    put(&cli, "a/secret", "x");
+    put(&cli, "a/x.iso", "x");
+    put(&cli, "a/kept.iso", "x");
+    put(&cli, "a/.DS_Store", "x");
+    put(&cli, "a/plain", "x");
+    cli.run(&["sync", "--once", "a", "b"]).expect(0);
+    let tested = cli
+        .run(&[
+            "ignore",
+            "test",
+            "a/secret",
+            "a/x.iso",
+            "a/kept.iso",
+            "a/.DS_Store",
+            "a/plain",
+        ])
+        .expect(0);
+    for line in tested.stdout.lines() {
+        let (path, rest) = line.split_once(' ').unwrap();
+        let synchronized = rest.contains("synchronized");
+        let at_b = path.replacen("a/", "b/", 1);
+        assert_eq!(cli.home().join(at_b).exists(), synchronized, "{line}");
+    }
+    assert!(tested.stdout.contains(".instepignore:1"), "{tested}");
+    let list = cli.run(&["ignore", "list"]).expect(0);
+    assert!(
+        list.stdout.contains("*.iso") && list.stdout.contains("os-litter"),
+        "{list}"
+    );
+}
+
+#[test]
+fn a_folder_that_is_forgotten_keeps_its_files_and_is_in_no_share() {
+    let cli = program();
+    put(&cli, "a/x", "one");
+    cli.run(&["sync", "--once", "a", "b"]).expect(0);
+    let session = live(&cli, &["sync", "a", "b"]);
+    assert_refused(cli.run(&["forget", "b"]), "E1006", 8);
+    stop(session);
+    cli.run(&["forget", "b"]).expect(0);
+    assert_refused(cli.run(&["status", "b"]), "E1020", 2);
+    assert!(
+        cli.run(&["status", "a"])
+            .expect(0)
+            .stdout
+            .contains("forgotten")
+    );
+    assert!(has(&cli, "b/x", "one") && cli.home().join("b/.instep").exists());
+    put(&cli, "a/x", "two");
+    let again = cli.run(&["sync", "--once", "a", "b"]).expect(0);
+    assert!(
+        again.stdout.lines().nth(1).unwrap().starts_with("B  b"),
+        "{again}"
+    );
+    cli.run(&["forget", "--purge", "b"]).expect(0);
+    assert!(has(&cli, "b/x", "two") && !cli.home().join("b/.instep").exists());
+    assert_refused(cli.run(&["status", "b"]), "E1020", 2);
+    cli.run(&["forget", "--purge", "a"]).expect(0);
+    assert_eq!((count(&cli, "a"), count(&cli, "b")), (1, 1));
+}

@@ -123,9 +123,6 @@ impl Session {
     /// What a replica has had since earlier meetings is in its index, not in its look.
     fn add_known(&self, i: usize, look: &Look, met: &mut BTreeMap<Cow<'_, RelPath>, Met>) {
         let replica = &self.slots[i].replica;
-        if replica.describe().new {
-            return;
-        }
         let found: BTreeSet<&RelPath> = look.findings.iter().map(|f| &f.path).collect();
         let read = replica.subtree(&RelPath::root(), &mut |path, row| {
             if let Some(v) = row.present().filter(|_| !found.contains(&path)) {
