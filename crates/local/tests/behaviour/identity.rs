@@ -237,3 +237,24 @@ fn a_preview_leaves_traces() {
     assert_eq!(after, before);
     assert!(std::fs::read_dir(&fresh).unwrap().next().is_none());
 }
+
+#[test]
+fn a_root_that_is_deleted_gives_no_hint() {
+    let real = Real::new();
+    std::fs::write(real.root.join("f"), "x").unwrap();
+    let waker = instep_replica::Waker::default();
+    assert_eq!(real.replica().watch(waker.clone()).unwrap(), []);
+    record(real.replica());
+    real.replica().take_hints();
+    std::fs::remove_dir_all(&real.root).unwrap();
+    let mut all = instep_replica::HintSet::default();
+    for _ in 0..500 {
+        all.extend(real.replica().take_hints());
+        if all.root {
+            break;
+        }
+        waker.wait(std::time::Duration::from_millis(20));
+    }
+    assert!(all.root, "nobody looks whether it is still there: {all:?}");
+    assert_eq!(real.replica().guard().unwrap_err().kind, ErrorKind::Gone);
+}
