@@ -86,11 +86,10 @@ pub fn exchange(replica: &LocalReplica, action: &Action, dir: &Dir, staged: &str
         }
     };
     let swapped = staging.stat(ours(staged)).and_then(|before| {
-        swap(replica, dir, name, staging, staged)?;
-        Ok(before)
+        Ok((before, swap(replica, dir, name, staging, staged)?))
     });
-    let before = match swapped {
-        Ok(before) => before,
+    let (before, displaced) = match swapped {
+        Ok(done) => done,
         Err(e) => {
             discard(replica, staged);
             return Done::not(failed(&action.path, &e));
@@ -103,7 +102,7 @@ pub fn exchange(replica: &LocalReplica, action: &Action, dir: &Dir, staged: &str
         replica,
         action,
         staging,
-        ours(staged),
+        ours(&displaced),
         &guarded.stat,
         late,
         "overwritten",
@@ -141,25 +140,32 @@ pub fn displace(replica: &LocalReplica, action: &Action, dir: &Dir) -> Done {
 }
 
 /// The names change places; where the file system cannot do that, the old object is moved away first.
+/// Returns the name in the staging directory of what was displaced.
 fn swap(
     replica: &LocalReplica,
     dir: &Dir,
     name: Name<'_>,
     staging: &Dir,
     staged: &str,
-) -> instep_fs::Result<()> {
+) -> instep_fs::Result<String> {
     if replica.profile.exchange {
         match staging.exchange(ours(staged), dir, name) {
             Err(e) if matches!(e.kind(), ErrorKind::Unsupported | ErrorKind::OtherDevice) => {}
-            result => return result,
+            result => return result.map(|()| staged.to_owned()),
         }
     }
     // RACE: between the two renames the name is absent. Declared as "weaker replace"; a crash here is
     // healed from the intent.
     let aside = trash::fresh_name(replica);
     tree::take(dir, name, staging, ours(&aside))?;
-    tree::give(staging, ours(staged), dir, name)?;
-    tree::take(staging, ours(&aside), staging, ours(staged))
+    if let Err(e) = tree::give(staging, ours(staged), dir, name) {
+        // The user gets it back; where the name was taken meanwhile, it is kept as any displaced object.
+        if tree::give(staging, ours(&aside), dir, name).is_err() {
+            trash::put(replica, staging, ours(&aside), Keep::Trash)?;
+        }
+        return Err(e);
+    }
+    Ok(aside)
 }
 
 /// Lets a blocked writer go on; whether there was one.
@@ -329,14 +335,10 @@ fn husk(replica: &LocalReplica, action: &Action, staging: &Dir, name: Name<'_>, 
             let undone = tree::open(&replica.root, &parent).and_then(|dir| {
                 if let Some(at) = action.path.name() {
                     let staged = std::str::from_utf8(name.as_bytes()).unwrap_or_default();
-                    swap(replica, &dir, at, &dirs.staging, staged)?;
+                    discard(replica, &swap(replica, &dir, at, &dirs.staging, staged)?);
                 }
                 Ok(dir)
             });
-            discard(
-                replica,
-                std::str::from_utf8(name.as_bytes()).unwrap_or_default(),
-            );
             *done = Done::not(match undone {
                 Ok(dir) => apply::not_empty(replica, action, &dir),
                 Err(e) => apply::failed(&action.path, &e),
