@@ -445,6 +445,9 @@ impl LocalReplica {
         };
         if !clean {
             recover::after_crash(self, last_boot.as_deref() != Some(boot.as_bytes()))?;
+        } else {
+            // What could not be moved to where it is kept is still there.
+            recover::sweep(self, &[]);
         }
         let mut index = self.index();
         index.put_meta(b"clean", b"0")?;
@@ -686,11 +689,13 @@ impl LocalReplica {
                     .as_ref()
                     .and_then(Row::present)
                     .map(|v| (v.kind, v.size));
-                was.into_iter()
-                    .for_each(|(kind, size)| totals.remove(kind, size));
+                if let Some((kind, size)) = was {
+                    totals.remove(kind, size);
+                }
             }
-            now.into_iter()
-                .for_each(|(kind, size)| totals.add(kind, size));
+            if let Some((kind, size)) = now {
+                totals.add(kind, size);
+            }
         }
         totals
     }
@@ -981,7 +986,7 @@ impl Replica for LocalReplica {
         }
         drop(index);
         // The moved object's own fingerprint may have changed with its name.
-        self.refresh(to);
+        self.refresh(to, None);
         let mut index = self.index();
         self.move_digests(&mut index, from, to)?;
         index.commit(Durability::Process)
@@ -1084,23 +1089,29 @@ impl LocalReplica {
             let set =
                 tree::open(&self.root, &parent).and_then(|dir| dir.set_mode(name, u32::from(mode)));
             match set {
-                Ok(()) => self.refresh(&path),
+                Ok(()) => self.refresh(&path, Some(mode)),
                 Err(e) => self.note_problem(&path, &e),
             }
         }
         self.index().commit(Durability::Process)
     }
 
-    /// Takes a fresh fingerprint of one path whose bytes are known.
-    fn refresh(&self, path: &RelPath) {
+    /// Takes a fresh fingerprint of one path whose bytes are known. Other permissions than these are a
+    /// user's change, which the next look must find.
+    fn refresh(&self, path: &RelPath, mode: Option<u16>) {
         let Some((parent, name)) = path.split() else {
             return;
         };
         let stat = tree::open(&self.root, &parent).and_then(|d| d.stat(name));
         let mut index = self.index();
         if let (Ok(Some(stat)), Ok(Some(row))) = (stat, index.get(path)) {
+            let seen = print(&stat);
+            let expected = mode.or(row.print.map(|p| p.mode));
+            if expected != Some(seen.mode) {
+                return;
+            }
             let new = Row {
-                print: Some(print(&stat)),
+                print: Some(seen),
                 ..row.clone()
             };
             // A stale fingerprint only costs one more look.

@@ -51,7 +51,9 @@ fn index_files(root: &Path) -> Vec<std::path::PathBuf> {
 pub(crate) fn lose_index(root: &Path) {
     let files = index_files(root);
     assert!(!files.is_empty());
-    files.iter().for_each(|f| std::fs::remove_file(f).unwrap());
+    for file in files {
+        std::fs::remove_file(file).unwrap();
+    }
 }
 
 #[test]
@@ -155,8 +157,9 @@ fn an_index_restored_from_an_older_copy_goes_unnoticed() {
     real.replica().close().unwrap();
     real.replica = None;
     lose_index(&real.root);
-    kept.iter()
-        .for_each(|(file, bytes)| std::fs::write(file, bytes).unwrap());
+    for (file, bytes) in kept {
+        std::fs::write(file, bytes).unwrap();
+    }
     real.open();
     assert!(real.replica().is_rejoining());
     assert_ne!(real.replica().actor(), actor);

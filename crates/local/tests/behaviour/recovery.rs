@@ -23,8 +23,10 @@ enum Death {
 const OLD: &[u8] = b"old content, written by a user long ago";
 const NEW: &[u8] = b"new content that comes from another replica, longer than the old one was";
 
-/// What each path has before and after the batch.
-fn wanted() -> [(RelPath, Option<&'static [u8]>, Option<&'static [u8]>); 5] {
+/// A path, and what it has before and after the batch.
+type Wanted = (RelPath, Option<&'static [u8]>, Option<&'static [u8]>);
+
+fn wanted() -> [Wanted; 5] {
     [
         (p("over"), Some(OLD), Some(NEW)),
         (p("gone"), Some(OLD), None),
@@ -44,7 +46,7 @@ fn settled(config: &SimConfig) -> Sim {
     }
     sim.fs().settle();
     observe(sim.replica(), &|ms| {
-        sim.fs().advance(ms.cast_signed() * 1_000_000)
+        sim.fs().advance(ms.cast_signed() * 1_000_000);
     });
     sim.replica().barrier().unwrap();
     sim

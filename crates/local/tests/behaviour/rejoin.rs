@@ -54,7 +54,9 @@ impl Roots {
         let end = session.run().unwrap();
         assert_eq!(end.problems, []);
         assert_eq!(end.summary.waiting, 0, "{end:?}");
-        opened.iter().for_each(|r| r.close().unwrap());
+        for replica in &opened {
+            replica.close().unwrap();
+        }
         end.summary.conflicts
     }
 
@@ -104,7 +106,7 @@ fn an_old_version_with_a_new_time_wins_after_a_lost_index() {
     // As a backup that was unpacked just now.
     lose_index(&b);
     fs::write(b.join("f"), "f as it was").unwrap();
-    let later = SystemTime::now() + Duration::from_secs(60);
+    let later = SystemTime::now() + Duration::from_mins(1);
     fs::File::options()
         .write(true)
         .open(b.join("f"))

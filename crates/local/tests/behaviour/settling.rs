@@ -17,9 +17,9 @@ fn pass(sim: &Sim, ms: u64) {
 
 fn with_files(names: &[&str]) -> Sim {
     let sim = Sim::new(SimConfig::ext4(1));
-    names
-        .iter()
-        .for_each(|n| sim.write(&p(n), n.as_bytes()).unwrap());
+    for name in names {
+        sim.write(&p(name), name.as_bytes()).unwrap();
+    }
     observe(sim.replica(), &|ms| pass(&sim, ms));
     sim
 }

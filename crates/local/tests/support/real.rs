@@ -152,12 +152,7 @@ impl RealUser {
         Ok((dir, at))
     }
 
-    fn collect(
-        &self,
-        dir: &File,
-        at: &RelPath,
-        out: &mut BTreeMap<RelPath, Object>,
-    ) -> io::Result<()> {
+    fn collect(dir: &File, at: &RelPath, out: &mut BTreeMap<RelPath, Object>) -> io::Result<()> {
         for entry in fs::read_dir(format!("/proc/self/fd/{}", dir.as_raw_fd()))? {
             let name = entry?.file_name();
             if at.is_root() && name.as_bytes() == RESERVED {
@@ -172,7 +167,7 @@ impl RealUser {
                 nanos: meta.mtime_nsec() as u32,
             };
             let object = if meta.is_dir() {
-                self.collect(&File::open(&here)?, &path, out)?;
+                Self::collect(&File::open(&here)?, &path, out)?;
                 Object::Dir { mode }
             } else if meta.is_symlink() {
                 let target = fs::read_link(&here)?.into_os_string().into_encoded_bytes();
@@ -232,7 +227,7 @@ impl User for RealUser {
 
     fn tree(&self) -> io::Result<BTreeMap<RelPath, Object>> {
         let mut out = BTreeMap::new();
-        self.collect(&File::open(&self.root)?, &RelPath::root(), &mut out)?;
+        Self::collect(&File::open(&self.root)?, &RelPath::root(), &mut out)?;
         Ok(out)
     }
 }
