@@ -88,6 +88,7 @@ fn told(view: &View) -> String {
     let at = match view.shown {
         Shown::Version { dot, .. } => dot.actor.0[0].to_string(),
         Shown::Frozen => "frozen".into(),
+        Shown::Standing => "standing".into(),
         Shown::Unknown => "unknown".into(),
     };
     format!("{at}|{}|{}", actors(&view.losers), actors(&view.beside))

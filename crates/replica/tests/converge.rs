@@ -254,7 +254,7 @@ fn plan(all: &[Rows], share: &ShareState) -> Vec<Action> {
     let alive = |entry: &Entry| match view(entry, &share.policies).shown {
         Shown::Version { dot, .. } => entry.get(dot).is_some_and(|v| !v.is_tomb()),
         Shown::Unknown => false,
-        Shown::Frozen => true,
+        Shown::Standing | Shown::Frozen => true,
     };
     let mut actions = Vec::new();
     for path in entries.keys() {
