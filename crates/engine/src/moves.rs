@@ -112,7 +112,8 @@ impl Session {
         let read = |r: usize| {
             let mut out = BTreeMap::new();
             let read = self.slots[r].replica.subtree(dir, &mut |path, row| {
-                out.insert(path, (row.present().is_some(), row.entry));
+                let mode = row.print.map(|p| p.mode);
+                out.insert(path, (row.present().is_some(), mode, row.entry));
                 ControlFlow::Continue(())
             });
             read.is_ok().then_some(out)

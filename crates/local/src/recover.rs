@@ -17,11 +17,12 @@ use instep_core::codec::{self, DecodeError, Reader};
 use instep_core::entry::Entry;
 use instep_core::id::{ActorId, ContentId, Dot};
 use instep_core::limits;
-use instep_core::path::RelPath;
+use instep_core::path::{Name, RelPath};
 use instep_core::plan::{Action, Goal, Keep, Precondition};
 use instep_core::row::{Print, Row};
 use instep_core::version::{Kind, Version};
 use instep_replica::Result;
+use instep_fs::Dir;
 use instep_replica::look::Found;
 use instep_store::{Durability, Table};
 
@@ -529,7 +530,7 @@ fn zeros(size: u64) -> ContentId {
 
 /// Clears the staging directory: a displaced file that had not reached its place is kept, the rest was
 /// never anybody's.
-fn sweep(replica: &LocalReplica, intents: &[Intended]) {
+pub(crate) fn sweep(replica: &LocalReplica, intents: &[Intended]) {
     let Some(dirs) = replica.ours() else { return };
     let mut names: Vec<Vec<u8>> = Vec::new();
     let listed = dirs.staging.list(&mut |name, _| names.push(name.to_vec()));
@@ -537,23 +538,46 @@ fn sweep(replica: &LocalReplica, intents: &[Intended]) {
         return;
     }
     for name in names {
-        let Ok(name) = instep_core::path::Name::new(&name) else {
+        let Ok(name) = Name::new(&name) else {
             continue;
         };
         let Ok(Some(stat)) = dirs.staging.stat(name) else {
             continue;
         };
         if stat.kind == instep_fs::Kind::Dir {
-            let _left_if_full = dirs.staging.remove_dir(name);
+            keep_below(replica, &dirs.staging, name);
             continue;
         }
         keep_or_drop(replica, name, &stat, intents);
     }
 }
 
+/// A directory that was displaced with something in it, and could not be given back: files and links are
+/// kept, the directories go.
+fn keep_below(replica: &LocalReplica, parent: &Dir, name: Name<'_>) {
+    let mut names: Vec<Vec<u8>> = Vec::new();
+    let Ok(dir) = parent.open_dir(name) else {
+        return;
+    };
+    if dir.list(&mut |child, _| names.push(child.to_vec())).is_err() {
+        return;
+    }
+    for child in &names {
+        let Ok(child) = Name::new(child) else { continue };
+        match dir.stat(child) {
+            Ok(Some(stat)) if stat.kind == instep_fs::Kind::Dir => keep_below(replica, &dir, child),
+            // Without a record the object is still in the trash directory, only unlisted.
+            Ok(Some(_)) => drop(trash::put(replica, &dir, child, Keep::Trash)),
+            _ => {}
+        }
+    }
+    // Whatever could not be moved keeps it standing until the next start.
+    let _left_if_full = parent.remove_dir(name);
+}
+
 fn keep_or_drop(
     replica: &LocalReplica,
-    name: instep_core::path::Name<'_>,
+    name: Name<'_>,
     stat: &instep_fs::Stat,
     intents: &[Intended],
 ) {
