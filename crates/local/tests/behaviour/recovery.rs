@@ -145,18 +145,20 @@ fn die_at_every_call(config: &SimConfig, death: Death) {
         for seed in 0..if death == Death::Power { 3 } else { 1 } {
             let mut sim = settled(config);
             let known = dots(&sim);
-            match death {
-                Death::Power => sim.fs().crash_after(at),
-                Death::Process => {
-                    let mut left = at;
-                    sim.fs().set_hook(Box::new(move |fs, _| {
-                        if left == 0 {
-                            fs.kill();
-                        }
-                        left = left.wrapping_sub(1);
-                    }));
-                }
+            if death == Death::Power {
+                sim.fs().crash_after(at);
             }
+            let (disk, mut left) = (sim.disk.clone(), at);
+            sim.fs().set_hook(Box::new(move |fs, _| {
+                if left == 0 {
+                    // The index dies at the same instant as everything else.
+                    disk.kill();
+                    if death == Death::Process {
+                        fs.kill();
+                    }
+                }
+                left = left.wrapping_sub(1);
+            }));
             carry_out(&sim);
             sim.fs().clear_hook();
             sim.fs().cancel_crash();
