@@ -71,6 +71,12 @@ fn a_missing_folder_is_not_made_unless_asked_for() {
     put(&cli, "a/x", "one");
     refused_without_a_trace(&cli, &["sync", "--once", "a", "missing"], "E1004", 2);
     refused_without_a_trace(&cli, &["plan", "a", "missing"], "E1004", 2);
+    refused_without_a_trace(
+        &cli,
+        &["sync", "-n", "--create", "a", "missing"],
+        "E1004",
+        2,
+    );
     // A source is never made: it is a disk that is not mounted, or a mistake.
     refused_without_a_trace(&cli, &["mirror", "--create", "missing", "a"], "E1004", 2);
     cli.run(&["sync", "--once", "--create", "a", "missing"])

@@ -143,7 +143,9 @@ impl Session {
             out.only_on[m.on.trailing_zeros() as usize] += 1;
         }
         for i in (0..n).filter(|i| m.on & (1 << i) == 0) {
-            if self.slots[i].role != Role::Source && self.slots[i].replica.describe().new {
+            let slot = &self.slots[i];
+            let takes = slot.role != Role::Source && slot.replica.capabilities().writable;
+            if takes && slot.replica.describe().new {
                 out.receives[i].0 += 1;
                 out.receives[i].1 += m.size;
             }

@@ -46,6 +46,12 @@ pub(crate) fn run(args: args::Plan, context: &Context) -> Result<Exit, Failure> 
 
 /// Shows the plan of a session; whether there is anything to do.
 pub(crate) fn show(want: &Want, limit: usize, context: &Context) -> Result<bool, Failure> {
+    if let Some(missing) = want.roots.iter().find(|r| !r.seen.exists) {
+        let typed = missing.typed.display();
+        return Err(Failure::new(1004, Exit::Usage, format!("{typed} does not exist"))
+            .why("showing what would happen creates nothing, and there is nothing to look at yet")
+            .remedy(format!("mkdir {typed}")));
+    }
     let opened = sync::open(want, context, Purpose::Preview)?;
     let options = SessionOptions {
         once: true,

@@ -157,7 +157,8 @@ fn endings(status: &Status) -> Vec<Exit> {
     if status.summary.holds > 0 {
         all.push(Exit::Held);
     }
-    if status.summary.problems > 0 {
+    let is_paused = status.replicas.iter().any(|r| r.state == State::Paused);
+    if status.summary.problems > 0 || is_paused {
         all.push(Exit::SomeFailed);
     }
     if status.summary.conflicts > 0 {

@@ -35,6 +35,10 @@ pub(crate) struct Lines {
     introduced: bool,
     /// The first pass of a first meeting: changes are counted, not listed.
     first: bool,
+    /// Replicas that are not there, or cannot be written.
+    away: BTreeMap<usize, State>,
+    /// What was said before everybody was introduced.
+    early: Vec<(Event, i64)>,
     settled: Option<Summary>,
     window: (i64, u32),
     hidden: Hidden,
@@ -52,6 +56,8 @@ impl Lines {
             totals: Vec::new(),
             introduced: false,
             first: false,
+            away: BTreeMap::new(),
+            early: Vec::new(),
             settled: None,
             window: (0, 0),
             hidden: Hidden::new(),
@@ -62,6 +68,16 @@ impl Lines {
 
     /// Prints one event.
     pub(crate) fn event(&mut self, event: &Event, now_ns: i64) {
+        if let Event::Replica { replica, state, .. } = event {
+            match state {
+                State::Offline | State::Paused => self.away.insert(*replica, *state),
+                _ => self.away.remove(replica),
+            };
+            if !self.introduced && *state == State::Paused {
+                self.early.push((event.clone(), now_ns));
+                return;
+            }
+        }
         match event {
             Event::Opened { replicas, .. } => {
                 self.replicas = replicas.iter().map(|(_, d)| d.clone()).collect();
@@ -150,9 +166,15 @@ impl Lines {
             return;
         }
         self.introduced = true;
-        if self.output.style.quiet {
-            return;
+        if !self.output.style.quiet {
+            self.table();
         }
+        for (event, at_ns) in std::mem::take(&mut self.early) {
+            self.attention(&event, at_ns);
+        }
+    }
+
+    fn table(&self) {
         let mut table = Table::new(&[]).right(2).right(3);
         for (d, totals) in self.replicas.iter().zip(&self.totals) {
             let (files, size) = match totals {
@@ -304,7 +326,17 @@ impl Lines {
             _ => style.paint(Hue::Good, "in sync"),
         };
         let mut parts = vec![state];
-        parts.push(counted(self.replicas.len() as u64, "replica"));
+        let all = counted(self.replicas.len() as u64, "replica");
+        if self.away.is_empty() {
+            parts.push(all);
+        } else {
+            let here = self.replicas.len() - self.away.len();
+            let away = self.away.iter();
+            let away: Vec<String> = away
+                .map(|(i, state)| format!("{} {}", self.label(*i), state_word(*state)))
+                .collect();
+            parts.push(format!("{here} of {all} ({})", away.join(", ")));
+        }
         parts.push(counted(s.totals.files, "file"));
         if first && s.changes > 0 {
             parts.push(format!(
