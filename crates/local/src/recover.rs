@@ -170,6 +170,10 @@ pub fn after_crash(replica: &LocalReplica, other_boot: bool) -> Result<()> {
         replica.index().put_meta(DOUBT, b"1")?;
     }
     orphans(replica)?;
+    if other_boot {
+        // The copy under way may be the last one now: it is kept, whoever had it before.
+        all.iter_mut().for_each(|i| i.entry = Entry::default());
+    }
     sweep(replica, &all);
     let mut index = replica.index();
     fulfilled(&mut index)?;
