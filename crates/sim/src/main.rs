@@ -1,5 +1,7 @@
 //! `instep-sim`: runs seeds, and says how to replay the first that fails.
 
+#![forbid(unsafe_code)]
+
 use std::process::ExitCode;
 
 const USAGE: &str = "usage: instep-sim [--seeds N] [--from S] | --seed S";

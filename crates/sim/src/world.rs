@@ -67,6 +67,8 @@ pub(crate) struct State {
     live: bool,
     /// The last process died; the next one has things to make good.
     died: bool,
+    /// It is making them good: what users do meanwhile may be about things that it does not know yet.
+    recovering: bool,
     boot: u64,
     handle: Option<Handle>,
 }
@@ -119,6 +121,7 @@ impl World {
                 waits: 0,
                 live: false,
                 died: false,
+                recovering: false,
                 boot: 1,
                 handle: None,
             }),
@@ -296,6 +299,9 @@ impl World {
                 _ => state.ledger.died(),
             }
         }
+        if std::mem::take(&mut state.recovering) {
+            state.ledger.died();
+        }
         state.life = Life::Alive;
         std::mem::take(&mut state.ops)
     }
@@ -306,6 +312,7 @@ impl World {
             let mut state = self.state();
             if std::mem::take(&mut state.died) {
                 state.ledger.died();
+                state.recovering = true;
             }
             let mut order: Vec<usize> = (0..state.disks.len()).collect();
             for i in (1..order.len()).rev() {
