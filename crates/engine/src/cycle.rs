@@ -14,6 +14,7 @@ use crate::session::{Session, SessionError};
 impl Session {
     /// Does what can be done now. Returns whether anything was.
     pub(crate) fn cycle(&mut self) -> Result<bool, SessionError> {
+        self.guard_all();
         self.revive();
         self.recheck_holds_when_due();
         self.collect_arrivals();

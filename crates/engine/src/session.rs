@@ -87,6 +87,11 @@ impl Slot {
     pub(crate) fn online(&self) -> bool {
         !matches!(self.state, State::Offline)
     }
+
+    /// It could be written before and cannot be now.
+    fn waits_for_room(&self) -> bool {
+        self.state == State::Paused && self.replica.capabilities().writable
+    }
 }
 
 pub(crate) type Request = (Command, mpsc::Sender<Answer>);
@@ -161,6 +166,7 @@ pub struct Session {
     /// Decisions of a person that wait for the next reconciliation.
     pub(crate) resolutions: BTreeMap<RelPath, instep_core::entry::Entry>,
     pub(crate) next_hold_check_ns: u64,
+    pub(crate) next_guard_ns: u64,
 }
 
 /// Something to be done at a later time.
@@ -187,6 +193,8 @@ const POLL: Duration = Duration::from_secs(2);
 const RESCAN: Duration = Duration::from_secs(3600);
 /// Between two tries to reach an offline replica.
 const RETRY_NS: u64 = 1_000_000_000;
+/// Between two tries to write to a replica that was full or read-only.
+const RESUME_NS: u64 = 5_000_000_000;
 /// How long after the last change the barrier comes, when nothing else happens.
 const BARRIER_NS: u64 = 200_000_000;
 
@@ -226,6 +234,7 @@ impl Session {
             met: false,
             resolutions: BTreeMap::new(),
             next_hold_check_ns: 0,
+            next_guard_ns: 0,
         };
         session.agree(id)?;
         session.load_holds()?;
@@ -238,6 +247,7 @@ impl Session {
             share: id,
             replicas,
         });
+        session.pause_read_only();
         Ok(session)
     }
 
@@ -418,10 +428,11 @@ impl Session {
             .map(|l| l.due_ns)
             .chain(barrier_due.filter(|d| *d > now))
             .chain(self.slots.iter().map(|s| s.next_poll_ns))
+            .chain((!self.options.once).then_some(self.next_guard_ns))
             .chain(
                 self.slots
                     .iter()
-                    .filter(|s| !s.online())
+                    .filter(|s| !s.online() || s.waits_for_room())
                     .map(|s| s.next_try_ns),
             )
             .min()
@@ -445,7 +456,8 @@ impl Session {
         let clean = self.is_idle()
             && self.holds.is_empty()
             && self.problems.is_empty()
-            && self.slots.iter().all(Slot::online);
+            && self.slots.iter().all(Slot::online)
+            && !self.slots.iter().any(|s| s.state == State::Paused);
         let mark: String = self
             .env
             .random()
@@ -513,17 +525,42 @@ impl Session {
         }
     }
 
+    /// Asks each replica every second whether it is still there: an unmount gives no hint.
+    pub(crate) fn guard_all(&mut self) {
+        let now = self.env.monotonic_ns();
+        if self.next_guard_ns > now {
+            return;
+        }
+        self.next_guard_ns = now + RETRY_NS;
+        for i in 0..self.slots.len() {
+            if !self.slots[i].online() {
+                continue;
+            }
+            if let Err(e) = self.slots[i].replica.guard() {
+                self.replica_failed(i, &e);
+            }
+        }
+    }
+
     /// Tries replicas that went away.
     pub(crate) fn revive(&mut self) {
         let now = self.env.monotonic_ns();
         for i in 0..self.slots.len() {
             let slot = &mut self.slots[i];
-            if slot.online() || slot.next_try_ns > now {
+            if slot.next_try_ns > now {
+                continue;
+            }
+            if slot.waits_for_room() {
+                self.resume(i, now);
+                continue;
+            }
+            if slot.online() {
                 continue;
             }
             slot.next_try_ns = now + RETRY_NS;
             if slot.replica.guard().is_ok() {
                 slot.state = State::Scanning;
+                slot.why.clear();
                 slot.look_everywhere = true;
                 self.compare_all = true;
                 let why = "it is back".to_owned();
@@ -531,6 +568,41 @@ impl Session {
                     replica: i,
                     state: State::Scanning,
                     why,
+                });
+            }
+        }
+    }
+
+    /// Takes a replica up again that could not be written, once its records can be.
+    fn resume(&mut self, i: usize, now: u64) {
+        let slot = &mut self.slots[i];
+        slot.next_try_ns = now + RESUME_NS;
+        // Something is pending there, so the mark goes in any case.
+        let written = slot.replica.write_record(Book::Share, "settled", None);
+        if written.and_then(|()| slot.replica.barrier()).is_err() {
+            return;
+        }
+        slot.state = State::InSync;
+        slot.why.clear();
+        slot.look_everywhere = true;
+        self.compare_all = true;
+        self.monitor.event(Event::Replica {
+            replica: i,
+            state: State::InSync,
+            why: "it can be written again".to_owned(),
+        });
+    }
+
+    /// A replica that can never be written here is said to pause from the start.
+    fn pause_read_only(&mut self) {
+        for (i, slot) in self.slots.iter_mut().enumerate() {
+            if slot.role != Role::Source && !slot.replica.capabilities().writable {
+                slot.state = State::Paused;
+                "it is read-only".clone_into(&mut slot.why);
+                self.monitor.event(Event::Replica {
+                    replica: i,
+                    state: State::Paused,
+                    why: slot.why.clone(),
                 });
             }
         }

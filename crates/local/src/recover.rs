@@ -21,8 +21,8 @@ use instep_core::path::{Name, RelPath};
 use instep_core::plan::{Action, Goal, Keep, Precondition};
 use instep_core::row::{Print, Row};
 use instep_core::version::{Kind, Version};
-use instep_replica::Result;
 use instep_fs::Dir;
+use instep_replica::Result;
 use instep_replica::look::Found;
 use instep_store::{Durability, Table};
 
@@ -563,11 +563,16 @@ fn keep_below(replica: &LocalReplica, parent: &Dir, name: Name<'_>) {
     let Ok(dir) = parent.open_dir(name) else {
         return;
     };
-    if dir.list(&mut |child, _| names.push(child.to_vec())).is_err() {
+    if dir
+        .list(&mut |child, _| names.push(child.to_vec()))
+        .is_err()
+    {
         return;
     }
     for child in &names {
-        let Ok(child) = Name::new(child) else { continue };
+        let Ok(child) = Name::new(child) else {
+            continue;
+        };
         match dir.stat(child) {
             Ok(Some(stat)) if stat.kind == instep_fs::Kind::Dir => keep_below(replica, &dir, child),
             // Without a record the object is still in the trash directory, only unlisted.

@@ -85,9 +85,9 @@ pub fn exchange(replica: &LocalReplica, action: &Action, dir: &Dir, staged: &str
             return Done::not(outcome);
         }
     };
-    let swapped = staging.stat(ours(staged)).and_then(|before| {
-        Ok((before, swap(replica, dir, name, staging, staged)?))
-    });
+    let swapped = staging
+        .stat(ours(staged))
+        .and_then(|before| Ok((before, swap(replica, dir, name, staging, staged)?)));
     let (before, displaced) = match swapped {
         Ok(done) => done,
         Err(e) => {

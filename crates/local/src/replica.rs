@@ -23,7 +23,7 @@ use instep_replica::{
 };
 use instep_store::{Durability, Table};
 
-use crate::content::{FileContent, fill};
+use crate::content::{FileContent, Hashed, fill, hash_file};
 use crate::index::{Index, store_error};
 use crate::print::{Digest, print};
 use crate::rules::{IgnoreOptions, Rules};
@@ -159,6 +159,7 @@ pub struct LocalReplica {
     modes_later: Mutex<BTreeMap<RelPath, u16>>,
     pub(crate) hashed_aside: Arc<Mutex<HashedAside>>,
     noted: Mutex<Vec<Problem>>,
+    next_unwatched_ns: Mutex<u64>,
     pub(crate) kept: Mutex<crate::reading::Kept>,
     unread: Mutex<std::collections::VecDeque<Candidate>>,
 }
@@ -240,6 +241,7 @@ impl LocalReplica {
             modes_later: Mutex::default(),
             hashed_aside: Arc::default(),
             noted: Mutex::default(),
+            next_unwatched_ns: Mutex::default(),
             kept: Mutex::default(),
             unread: Mutex::default(),
         })
@@ -787,7 +789,7 @@ impl Replica for LocalReplica {
         }
         match (self.make_watcher)() {
             Ok(watcher) => {
-                let watch = Watch::start(watcher, waker, self.env.as_ref(), self.threaded);
+                let watch = Watch::start(watcher, waker, &self.env, self.threaded);
                 let _once = self.watch.set(watch);
                 Ok(Vec::new())
             }
@@ -803,6 +805,7 @@ impl Replica for LocalReplica {
         let mut hints = std::mem::take(&mut *locked(&self.own_hints));
         if let Some(watch) = self.watch.get() {
             hints.extend(watch.take());
+            hints.trees.extend(self.unwatched(watch));
         }
         let done: Vec<RelPath> = locked(&self.hashed_aside)
             .iter()
@@ -872,7 +875,13 @@ impl Replica for LocalReplica {
         let stat = file
             .stat()
             .map_err(|e| fs_error("examine a kept file", e))?;
-        Ok(Some(Box::new(FileContent::new(file, stat))))
+        // No fingerprint vouches for what is kept; another replica may have it whole.
+        match hash_file(&file, &stat, &mut Vec::new()) {
+            Ok(Hashed::Content { id, .. }) if id == content => {
+                Ok(Some(Box::new(FileContent::new(file, stat))))
+            }
+            _ => Ok(None),
+        }
     }
 
     fn stage(&self, path: &RelPath, content: ContentId, from: &mut dyn Content) -> Result<Outcome> {
@@ -1077,6 +1086,21 @@ impl LocalReplica {
             // open for long.
             _ => Ok(None),
         }
+    }
+
+    /// Directories that could not be watched are looked at every few seconds. Looking tries to watch them
+    /// again, so that they come back here only as long as that fails.
+    fn unwatched(&self, watch: &Watch) -> BTreeSet<RelPath> {
+        const EVERY_NS: u64 = 5_000_000_000;
+        let now = self.env.monotonic_ns();
+        let mut next = locked(&self.next_unwatched_ns);
+        if *next > now {
+            return BTreeSet::new();
+        }
+        *next = now + EVERY_NS;
+        let refused = watch.take_refused();
+        let covered = |p: &RelPath| p.parent().is_some_and(|up| refused.contains(&up));
+        refused.iter().filter(|p| !covered(p)).cloned().collect()
     }
 
     /// Gives directories the modes that had to wait for their contents.

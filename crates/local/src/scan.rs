@@ -334,7 +334,7 @@ fn walk_dir(
         Err(e) => return unopened(&path, &e, out),
     };
     if let Err(e) = replica.watch_dir(&dir, &path) {
-        out.problem(&path, Code::WatchLimit, e.to_string());
+        out.problem(&RelPath::root(), Code::WatchLimit, unwatched(e.errno));
     }
     if let Err(e) = list(&dir, &path, scratch, out) {
         return out.problem(&path, Code::Unreadable, e.to_string());
@@ -376,6 +376,16 @@ fn walk_dir(
         .sort_by(|a, b| names[a.0 as usize..a.1 as usize].cmp(&names[b.0 as usize..b.1 as usize]));
     merge(replica, &dir, &path, &names, scratch, &rules, more, out);
     scratch.names = names;
+}
+
+/// Why a directory is looked at instead of watched, and what to do about it.
+fn unwatched(errno: i32) -> String {
+    let limit = instep_fs::place::watch_limit();
+    format!(
+        "some directories are looked at every few seconds instead of watched (errno {errno}); \
+         to raise the limit: sudo sysctl fs.inotify.max_user_watches={}",
+        (limit * 2).max(524_288)
+    )
 }
 
 fn unopened(path: &RelPath, e: &instep_fs::Error, out: &mut Walked) {

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use instep_core::path::{RESERVED, RelPath};
 use instep_fs::watch::{Hint, Watcher};
+use instep_replica::env::Env;
 use instep_replica::{HintSet, Waker};
 
 /// Watching one root.
@@ -21,17 +22,16 @@ pub struct Watch {
 
 impl Watch {
     /// Starts to collect hints; `spawn` runs the draining thread, where there is one.
-    pub fn start(
-        watcher: Watcher,
-        waker: Waker,
-        env: &dyn instep_replica::env::Env,
-        threaded: bool,
-    ) -> Self {
+    pub fn start(watcher: Watcher, waker: Waker, env: &Arc<dyn Env>, threaded: bool) -> Self {
         let watcher = Arc::new(watcher);
         let hints = Arc::new(Mutex::new(HintSet::default()));
         if threaded {
             let (w, h) = (Arc::downgrade(&watcher), hints.clone());
-            env.spawn("watch", Box::new(move || drain(&w, &h, &waker)));
+            let own = env.clone();
+            env.spawn(
+                "watch",
+                Box::new(move || drain(&w, &h, &waker, own.as_ref())),
+            );
         }
         Self {
             watcher,
@@ -58,12 +58,10 @@ impl Watch {
         self.watcher.remove_tree(path);
     }
 
-    /// Directories that could not be watched.
-    pub fn refused(&self) -> BTreeSet<RelPath> {
-        self.refused
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+    /// Directories that could not be watched; each is asked for once, and comes back when it is refused
+    /// again.
+    pub fn take_refused(&self) -> BTreeSet<RelPath> {
+        std::mem::take(&mut *self.refused.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The hints so far.
@@ -87,7 +85,7 @@ impl Drop for Watch {
 }
 
 /// Drains until the watch is dropped.
-fn drain(watcher: &std::sync::Weak<Watcher>, hints: &Mutex<HintSet>, waker: &Waker) {
+fn drain(watcher: &std::sync::Weak<Watcher>, hints: &Mutex<HintSet>, waker: &Waker, env: &dyn Env) {
     while let Some(w) = watcher.upgrade() {
         let batch = w.wait(Some(std::time::Duration::from_secs(60)));
         drop(w);
@@ -102,7 +100,7 @@ fn drain(watcher: &std::sync::Weak<Watcher>, hints: &Mutex<HintSet>, waker: &Wak
         waker.wake();
         if failed {
             // A queue that cannot be read must not be asked in a tight loop.
-            std::thread::sleep(std::time::Duration::from_millis(100));
+            env.sleep_ms(100);
         }
     }
 }
