@@ -4,21 +4,41 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::ControlFlow;
 
 use instep_core::path::RelPath;
+use instep_core::plan::{Code, Problem};
 use instep_core::policy::Role;
 use instep_core::version::Kind;
 use instep_replica::{Finding, Found, HintSet, Look, Scope};
 
-use crate::report::{Event, State};
+use crate::report::Event;
 use crate::session::{Session, SessionError};
+
+/// Between two looks at what could not be looked at.
+const UNSEEN_NS: u64 = 5_000_000_000;
+/// How many such places are looked at in one go.
+const UNSEEN_MAX: usize = 200;
+
+/// Nothing is known of what is there, or below it.
+fn is_unseen(problem: &Problem) -> bool {
+    matches!(problem.code, Code::Unreadable | Code::Mount)
+}
+
+/// An action failed; only its next try tells whether that is over.
+pub(crate) fn is_of_action(problem: &Problem) -> bool {
+    use Code::{ContentMissing, Husk, Mount, NoSpace, ReadOnly, Unwritable};
+    matches!(
+        problem.code,
+        ContentMissing | Husk | Mount | NoSpace | ReadOnly | Unwritable
+    )
+}
 
 impl Session {
     /// Does what can be done now. Returns whether anything was.
     pub(crate) fn cycle(&mut self) -> Result<bool, SessionError> {
-        self.guard_all();
-        self.revive();
+        self.see_to_places();
         self.recheck_holds_when_due();
         self.collect_arrivals();
         self.collect_due();
+        self.look_at_problems();
         let mut worked = false;
         let mut looks: Vec<(usize, Look)> = Vec::new();
         let mut hinted: BTreeSet<RelPath> = BTreeSet::new();
@@ -84,7 +104,12 @@ impl Session {
         if std::mem::take(&mut slot.look_everywhere) {
             return Some(Scope::Everything);
         }
-        let HintSet { paths, trees, .. } = hints;
+        let HintSet {
+            paths, mut trees, ..
+        } = hints;
+        // What could not be looked at may have changed below, too.
+        let unseen = |p: &&RelPath| self.problems.get(&(i, (*p).clone())).is_some_and(is_unseen);
+        trees.extend(paths.iter().filter(unseen).cloned());
         if paths.is_empty() && trees.is_empty() {
             None
         } else {
@@ -107,9 +132,7 @@ impl Session {
                 totals: look.totals,
                 changes: look.findings.len() as u64,
             });
-            if matches!(self.slots[i].state, State::Scanning) {
-                self.slots[i].state = State::InSync;
-            }
+            self.scanned(i);
             let stale: Vec<RelPath> = self
                 .problems
                 .keys()
@@ -117,14 +140,51 @@ impl Session {
                 .map(|(_, p)| p.clone())
                 .collect();
             stale.iter().for_each(|p| self.close_problem(i, p));
-        } else if let Scope::Some { paths, .. } = scope {
-            for path in paths {
-                if !look.problems.iter().any(|q| q.path == *path) {
-                    self.close_problem(i, path);
-                }
-            }
+        } else if let Scope::Some { paths, trees } = scope {
+            self.close_seen(i, paths, trees, &look);
         }
         Some(look)
+    }
+
+    /// Problems at paths that could be looked at now are over, except those of actions that are tried again.
+    fn close_seen(
+        &mut self,
+        i: usize,
+        paths: &BTreeSet<RelPath>,
+        trees: &BTreeSet<RelPath>,
+        look: &Look,
+    ) {
+        let hidden = |p: &RelPath| look.problems.iter().any(|q| p.is_within(&q.path));
+        let looked_at = |p: &RelPath| paths.contains(p) || trees.iter().any(|t| p.is_within(t));
+        let tried =
+            |p: &RelPath, problem: &Problem| is_of_action(problem) && self.later.contains_key(p);
+        let over: Vec<RelPath> = self
+            .problems
+            .iter()
+            .filter(|((r, p), _)| *r == i && looked_at(p))
+            .filter(|((_, p), problem)| !hidden(p) && !tried(p, problem))
+            .map(|((_, p), _)| p.clone())
+            .collect();
+        over.iter().for_each(|p| self.close_problem(i, p));
+    }
+
+    /// What could not be looked at is looked at again now and then: not every cure is an event.
+    fn look_at_problems(&mut self) {
+        let now = self.env.monotonic_ns();
+        if self.problem_look_due().is_none_or(|due| due > now) {
+            return;
+        }
+        self.next_problem_look_ns = now + UNSEEN_NS;
+        let unseen = self.problems.iter().filter(|(_, p)| is_unseen(p));
+        for ((i, path), _) in unseen.take(UNSEEN_MAX) {
+            self.slots[*i].hints.trees.insert(path.clone());
+        }
+    }
+
+    /// When something that could not be looked at is looked at again, if there is anything.
+    pub(crate) fn problem_look_due(&self) -> Option<u64> {
+        let any = self.problems.values().any(is_unseen);
+        (any && !self.options.once).then_some(self.next_problem_look_ns)
     }
 
     /// Takes in what one replica found: moves first, then the brake, then the record. Returns the subtrees

@@ -23,6 +23,7 @@ mod holds;
 mod meeting;
 mod moves;
 mod plan;
+mod presence;
 pub mod preview;
 mod rejoin;
 pub mod report;

@@ -17,8 +17,9 @@ use instep_core::row::Row;
 use instep_core::version::Kind;
 use instep_core::view::{Shown, view};
 
-use crate::report::{Change, ChangeKind, Event, Progress, State};
-use crate::session::Session;
+use crate::cycle::is_of_action;
+use crate::report::{Change, ChangeKind, Event, Progress};
+use crate::session::{Session, Slot};
 use crate::transfer::{Origin, Origins};
 
 /// Rows of one path, by replica.
@@ -26,6 +27,8 @@ pub(crate) type Rows = Vec<Option<Row>>;
 
 /// Files of at least this size are staged on a thread of their own while the session is live.
 const ASIDE_BYTES: u64 = 8 * 1024 * 1024;
+/// A source that changes is tried this often before that counts as a problem.
+const CHANGING_TRIES: u32 = 20;
 /// Above this many dirty paths directories are read as a whole.
 const BULK: usize = 1000;
 
@@ -170,7 +173,7 @@ impl Session {
                 Side {
                     row: rows.get(i).and_then(|r| r.as_ref()),
                     role: slot.role,
-                    writable: slot.online() && can.writable && slot.state != State::Paused,
+                    writable: slot.online() && can.writable,
                     modes: can.modes,
                 }
             })
@@ -277,10 +280,8 @@ impl Session {
         }
         for i in 0..self.slots.len() {
             let over = self.problems.get(&(i, path.clone())).is_some_and(|p| {
-                matches!(
-                    p.code,
-                    Code::UnsafeLink | Code::NameClash | Code::ContentMissing
-                )
+                matches!(p.code, Code::UnsafeLink | Code::NameClash)
+                    || (p.code != Code::Mount && is_of_action(p))
             });
             // Where it is tried again, the outcome tells.
             let tried = decision.actions.iter().any(|a| a.replica == i);
@@ -412,22 +413,47 @@ impl Session {
             Outcome::Superseded => self.retry(action.path.clone(), None, 1),
             Outcome::Busy => self.retry(action.path.clone(), None, 5),
             Outcome::Blocked(problem) => {
-                let delay_ms = match problem.code {
-                    Code::NoSpace | Code::ReadOnly => 5000,
-                    Code::ContentMissing => 1000,
-                    _ => 10_000,
+                let content = match action.goal {
+                    Goal::File { content, .. } => Some(content),
+                    _ => None,
                 };
-                if problem.code == Code::ReadOnly {
-                    let e = instep_replica::Error::new(
-                        instep_replica::ErrorKind::ReadOnly,
-                        problem.detail.clone(),
-                    );
-                    self.replica_failed(i, &e);
-                }
-                self.open_problem(i, problem);
-                self.retry(action.path.clone(), None, delay_ms);
+                self.blocked(i, &action.path, content, problem);
             }
         }
+    }
+
+    /// An action could not be carried out now.
+    fn blocked(&mut self, i: usize, path: &RelPath, content: Option<ContentId>, problem: Problem) {
+        if problem.code == Code::ReadOnly {
+            // No difficulty of this path: when the replica is back everything is compared.
+            let kind = instep_replica::ErrorKind::ReadOnly;
+            return self.replica_failed(i, &instep_replica::Error::new(kind, problem.detail));
+        }
+        let is_missing = problem.code == Code::ContentMissing;
+        if is_missing && content.is_some_and(|c| self.is_changing(i, path, c)) {
+            return self.retry(path.clone(), None, 5);
+        }
+        let delay_ms = match problem.code {
+            Code::NoSpace => 5000,
+            Code::ContentMissing => 1000,
+            _ => 10_000,
+        };
+        self.open_problem(i, problem);
+        self.retry(path.clone(), None, delay_ms);
+    }
+
+    /// Somebody's index has the content that could not be had: its file changes just now, which is for the
+    /// next look to find out. Where that look fails, or after many tries, it is a problem after all.
+    fn is_changing(&self, target: usize, path: &RelPath, content: ContentId) -> bool {
+        let tries = self.later.get(path).map_or(0, |l| l.tries);
+        let has = |i: usize, slot: &Slot| {
+            let row = slot.replica.row(path).ok().flatten();
+            i != target
+                && slot.online()
+                && !self.problems.contains_key(&(i, path.clone()))
+                && row.is_some_and(|r| r.present().is_some_and(|v| v.content == content))
+        };
+        tries < CHANGING_TRIES && self.slots.iter().enumerate().any(|(i, s)| has(i, s))
     }
 
     fn count(&mut self, i: usize, action: &Action, pass: &mut Pass) {
@@ -550,10 +576,7 @@ impl Session {
                     self.dirty.insert(path);
                 }
                 Outcome::Superseded | Outcome::Busy => self.retry(path, None, 50),
-                Outcome::Blocked(problem) => {
-                    self.open_problem(i, problem);
-                    self.retry(path, None, 5000);
-                }
+                Outcome::Blocked(problem) => self.blocked(i, &path, Some(content), problem),
             }
         }
     }

@@ -15,7 +15,7 @@ use instep_core::plan::Problem;
 use instep_core::policy::Role;
 use instep_replica::env::Env;
 use instep_replica::records::{Member, PolicyRecord, ShareRecord};
-use instep_replica::{Book, Error, ErrorKind, HintSet, Replica, ShareState, Totals, Waker};
+use instep_replica::{Book, Error, HintSet, Replica, ShareState, Totals, Waker};
 
 use crate::command::{Answer, Command};
 use crate::holds::Hold;
@@ -77,21 +77,13 @@ pub(crate) struct Slot {
     pub(crate) more: bool,
     pub(crate) next_poll_ns: u64,
     pub(crate) next_try_ns: u64,
+    pub(crate) next_guard_ns: u64,
+    /// It failed as a whole, and is not back yet.
+    pub(crate) failed: bool,
     pub(crate) totals: Totals,
     pub(crate) touched_ns: Option<u64>,
     /// Deletions and creations noticed lately: when, how many of each.
     pub(crate) lately: VecDeque<(u64, u64, u64)>,
-}
-
-impl Slot {
-    pub(crate) fn online(&self) -> bool {
-        !matches!(self.state, State::Offline)
-    }
-
-    /// It could be written before and cannot be now.
-    fn waits_for_room(&self) -> bool {
-        self.state == State::Paused && self.replica.capabilities().writable
-    }
 }
 
 pub(crate) type Request = (Command, mpsc::Sender<Answer>);
@@ -166,7 +158,7 @@ pub struct Session {
     /// Decisions of a person that wait for the next reconciliation.
     pub(crate) resolutions: BTreeMap<RelPath, instep_core::entry::Entry>,
     pub(crate) next_hold_check_ns: u64,
-    pub(crate) next_guard_ns: u64,
+    pub(crate) next_problem_look_ns: u64,
 }
 
 /// Something to be done at a later time.
@@ -191,10 +183,6 @@ impl std::fmt::Debug for Session {
 const POLL: Duration = Duration::from_secs(2);
 /// Between two full looks at a replica with hints: bounds how stale a lost event can leave us.
 const RESCAN: Duration = Duration::from_secs(3600);
-/// Between two tries to reach an offline replica.
-const RETRY_NS: u64 = 1_000_000_000;
-/// Between two tries to write to a replica that was full or read-only.
-const RESUME_NS: u64 = 5_000_000_000;
 /// How long after the last change the barrier comes, when nothing else happens.
 const BARRIER_NS: u64 = 200_000_000;
 
@@ -234,7 +222,7 @@ impl Session {
             met: false,
             resolutions: BTreeMap::new(),
             next_hold_check_ns: 0,
-            next_guard_ns: 0,
+            next_problem_look_ns: 0,
         };
         session.agree(id)?;
         session.load_holds()?;
@@ -247,7 +235,6 @@ impl Session {
             share: id,
             replicas,
         });
-        session.pause_read_only();
         Ok(session)
     }
 
@@ -265,10 +252,10 @@ impl Session {
     }
 
     /// Joins what the replicas know of the share, adds who is new, and tells everybody.
-    fn agree(&mut self, id: ShareId) -> Result<(), Error> {
+    pub(crate) fn agree(&mut self, id: ShareId) -> Result<(), Error> {
         let mut record = ShareRecord::default();
         let mut known = Vec::new();
-        for slot in &self.slots {
+        for slot in self.slots.iter().filter(|s| s.online()) {
             let text = slot.replica.read_record(Book::Share, "share")?;
             let theirs: ShareRecord = text
                 .as_deref()
@@ -304,7 +291,7 @@ impl Session {
             record.policies.insert(epoch, policy);
         }
         let text = serde_json::to_string(&record).unwrap_or_default();
-        for (slot, theirs) in self.slots.iter().zip(&known) {
+        for (slot, theirs) in self.slots.iter().filter(|s| s.online()).zip(&known) {
             if *theirs != record {
                 slot.replica
                     .write_record(Book::Share, "share", Some(&text))?;
@@ -314,6 +301,7 @@ impl Session {
         let mut marks = self
             .slots
             .iter()
+            .filter(|s| s.online())
             .map(|s| s.replica.read_record(Book::Share, "settled"));
         let first = marks.next().transpose()?.flatten();
         self.marked = first.is_some();
@@ -353,11 +341,13 @@ impl Session {
     }
 
     fn watch_all(&mut self) {
-        for i in 0..self.slots.len() {
-            match self.slots[i].replica.watch(self.waker.clone()) {
-                Ok(problems) => problems.into_iter().for_each(|p| self.open_problem(i, p)),
-                Err(e) => self.replica_failed(i, &e),
-            }
+        (0..self.slots.len()).for_each(|i| self.watch(i));
+    }
+
+    pub(crate) fn watch(&mut self, i: usize) {
+        match self.slots[i].replica.watch(self.waker.clone()) {
+            Ok(problems) => problems.into_iter().for_each(|p| self.open_problem(i, p)),
+            Err(e) => self.replica_failed(i, &e),
         }
     }
 
@@ -388,7 +378,7 @@ impl Session {
             && self
                 .slots
                 .iter()
-                .all(|s| s.hints.is_empty() && !s.look_everywhere && !s.more)
+                .all(|s| !s.online() || (s.hints.is_empty() && !s.look_everywhere && !s.more))
     }
 
     /// With `once`: idle, or what is left was tried often enough.
@@ -427,16 +417,16 @@ impl Session {
             .values()
             .map(|l| l.due_ns)
             .chain(barrier_due.filter(|d| *d > now))
-            .chain(self.slots.iter().map(|s| s.next_poll_ns))
-            .chain((!self.options.once).then_some(self.next_guard_ns))
             .chain(
                 self.slots
                     .iter()
-                    .filter(|s| !s.online() || s.waits_for_room())
-                    .map(|s| s.next_try_ns),
+                    .filter(|s| s.online())
+                    .map(|s| s.next_poll_ns),
             )
+            .chain(self.slots.iter().map(Slot::attention_ns))
+            .chain(self.problem_look_due())
             .min()
-            .unwrap_or(now + RETRY_NS);
+            .unwrap_or(now + crate::presence::RETRY_NS);
         let wait = due.saturating_sub(now).clamp(200_000, 60_000_000_000);
         self.env.wait(&self.waker, Duration::from_nanos(wait));
     }
@@ -456,8 +446,7 @@ impl Session {
         let clean = self.is_idle()
             && self.holds.is_empty()
             && self.problems.is_empty()
-            && self.slots.iter().all(Slot::online)
-            && !self.slots.iter().any(|s| s.state == State::Paused);
+            && !self.slots.iter().any(|s| s.failed || s.only_read());
         let mark: String = self
             .env
             .random()
@@ -480,7 +469,7 @@ impl Session {
     pub(crate) fn unsettle(&mut self) {
         self.settled = false;
         if std::mem::take(&mut self.marked) {
-            for slot in &self.slots {
+            for slot in self.slots.iter().filter(|s| s.online()) {
                 let _slower = slot.replica.write_record(Book::Share, "settled", None);
             }
         }
@@ -501,111 +490,6 @@ impl Session {
     pub(crate) fn touched(&mut self, i: usize) {
         let now = self.env.monotonic_ns();
         self.slots[i].touched_ns.get_or_insert(now);
-    }
-
-    /// A replica cannot be used for now; the others go on.
-    pub(crate) fn replica_failed(&mut self, i: usize, e: &Error) {
-        let now = self.env.monotonic_ns();
-        let state = match e.kind {
-            ErrorKind::ReadOnly | ErrorKind::NoSpace => State::Paused,
-            _ => State::Offline,
-        };
-        let why = e.chain();
-        let slot = &mut self.slots[i];
-        slot.next_try_ns = now + RETRY_NS;
-        slot.look_everywhere |= state == State::Offline;
-        if slot.state != state {
-            slot.state = state;
-            slot.why.clone_from(&why);
-            self.monitor.event(Event::Replica {
-                replica: i,
-                state,
-                why,
-            });
-        }
-    }
-
-    /// Asks each replica every second whether it is still there: an unmount gives no hint.
-    pub(crate) fn guard_all(&mut self) {
-        let now = self.env.monotonic_ns();
-        if self.next_guard_ns > now {
-            return;
-        }
-        self.next_guard_ns = now + RETRY_NS;
-        for i in 0..self.slots.len() {
-            if !self.slots[i].online() {
-                continue;
-            }
-            if let Err(e) = self.slots[i].replica.guard() {
-                self.replica_failed(i, &e);
-            }
-        }
-    }
-
-    /// Tries replicas that went away.
-    pub(crate) fn revive(&mut self) {
-        let now = self.env.monotonic_ns();
-        for i in 0..self.slots.len() {
-            let slot = &mut self.slots[i];
-            if slot.next_try_ns > now {
-                continue;
-            }
-            if slot.waits_for_room() {
-                self.resume(i, now);
-                continue;
-            }
-            if slot.online() {
-                continue;
-            }
-            slot.next_try_ns = now + RETRY_NS;
-            if slot.replica.guard().is_ok() {
-                slot.state = State::Scanning;
-                slot.why.clear();
-                slot.look_everywhere = true;
-                self.compare_all = true;
-                let why = "it is back".to_owned();
-                self.monitor.event(Event::Replica {
-                    replica: i,
-                    state: State::Scanning,
-                    why,
-                });
-            }
-        }
-    }
-
-    /// Takes a replica up again that could not be written, once its records can be.
-    fn resume(&mut self, i: usize, now: u64) {
-        let slot = &mut self.slots[i];
-        slot.next_try_ns = now + RESUME_NS;
-        // Something is pending there, so the mark goes in any case.
-        let written = slot.replica.write_record(Book::Share, "settled", None);
-        if written.and_then(|()| slot.replica.barrier()).is_err() {
-            return;
-        }
-        slot.state = State::InSync;
-        slot.why.clear();
-        slot.look_everywhere = true;
-        self.compare_all = true;
-        self.monitor.event(Event::Replica {
-            replica: i,
-            state: State::InSync,
-            why: "it can be written again".to_owned(),
-        });
-    }
-
-    /// A replica that can never be written here is said to pause from the start.
-    fn pause_read_only(&mut self) {
-        for (i, slot) in self.slots.iter_mut().enumerate() {
-            if slot.role != Role::Source && !slot.replica.capabilities().writable {
-                slot.state = State::Paused;
-                "it is read-only".clone_into(&mut slot.why);
-                self.monitor.event(Event::Replica {
-                    replica: i,
-                    state: State::Paused,
-                    why: slot.why.clone(),
-                });
-            }
-        }
     }
 
     /// When a replica without hints is looked at again; with hints, when everything is looked at anyway.
@@ -719,6 +603,8 @@ fn slot(replica: Arc<dyn Replica>) -> Slot {
         more: false,
         next_poll_ns: u64::MAX,
         next_try_ns: 0,
+        next_guard_ns: 0,
+        failed: false,
         totals: Totals::default(),
         touched_ns: None,
         lately: VecDeque::new(),

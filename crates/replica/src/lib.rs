@@ -66,8 +66,18 @@ pub trait Replica: Send + Sync {
 
     /// Verifies that the root is still the one that was opened: mounted, in place, with its marker.
     ///
-    /// `Err` of kind [`ErrorKind::Gone`] when it is not; the same call succeeds again when it is back.
+    /// `Err` of kind [`ErrorKind::Gone`] when it is not, of kind [`ErrorKind::ReadOnly`] when it takes no
+    /// changes for now although it can be changed; the same call succeeds again when that is over. Cheap
+    /// enough to be called every second.
     fn guard(&self) -> Result<()>;
+
+    /// This replica opened anew, to take its place: where the root is back but not the same to the system
+    /// (another device, another descriptor), or can be changed now and could not before. `None` while
+    /// nothing is gained by that. After an `Err` this one may have let go of everything; it can still be asked
+    /// for this again.
+    fn renew(&self) -> Result<Option<std::sync::Arc<dyn Replica>>> {
+        Ok(None)
+    }
 
     /// Whether it lost its memory: its index is gone, older than what it once said, or of another root.
     /// Then what the others know counts for more than what is on its disk.

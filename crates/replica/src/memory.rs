@@ -350,7 +350,12 @@ impl Replica for MemoryReplica {
     }
 
     fn guard(&self) -> Result<()> {
-        self.at_root().map(drop)
+        let state = self.at_root()?;
+        if state.read_only && self.capabilities.writable {
+            let attempt = format!("change {}", self.description.location);
+            return Err(Error::new(ErrorKind::ReadOnly, attempt));
+        }
+        Ok(())
     }
 
     fn watch(&self, waker: Waker) -> Result<Vec<Problem>> {

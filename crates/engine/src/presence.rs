@@ -1,0 +1,154 @@
+//! Which replicas can be used now: they go away, take no changes, and come back by themselves.
+//!
+//! Owns what is known of each replica's place. A replica that failed is neither looked at nor changed, and the
+//! others go on; nothing is concluded from what it does not show. When it is back everything on it is looked
+//! at and everything is compared, so nothing has to be remembered for it meanwhile.
+
+use std::sync::Arc;
+
+use instep_core::policy::Role;
+use instep_replica::{Error, ErrorKind, Replica};
+
+use crate::report::{Event, State};
+use crate::session::{Session, Slot};
+
+/// Between two questions whether a replica is still in its place: the kernel tells nobody about an unmount.
+const GUARD_NS: u64 = 1_000_000_000;
+/// Between two tries to reach a replica that went away.
+pub(crate) const RETRY_NS: u64 = 1_000_000_000;
+/// Between two tries whether a replica takes changes again: such a try may write.
+const WRITABLE_NS: u64 = 2_000_000_000;
+
+impl Slot {
+    /// It can be looked at, what is found can be recorded, and what it knows counts.
+    pub(crate) fn online(&self) -> bool {
+        !self.failed
+    }
+
+    /// It should take changes and cannot, although nothing failed: read-only from the start.
+    pub(crate) fn only_read(&self) -> bool {
+        !self.failed && self.role != Role::Source && !self.replica.capabilities().writable
+    }
+
+    /// When its place is to be seen to.
+    pub(crate) fn attention_ns(&self) -> u64 {
+        if self.failed || self.only_read() {
+            self.next_try_ns
+        } else {
+            self.next_guard_ns
+        }
+    }
+}
+
+impl Session {
+    /// A replica cannot be used for now; the others go on.
+    pub(crate) fn replica_failed(&mut self, i: usize, e: &Error) {
+        let now = self.env.monotonic_ns();
+        let (state, pause) = match e.kind {
+            ErrorKind::ReadOnly | ErrorKind::NoSpace => (State::Paused, WRITABLE_NS),
+            _ => (State::Offline, RETRY_NS),
+        };
+        let slot = &mut self.slots[i];
+        slot.next_try_ns = now + pause;
+        slot.failed = true;
+        self.enter(i, state, e.chain());
+    }
+
+    /// A first look has ended: it is in step, or it can only be read.
+    pub(crate) fn scanned(&mut self, i: usize) {
+        if self.slots[i].state != State::Scanning {
+            return;
+        }
+        if self.slots[i].only_read() {
+            self.slots[i].next_try_ns = self.env.monotonic_ns() + WRITABLE_NS;
+            self.enter(i, State::Paused, "it can only be read".to_owned());
+        } else {
+            self.slots[i].state = State::InSync;
+        }
+    }
+
+    fn enter(&mut self, replica: usize, state: State, why: String) {
+        let slot = &mut self.slots[replica];
+        slot.why.clone_from(&why);
+        if slot.state != state {
+            slot.state = state;
+            self.settled = false;
+            self.monitor.event(Event::Replica {
+                replica,
+                state,
+                why,
+            });
+        }
+    }
+
+    /// Asks replicas whether they are in place, and tries those that were not.
+    pub(crate) fn see_to_places(&mut self) {
+        let now = self.env.monotonic_ns();
+        for i in 0..self.slots.len() {
+            if self.slots[i].attention_ns() > now {
+                continue;
+            }
+            if self.slots[i].failed {
+                self.revive(i);
+            } else if self.slots[i].only_read() {
+                self.slots[i].next_try_ns = now + WRITABLE_NS;
+                self.renew(i);
+            } else {
+                self.slots[i].next_guard_ns = now + GUARD_NS;
+                if let Err(e) = self.slots[i].replica.guard() {
+                    self.replica_failed(i, &e);
+                }
+            }
+        }
+    }
+
+    fn revive(&mut self, i: usize) {
+        match self.slots[i].replica.guard() {
+            Ok(()) => self.is_back(i),
+            Err(e) => {
+                self.replica_failed(i, &e);
+                self.renew(i);
+            }
+        }
+    }
+
+    /// A replica that cannot come back as it is may do so opened anew.
+    fn renew(&mut self, i: usize) {
+        let old = &self.slots[i].replica;
+        let (id, share) = (old.id(), old.share());
+        let anew = match old.renew() {
+            Ok(Some(anew)) if anew.id() == id && anew.share() == share => anew,
+            Ok(_) => return,
+            Err(e) => {
+                // It has let go of what it held: until it is opened it is no use even for reading.
+                return self.replica_failed(i, &e);
+            }
+        };
+        self.take_over(i, anew);
+    }
+
+    fn take_over(&mut self, i: usize, anew: Arc<dyn Replica>) {
+        self.slots[i].replica = anew;
+        self.is_back(i);
+        if let Err(e) = self.agree(self.share.id) {
+            return self.replica_failed(i, &e);
+        }
+        self.compare_all = true;
+        if !self.options.once {
+            self.watch(i);
+        }
+    }
+
+    fn is_back(&mut self, i: usize) {
+        let now = self.env.monotonic_ns();
+        let slot = &mut self.slots[i];
+        slot.failed = false;
+        slot.look_everywhere = true;
+        slot.next_guard_ns = now + GUARD_NS;
+        // What it did before it failed may not be durable.
+        slot.touched_ns.get_or_insert(now);
+        self.compare_all = true;
+        self.enter(i, State::Scanning, "it is back".to_owned());
+        self.slots[i].why.clear();
+    }
+}
