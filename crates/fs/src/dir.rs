@@ -286,6 +286,11 @@ impl Dir {
         both!(DirImpl, self, |a| a.free_space())
     }
 
+    /// Whether the file system takes no changes as it is mounted now.
+    pub fn is_read_only(&self) -> Result<bool> {
+        both!(DirImpl, self, |a| a.is_read_only())
+    }
+
     /// What the file system can do. With `scratch`, a directory of ours on the same file system, by trying;
     /// without, judged from the type and mount flags, and nothing is created.
     pub fn profile(&self, scratch: Option<&Self>) -> Result<Profile> {

@@ -145,7 +145,14 @@ pub struct LocalReplica {
     device: u64,
     guard: Box<dyn RootGuard>,
     make_watcher: MakeWatcher,
-    pub(crate) lock: Option<instep_fs::LockFile>,
+    pub(crate) lock: Mutex<Option<instep_fs::LockFile>>,
+    /// How to open the root anew; nothing for previews and tests.
+    pub(crate) again: Mutex<Option<crate::OpenOptions>>,
+    pub(crate) successor: OnceLock<Arc<Self>>,
+    /// What the index could not be written for: what it has in memory may be ahead of what it has on disk.
+    broken: Mutex<Option<ErrorKind>>,
+    /// The file system refused a change although it is not mounted read-only.
+    refused: AtomicBool,
     pub(crate) base: Option<Dir>,
     rejoining: AtomicBool,
     threaded: bool,
@@ -226,7 +233,11 @@ impl LocalReplica {
             device: stat.dev,
             guard: parts.guard,
             make_watcher: parts.watcher,
-            lock: None,
+            lock: Mutex::default(),
+            again: Mutex::default(),
+            successor: OnceLock::new(),
+            broken: Mutex::default(),
+            refused: AtomicBool::new(false),
             base: None,
             rejoining: AtomicBool::new(rejoining),
             threaded: parts.threaded,
@@ -245,6 +256,78 @@ impl LocalReplica {
             kept: Mutex::default(),
             unread: Mutex::default(),
         })
+    }
+
+    /// The root is still the one that was opened.
+    pub(crate) fn in_place(&self) -> Result<()> {
+        self.guard
+            .check()
+            .map_err(|why| Error::new(ErrorKind::Gone, why))
+    }
+
+    /// A replica that can be changed takes changes now: its index is whole and its file system agrees.
+    fn takes_changes(&self) -> Result<()> {
+        if let Some(kind) = *locked(&self.broken) {
+            let attempt = format!(
+                "the index of {} must be opened anew",
+                self.settings.location
+            );
+            return Err(Error::new(kind, attempt));
+        }
+        if !self.capabilities.writable || self.settings.preview {
+            return Ok(());
+        }
+        if self.root.is_read_only().unwrap_or(false) {
+            let attempt = format!("the file system of {} is read-only", self.settings.location);
+            return Err(Error::new(ErrorKind::ReadOnly, attempt));
+        }
+        if self.refused.load(Ordering::SeqCst) {
+            self.try_writing()?;
+            self.refused.store(false, Ordering::SeqCst);
+        }
+        Ok(())
+    }
+
+    fn try_writing(&self) -> Result<()> {
+        let Some(dirs) = self.ours() else {
+            return Ok(());
+        };
+        let name = trash::fresh_name(self);
+        let tried = dirs
+            .staging
+            .create_file(ours(&name), 0o600)
+            .and_then(|_| dirs.staging.remove_file(ours(&name)));
+        tried.map_err(|e| fs_error("try whether the root can be changed", e))
+    }
+
+    /// Notes that a change of the index failed: what is in memory must not be relied on any more.
+    fn intact<T>(&self, result: Result<T>) -> Result<T> {
+        if let Err(e) = &result
+            && e.kind != ErrorKind::Gone
+        {
+            locked(&self.broken).get_or_insert(e.kind);
+        }
+        result
+    }
+
+    /// Whether a change of the index failed.
+    pub(crate) fn is_broken(&self) -> bool {
+        locked(&self.broken).is_some()
+    }
+
+    /// Gives up the lock and the index, so that another can take them; good for nothing afterwards.
+    pub(crate) fn let_go(&self) -> Result<()> {
+        locked(&self.broken).get_or_insert(ErrorKind::Gone);
+        let empty = Box::new(instep_store::MemoryDisk::new().open());
+        let stand_in = Index::open(empty, self.actor())?;
+        drop(std::mem::replace(&mut *self.index(), stand_in));
+        locked(&self.lock).take();
+        Ok(())
+    }
+
+    /// Whether it was opened to be changed.
+    pub(crate) fn is_writable(&self) -> bool {
+        self.capabilities.writable
     }
 
     /// The index, for one short use.
@@ -273,6 +356,12 @@ impl LocalReplica {
     /// Exchanges the master list and the rule packs while everything runs. If that changes a rule, everything
     /// is looked at again.
     pub fn set_ignore(&self, options: &IgnoreOptions) {
+        if let Some(again) = &mut *locked(&self.again) {
+            again.ignore = options.clone();
+        }
+        if let Some(successor) = self.successor.get() {
+            return successor.set_ignore(options);
+        }
         if self.rules.replace(options) {
             locked(&self.own_hints).lost = true;
             if let Some(waker) = self.waker.get() {
@@ -745,6 +834,9 @@ impl Replica for LocalReplica {
         if self.capabilities.writable && !self.capabilities.strong_replace {
             notes.push("weaker replace: no leases or no exchange on this file system".to_owned());
         }
+        if !self.capabilities.writable && self.settings.role != Role::Source {
+            notes.push("read-only: takes no changes until its file system does".to_owned());
+        }
         if self.is_rejoining() {
             notes.push(
                 "rejoining: its index was lost or older, so the others know better".to_owned(),
@@ -765,9 +857,12 @@ impl Replica for LocalReplica {
     }
 
     fn guard(&self) -> Result<()> {
-        self.guard
-            .check()
-            .map_err(|why| Error::new(ErrorKind::Gone, why))
+        self.in_place()?;
+        self.takes_changes()
+    }
+
+    fn renew(&self) -> Result<Option<Arc<dyn Replica>>> {
+        crate::root::open_again(self)
     }
 
     fn is_rejoining(&self) -> bool {
@@ -817,15 +912,15 @@ impl Replica for LocalReplica {
     }
 
     fn look(&self, scope: &Scope) -> Result<Look> {
-        self.guard()?;
+        self.in_place()?;
         let look = self.observe(scope);
         // The root may have gone while we looked; then nothing that was missed counts.
-        self.guard()?;
+        self.in_place()?;
         Ok(look)
     }
 
     fn record(&self, look: &Look, share: &ShareState) -> Result<Vec<RelPath>> {
-        record::record(self, look, share)
+        self.intact(record::record(self, look, share))
     }
 
     fn sums(&self) -> Option<Totals> {
@@ -927,8 +1022,12 @@ impl Replica for LocalReplica {
 
     fn apply(&self, actions: &[Action], sources: &dyn Sources) -> Result<Vec<Outcome>> {
         self.guard()?;
-        let outcomes = apply::apply(self, actions, sources)?;
-        self.set_modes()?;
+        let outcomes = self.intact(apply::apply(self, actions, sources))?;
+        let refused = |o: &Outcome| matches!(o, Outcome::Blocked(p) if p.code == Code::ReadOnly);
+        if outcomes.iter().any(refused) {
+            self.refused.store(true, Ordering::SeqCst);
+        }
+        self.intact(self.set_modes())?;
         Ok(outcomes)
     }
 

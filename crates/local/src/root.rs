@@ -17,12 +17,12 @@ use instep_core::path::{Name, RESERVED, RelPath};
 use instep_core::policy::Role;
 use instep_fs::{Dir, ErrorKind as FsErrorKind, LockFile, Profile, Stat, place};
 use instep_replica::env::Env;
-use instep_replica::{Error, ErrorKind, Result};
+use instep_replica::{Error, ErrorKind, Replica, Result};
 use instep_store::{IndexStore, MemoryDisk, OpenMode, SqliteStore};
 use serde::{Deserialize, Serialize};
 
 use crate::index::{Index, store_error};
-use crate::replica::{LocalReplica, Parts, RootGuard, Settings};
+use crate::replica::{LocalReplica, Parts, RootGuard, Settings, locked};
 use crate::rules::{IgnoreOptions, Rules};
 use crate::tree::{Ours, ours};
 
@@ -372,10 +372,21 @@ fn add_memberships(dir: &Dir, out: &mut Inspection) {
     }
 }
 
+/// Takes the lock. Whoever only asks who holds it has it for a moment, so one refusal proves nothing.
+fn patiently(dir: &Dir, tries: u32) -> instep_fs::Result<Option<LockFile>> {
+    for _ in 1..tries {
+        if let Some(lock) = dir.try_lock(name(LOCK))? {
+            return Ok(Some(lock));
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    dir.try_lock(name(LOCK))
+}
+
 /// Who holds the lock, if anybody does. Opens an existing lock file only.
 fn holder(dir: &Dir) -> Option<String> {
     dir.stat(name(LOCK)).ok().flatten()?;
-    match dir.try_lock(name(LOCK)) {
+    match patiently(dir, 3) {
         Ok(Some(_free)) => None,
         Ok(None) => Some(
             read_text(dir, LOCK)
@@ -431,32 +442,57 @@ struct Home {
 impl LocalReplica {
     /// Opens a root as a replica.
     pub fn open(env: Arc<dyn Env>, options: OpenOptions) -> Result<Self> {
+        Self::open_as(env, options, None)
+    }
+
+    /// Opens a root, if it is that of a certain replica.
+    fn open_as(env: Arc<dyn Env>, options: OpenOptions, only: Option<ReplicaId>) -> Result<Self> {
         if options.create && !options.path.exists() {
             place::create_dir_all(&options.path, 0o755)
                 .map_err(|e| fs_error("make the root", e))?;
         }
-        let path = place::canonical(&options.path).map_err(|e| fs_error("find the root", e))?;
-        let root = place::open_root(&path).map_err(|e| fs_error("open the root", e))?;
-        let stat = root
-            .stat_self()
-            .map_err(|e| fs_error("examine the root", e))?;
-        let profile = root
-            .profile(None)
-            .map_err(|e| fs_error("examine the root", e))?;
-        let opener = Opener {
-            env,
-            options,
-            path,
-            root,
-            stat,
-            profile,
-        };
+        let opener = Opener::new(env, options)?;
+        if only.is_some_and(|id| !opener.is_of(id)) {
+            let attempt = format!("{} is not the root that it was", opener.path.display());
+            return Err(Error::new(ErrorKind::Gone, attempt));
+        }
         if opener.options.preview || opener.options.read_only_index {
             opener.look_only()
         } else {
             opener.in_earnest()
         }
     }
+
+    fn is_root_of(env: &Arc<dyn Env>, options: &OpenOptions, id: ReplicaId) -> bool {
+        Opener::new(Arc::clone(env), options.clone()).is_ok_and(|o| o.is_of(id))
+    }
+}
+/// The replica of the same root, opened anew where that gains something: the root is back in its place on
+/// another device, its index could not be written, or it can be changed now and could not before.
+pub fn open_again(old: &LocalReplica) -> Result<Option<Arc<dyn Replica>>> {
+    let options = locked(&old.again).clone();
+    let Some(options) = options.map(|o| OpenOptions { create: false, ..o }) else {
+        return Ok(None);
+    };
+    let Ok(root) = place::open_root(&options.path) else {
+        return Ok(None);
+    };
+    let is_same = old.in_place().is_ok();
+    let can_change = !root.is_read_only().unwrap_or(true);
+    let gains = !is_same || old.is_broken() || (!old.is_writable() && can_change);
+    let useful = gains && (options.role != Role::Source || !is_same || old.is_broken());
+    if !useful || !LocalReplica::is_root_of(&old.env, &options, old.id()) {
+        return Ok(None);
+    }
+    // A process cannot lock a file twice, nor write one index through two hands.
+    old.let_go()?;
+    let anew = Arc::new(LocalReplica::open_as(
+        Arc::clone(&old.env),
+        options,
+        Some(old.id()),
+    )?);
+    let _only_once = old.successor.set(Arc::clone(&anew));
+    Ok(Some(anew))
 }
 
 struct Opener {
@@ -469,6 +505,25 @@ struct Opener {
 }
 
 impl Opener {
+    fn new(env: Arc<dyn Env>, options: OpenOptions) -> Result<Self> {
+        let path = place::canonical(&options.path).map_err(|e| fs_error("find the root", e))?;
+        let root = place::open_root(&path).map_err(|e| fs_error("open the root", e))?;
+        let stat = root
+            .stat_self()
+            .map_err(|e| fs_error("examine the root", e))?;
+        let profile = root
+            .profile(None)
+            .map_err(|e| fs_error("examine the root", e))?;
+        Ok(Self {
+            env,
+            options,
+            path,
+            root,
+            stat,
+            profile,
+        })
+    }
+
     fn outside(&self) -> PathBuf {
         self.options
             .state_dir
@@ -570,9 +625,7 @@ impl Opener {
     }
 
     fn locked(&self, base: Dir, inside: bool) -> Result<Home> {
-        let lock = base
-            .try_lock(name(LOCK))
-            .map_err(|e| fs_error("lock the root", e))?;
+        let lock = patiently(&base, 20).map_err(|e| fs_error("lock the root", e))?;
         let Some(lock) = lock else {
             let holder = read_text(&base, LOCK).unwrap_or_default();
             let attempt = format!("{} is held by {}", self.path.display(), holder.trim());
@@ -601,9 +654,26 @@ impl Opener {
     }
 
     fn in_earnest(mut self) -> Result<LocalReplica> {
-        let mut home = self.home()?;
+        let joined = self.joined_inside();
+        let home = match (self.profile.read_only, &joined) {
+            (true, Some((base, marker))) => return self.only_read(base, marker),
+            _ => self.home(),
+        };
+        let mut home = match (home, &joined) {
+            (Err(e), Some((base, marker))) if e.kind == ErrorKind::ReadOnly => {
+                return self.only_read(base, marker);
+            }
+            (home, _) => home?,
+        };
+        let again = OpenOptions {
+            create: false,
+            ..self.options.clone()
+        };
         let evidence = self.evidence(&home.base)?;
+        // What could not be changed before kept its state outside, and is still the same replica.
         let old = marker_of(&home.base);
+        let outside = self.kept_outside().filter(|_| home.inside && old.is_none());
+        let old = old.or_else(|| outside.as_ref().map(|(_, marker)| marker.clone()));
         let registry = Registry::open(&self.options.state_dir)?;
         let verdict = registry.judge(old.as_ref(), &evidence, &self.path);
         let id = match (&old, verdict) {
@@ -634,6 +704,10 @@ impl Opener {
         let text = serde_json::to_string_pretty(&marker)
             .map_err(|e| Error::because(ErrorKind::Other, "write the marker", e))?;
         write_text(&home.base, MARKER, &text).map_err(|e| fs_error("write the marker", e))?;
+        if let Some((outside, _)) = outside {
+            // What stays behind is only looked for where the root has no marker.
+            let _stays = outside.remove_file(name(MARKER));
+        }
         registry.register(id, &self.path, evidence, &mut index)?;
         let dirs = Ours::open(home.base.clone()).map_err(|e| fs_error("open .instep", e))?;
         self.profile = self
@@ -645,10 +719,75 @@ impl Opener {
         let lock = home.lock.take();
         let new = !joined || verdict == Verdict::Copied;
         let mut replica = self.assemble(id, writable, index, new, guard, false)?;
-        replica.lock = lock;
+        *locked(&replica.lock) = lock;
+        *locked(&replica.again) = Some(again);
         replica.base = Some(home.base);
         replica.begin()?;
         Ok(replica)
+    }
+
+    /// Opens a root that cannot be changed and whose state is in it: nothing is written there, and what is
+    /// recorded is kept in memory under an actor of its own. When it can be changed it is opened anew, and
+    /// finds again what it has.
+    fn only_read(self, base: &Dir, marker: &Marker) -> Result<LocalReplica> {
+        let lock = self.home_outside()?.lock;
+        let registry = Registry::open(&self.options.state_dir)?;
+        let verdict = registry.judge(Some(marker), &self.evidence(base)?, &self.path);
+        let file = self.index_name(self.options.share.id(), Some(marker));
+        let path = place::fd_path(base, &file);
+        // An index that cannot be read here is as good as lost: the others know better.
+        let store = SqliteStore::open(&path, OpenMode::ReadOnly).ok();
+        let is_lost = store.is_none();
+        let store = store.map(|s| Box::new(s) as Box<dyn IndexStore>);
+        let id: ReplicaId = marker
+            .replica
+            .parse()
+            .map_err(|_| Error::new(ErrorKind::Other, "read the marker"))?;
+        let fresh = fresh_actor(self.env.as_ref());
+        let mut index = Index::open(copy_to_memory(store)?, fresh)?;
+        index.renew(fresh)?;
+        if is_lost || verdict != Verdict::Same || !registry.is_current(id, &mut index)? {
+            index.set_rejoining(true)?;
+        }
+        let guard = self.guard(id, true);
+        let again = self.options.clone();
+        let replica = self.assemble(id, None, index, false, guard, false)?;
+        *locked(&replica.lock) = lock;
+        *locked(&replica.again) = Some(again);
+        Ok(replica)
+    }
+
+    /// Our directory in the root and its marker, if it is in the share that it is opened for.
+    fn joined_inside(&self) -> Option<(Dir, Marker)> {
+        let base = self.root.open_dir(reserved()).ok()?;
+        let marker = marker_of(&base)?;
+        let joined = marker
+            .shares
+            .contains_key(&self.options.share.id().to_string());
+        (joined && self.options.role != Role::Source).then_some((base, marker))
+    }
+
+    /// The state of a root that could not be changed when it joined the share, and its marker.
+    fn kept_outside(&self) -> Option<(Dir, Marker)> {
+        let base = place::open_root(&self.outside()).ok()?;
+        let marker = marker_of(&base)?;
+        let part = marker.shares.get(&self.options.share.id().to_string())?;
+        let was_changed = part.role != role_text(Role::Source);
+        was_changed.then_some((base, marker))
+    }
+
+    /// Whether a root is that of a replica: its marker says so, wherever it is kept.
+    fn is_of(&self, id: ReplicaId) -> bool {
+        let names = |m: Option<Marker>| m.is_some_and(|m| m.replica == id.to_string());
+        match self.root.open_dir(reserved()) {
+            Ok(base) if self.options.role != Role::Source => names(marker_of(&base)),
+            _ => names(
+                place::open_root(&self.outside())
+                    .ok()
+                    .as_ref()
+                    .and_then(marker_of),
+            ),
+        }
     }
 
     fn marker(

@@ -315,6 +315,13 @@ impl OsDir {
         })
     }
 
+    /// See [`crate::Dir::is_read_only`].
+    pub(crate) fn is_read_only(&self) -> Result<bool> {
+        rustix::fs::fstatvfs(self.fd())
+            .map(|s| s.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
+            .map_err(plain("ask about file system"))
+    }
+
     /// See [`crate::Dir::try_lock`].
     pub(crate) fn try_lock(&self, name: Name<'_>) -> Result<Option<OsLockFile>> {
         let flags =

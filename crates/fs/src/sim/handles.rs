@@ -461,6 +461,15 @@ impl SimDir {
         )
     }
 
+    /// Whether nothing can be changed now.
+    pub fn is_read_only(&self) -> Result<bool> {
+        self.0.call(
+            "is_read_only",
+            || "ask about file system".to_owned(),
+            |world| Ok(world.cfg.read_only),
+        )
+    }
+
     /// What this file system can do; known without probing.
     pub fn profile(&self, scratch: Option<&Self>) -> Result<Profile> {
         let probes = if scratch.is_some() { "probe" } else { "judge" };
