@@ -223,6 +223,50 @@ def read_only(work):
         say(f"  read-only from the start: others went on, equal {took:.1f} s after it was writable")
 
 
+def covered(work):
+    """Another file system over the root, over a folder in it, and its marker lost: offline or left alone, and back."""
+    with Place(work, "covered") as p:
+        before = trees.listing(p.a)
+        run("mount", "-t", "tmpfs", "none", p.b, path=True)
+        try:
+            wait_for(lambda: ("offline" in p.states(), str(p.states())), "B is offline", 30, 0.2)
+            p.others_go_on("while-covered")
+            check(os.listdir(p.b) == [], "the file system that covers B was written to")
+        finally:
+            run("umount", p.b, path=True)
+        wait_equal(p.instep, p.roots, "B comes back by itself", 60)
+        wait_in_sync(p.instep, p.roots)
+        inside = os.path.join(p.b, "d7")
+        run("mount", "-t", "tmpfs", "-o", f"uid={NOBODY}", "none", inside, path=True)
+        try:
+            write(os.path.join(inside, "alien"), b"on another file system")
+            write(os.path.join(p.a, "d7", "f7"), b"changed below\n")
+            write(os.path.join(p.a, "d8", "beside"), b"beside\n")
+            wait_for(lambda: os.path.exists(os.path.join(p.b, "d8", "beside")), "other folders go on", 30)
+            wait_for(lambda: ("problem" in p.states(), str(p.states())), "the mount is listed", 30, 0.2)
+            check(os.listdir(inside) == ["alien"], "a mount inside a root was crossed")
+            check(p.instep.stop() == 130, "Ctrl-C did not end with 130")
+            code, _, err = p.instep.call("sync", "--once", *p.roots)
+            check(code == 3, f"with a mount inside: exit {code}, not 3: {err[-300:]}")
+            check(os.listdir(inside) == ["alien"], "a mount inside a root was crossed")
+            p.instep.start("sync", *p.roots)
+            wait_for(lambda: ("problem" in p.states(), str(p.states())), "the mount is listed after a restart", 30, 0.2)
+        finally:
+            run("umount", inside, path=True)
+        wait_equal(p.instep, p.roots, "the mount is gone: equal", 60)
+        wait_in_sync(p.instep, p.roots)
+        now = trees.listing(p.a)
+        check(all(k in now for k in before), "a mount inside a root deleted something")
+        os.rename(os.path.join(p.b, ".instep"), os.path.join(p.image.at, "aside"))
+        wait_for(lambda: ("offline" in p.states(), str(p.states())), "B without its marker is offline", 10, 0.2)
+        p.others_go_on("without-marker")
+        check(not os.path.exists(os.path.join(p.b, ".instep")), "a lost marker was made again")
+        os.rename(os.path.join(p.image.at, "aside"), os.path.join(p.b, ".instep"))
+        wait_equal(p.instep, p.roots, "B has its marker again: equal", 60)
+        check(p.instep.stop() == 130, "Ctrl-C did not end with 130")
+        say("  covered root, mount inside, lost marker: nothing crossed or deleted, the rest went on, back by itself")
+
+
 def gone(work):
     with Place(work, "gone") as p:
         before = trees.listing(p.a)
@@ -330,7 +374,7 @@ def two(instep, base):
 
 
 PARTS = {"unmounted": unmounted, "mount-point": emptied_mount_point, "full": full, "forbidden": forbidden, "read-only": read_only,
-         "gone": gone, "bad-inputs": bad_inputs}
+         "covered": covered, "gone": gone, "bad-inputs": bad_inputs}
 
 
 def scenario(args, work):
