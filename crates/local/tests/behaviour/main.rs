@@ -11,5 +11,6 @@ mod ignore;
 mod moves;
 mod recovery;
 mod rejoin;
+mod renew;
 mod replace;
 mod settling;
