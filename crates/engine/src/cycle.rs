@@ -74,6 +74,7 @@ impl Session {
             self.unsettle();
             self.reconcile_dirty();
         }
+        self.forget_done();
         Ok(worked)
     }
 

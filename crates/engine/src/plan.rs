@@ -85,7 +85,6 @@ impl Session {
         }
         let last = std::mem::take(&mut pass.last);
         self.finish(last, &mut pass);
-        self.forget_done();
         self.report(pass);
     }
 

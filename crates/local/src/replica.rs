@@ -1163,6 +1163,20 @@ impl Replica for LocalReplica {
     }
 }
 
+/// Whether an object is the one that the index has, whatever happened to its name and mode.
+fn is_still(row: &Row, stat: &instep_fs::Stat) -> bool {
+    let same_ino = row.print.is_some_and(|p| p.ino == stat.ino);
+    let version = row.present();
+    same_ino
+        && match stat.kind {
+            instep_fs::Kind::Dir => row.is_derived_dir() || version.is_some_and(|v| v.kind == Kind::Dir),
+            instep_fs::Kind::File => version
+                .is_some_and(|v| v.kind == Kind::File && v.size == stat.size && v.mtime == stat.mtime),
+            instep_fs::Kind::Link => version.is_some_and(|v| v.kind == Kind::Link),
+            instep_fs::Kind::Special => false,
+        }
+}
+
 impl LocalReplica {
     fn open_in_tree(&self, path: &RelPath, content: ContentId) -> Result<Option<Box<dyn Content>>> {
         let row = self.index().get(path)?;
@@ -1227,7 +1241,9 @@ impl LocalReplica {
         };
         let stat = tree::open(&self.root, &parent).and_then(|d| d.stat(name));
         let mut index = self.index();
-        if let (Ok(Some(stat)), Ok(Some(row))) = (stat, index.get(path)) {
+        if let (Ok(Some(stat)), Ok(Some(row))) = (stat, index.get(path))
+            && is_still(&row, &stat)
+        {
             let seen = print(&stat);
             let expected = mode.or(row.print.map(|p| p.mode));
             if expected != Some(seen.mode) {
