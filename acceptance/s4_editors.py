@@ -191,7 +191,8 @@ def archives(instep, roots):
     first = wait_equal(instep, roots, "tar x: equal", 60)
     files = [os.path.join(b, "unpacked", os.fsdecode(p)) for p, r in trees.listing(target, False).items() if r[0] == "file"]
     observer = Observer(files)
-    run("tar", "xf", archive, "--unlink-first", "-C", target)
+    # It complains that it cannot unlink folders, and unpacks all the same.
+    run("tar", "xf", archive, "--unlink-first", "-C", target, ok=(0, 2))
     run("tar", "xf", archive, "-C", target)
     again = wait_equal(instep, roots, "tar x again: equal", 60)
     seen = observer.stop()
