@@ -18,6 +18,7 @@ pub mod codec;
 pub mod conflict;
 pub mod entry;
 pub mod filter;
+pub mod group;
 pub mod id;
 pub mod limits;
 pub mod path;

@@ -1,9 +1,10 @@
 //! The brake in use: deletions (or rewrites) that look like a disaster are kept back on the replica where
 //! they were noticed, until a person decides or they undo themselves. Everything else keeps flowing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use instep_core::path::RelPath;
+use instep_core::group;
+use instep_core::path::{Name, RelPath};
 use instep_core::policy::Role;
 use instep_core::safety;
 use instep_replica::records::{HoldKind, HoldRecord, hex, path_from_hex};
@@ -64,8 +65,11 @@ impl Session {
         let t = look.known;
         let total = t.entries();
         let left: BTreeSet<RelPath> = moved_away(look);
+        let packed = self.packed(i, look);
         let is_delete = |f: &instep_replica::Finding| {
-            matches!(f.found, Found::Absent { .. }) && !left.contains(&f.path)
+            matches!(f.found, Found::Absent { .. })
+                && !left.contains(&f.path)
+                && !packed.contains(&f.path)
         };
         let deletes = look.findings.iter().filter(|f| is_delete(f)).count() as u64;
         let (before, created) = self.lately(i, look.absent_ms);
@@ -96,6 +100,42 @@ impl Session {
             self.slots[i].lately.push_back((now, passed, creates));
         }
         self.brake_rewrites(i, look, t.files);
+    }
+
+    /// What git took out of an object store because a pack has it now: tidying up, not a loss.
+    fn packed(&self, i: usize, look: &Look) -> BTreeSet<RelPath> {
+        let absent = look.findings.iter().filter(|f| matches!(f.found, Found::Absent { .. }));
+        let objects = absent.filter_map(|f| {
+            let git = group::git_dir(&f.path)?;
+            group::is_git_object(&git, &f.path).then_some((git, &f.path))
+        });
+        let mut has_pack: BTreeMap<RelPath, bool> = BTreeMap::new();
+        objects
+            .filter(|(git, _)| {
+                *has_pack.entry(git.clone()).or_insert_with_key(|git| self.has_pack(i, look, git))
+            })
+            .map(|(_, path)| path.clone())
+            .collect()
+    }
+
+    /// Whether a `.git` that is still in use has a pack.
+    fn has_pack(&self, i: usize, look: &Look, git: &RelPath) -> bool {
+        let gone = |p: &RelPath| {
+            look.findings.iter().any(|f| f.path == *p && matches!(f.found, Found::Absent { .. }))
+        };
+        let is_pack = |p: &RelPath| p.as_bytes().ends_with(b".pack") && !gone(p);
+        let new = |f: &instep_replica::Finding| {
+            matches!(f.found, Found::Present { .. }) && f.path.is_within(git) && is_pack(&f.path)
+        };
+        let Some(head) = Name::new(b"HEAD").ok().map(|n| git.join(n)) else { return false };
+        let mut found = look.findings.iter().any(new);
+        let packs = [&b"objects"[..], b"pack"].into_iter().filter_map(|n| Name::new(n).ok());
+        let packs = packs.fold(git.clone(), |at, name| at.join(name));
+        let listed = self.slots[i].replica.children(&packs, &mut |path, row| {
+            found |= row.present().is_some() && is_pack(&path);
+            std::ops::ControlFlow::Continue(())
+        });
+        listed.is_ok() && found && !gone(&head)
     }
 
     /// Deletions of the burst that is going on, and creations since it began (with a little before it,

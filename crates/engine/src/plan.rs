@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use instep_core::entry::Entry;
+use instep_core::group;
 use instep_core::id::ContentId;
 use instep_core::limits::{ACTORS_MAX, EPOCH_ACTIONS_MAX, SIBLINGS_MAX};
 use instep_core::path::RelPath;
@@ -107,12 +108,15 @@ impl Session {
             if path.is_root() || path.is_reserved() {
                 continue;
             }
-            let rows = rows.get(path).cloned().unwrap_or_default();
-            let decision = self.decide(path, &rows, pass);
-            self.note(path, &decision, &rows, pass);
+            let here = rows.get(path).cloned().unwrap_or_default();
+            let decision = self.decide(path, &here, pass);
+            self.note(path, &decision, &here, pass);
             for mut action in decision.actions {
                 self.prefer_rename(&mut action, pass);
-                let waits = action.goal == Goal::Absent || replaces_dir(&action);
+                // What is beside a database goes before the database changes, or would spoil it.
+                let database = group::database(&action.path);
+                let is_companion = database.is_some_and(|d| rows.contains_key(&d));
+                let waits = action.goal == Goal::Absent && !is_companion || replaces_dir(&action);
                 if waits {
                     pass.last.push(action)
                 } else {
@@ -365,8 +369,10 @@ impl Session {
     /// Carries out actions, each replica its own, and takes in what became of them.
     fn carry_out(&mut self, actions: Vec<Action>, pass: &mut Pass) {
         let mut by_replica: BTreeMap<usize, Vec<Action>> = BTreeMap::new();
+        let with_companions: BTreeSet<RelPath> =
+            actions.iter().filter_map(|a| group::database(&a.path)).collect();
         for action in actions {
-            if self.send_aside(&action) {
+            if !with_companions.contains(&action.path) && self.send_aside(&action) {
                 continue;
             }
             by_replica.entry(action.replica).or_default().push(action);

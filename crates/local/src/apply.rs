@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
+use instep_core::group;
 use instep_core::id::ContentId;
 use instep_core::path::RelPath;
 use instep_core::plan::{Action, Code, Goal, Keep, Outcome, Precondition, Problem};
@@ -17,6 +18,7 @@ use instep_replica::{Result, Sources};
 use instep_store::Durability;
 
 use crate::content::{self, Failed};
+use crate::groups;
 use crate::print::{print, vouched};
 use crate::recover;
 use crate::replace;
@@ -255,6 +257,8 @@ enum Stage {
     MakeRoom,
     Dirs,
     Files,
+    /// What is beside a database: taken away before the database changes, and given after.
+    Companions,
     /// After the renames that empty the places of which they speak.
     Records,
     DeleteFiles,
@@ -280,7 +284,9 @@ impl Worker<'_> {
         }
         for (stage, indices) in stages {
             match stage {
-                Stage::Files | Stage::Records | Stage::DeleteFiles => self.parallel(&indices),
+                Stage::Files | Stage::Companions | Stage::Records | Stage::DeleteFiles => {
+                    self.parallel(&indices);
+                }
                 Stage::MakeRoom | Stage::Dirs | Stage::DeleteDirs | Stage::DirModes => {
                     let mut buffer = Vec::new();
                     indices.iter().for_each(|i| self.one(*i, None, &mut buffer));
@@ -331,6 +337,9 @@ impl Worker<'_> {
         if matches!(action.goal, Goal::Record) {
             return self.record(action, dir);
         }
+        if self.must_wait(action) {
+            return Done::not(Outcome::Busy);
+        }
         let opened = match dir {
             Some(dir) => Ok(dir.clone()),
             None => self.parent(action),
@@ -348,6 +357,20 @@ impl Worker<'_> {
             Goal::Rename { from } => self.rename(action, &dir, from),
             Goal::Record => unreachable!("handled above"),
         }
+    }
+
+    /// Whether a program is at work on what the path belongs to, or that has not changed as it should have.
+    fn must_wait(&self, action: &Action) -> bool {
+        let path = &action.path;
+        if let Some(git) = group::git_dir(path) {
+            return !group::is_git_object(&git, path) && groups::is_git_busy(self.replica, &git);
+        }
+        let Some(base) = group::database(path) else { return false };
+        let failed = self.actions.iter().zip(self.slots).any(|(a, slot)| {
+            let done = slot.lock().unwrap_or_else(PoisonError::into_inner);
+            a.path == base && done.as_ref().is_some_and(|d| d.outcome != Outcome::Done)
+        });
+        failed || groups::is_written(self.replica, &base)
     }
 
     /// The directory that the action's path is in; made, for its contents' sake, where it is missing and
@@ -821,6 +844,8 @@ fn stage(action: &Action) -> Stage {
     match action.goal {
         Goal::Dir { .. } => Stage::Dirs,
         Goal::Absent if was_dir => Stage::DeleteDirs,
+        Goal::Absent if group::database(&action.path).is_some() => Stage::MakeRoom,
+        Goal::File { .. } if group::database(&action.path).is_some() => Stage::Companions,
         Goal::Absent => Stage::DeleteFiles,
         Goal::Metadata { mtime: None, .. } => Stage::DirModes,
         Goal::File { .. } | Goal::Link { .. } | Goal::Metadata { .. } | Goal::Rename { .. } => {

@@ -17,6 +17,7 @@
 
 pub mod apply;
 pub mod content;
+pub mod groups;
 pub mod index;
 pub mod moves;
 pub mod print;

@@ -156,7 +156,7 @@ impl LocalReplica {
     }
 
     /// How long to leave a file alone that is being written: longer each time.
-    fn back_off(&self, path: &RelPath) -> u64 {
+    pub(crate) fn back_off(&self, path: &RelPath) -> u64 {
         let mut busy = locked(&self.busy);
         let next = busy.get(path).map_or(2, |ms| (ms * 2).min(1000));
         busy.insert(path.clone(), next);

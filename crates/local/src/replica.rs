@@ -24,6 +24,7 @@ use instep_replica::{
 use instep_store::{Durability, Table};
 
 use crate::content::{FileContent, Hashed, fill, hash_file};
+use crate::groups;
 use crate::index::{Index, store_error};
 use crate::print::{Digest, print};
 use crate::rules::{IgnoreOptions, Rules};
@@ -546,6 +547,11 @@ impl LocalReplica {
         index.commit(Durability::Power)
     }
 
+    /// Nobody is at work there any more: the next time it is left alone for a short while again.
+    pub(crate) fn is_at_rest(&self, path: &RelPath) {
+        locked(&self.busy).remove(path);
+    }
+
     /// Absences that count now; the others are looked at again. All that are missed are judged together, so
     /// that a burst is seen as one: they count when nothing more was missed for the time to settle, or,
     /// while more keep arriving, each on its own after that time once the burst is old.
@@ -664,7 +670,7 @@ impl LocalReplica {
         let mut look = Look::default();
         let hinted = *scope != Scope::Everything;
         locked(&self.unread).clear();
-        let mut walked = scan::walk(self, &self.with_missed(scope));
+        let mut walked = scan::walk(self, &groups::widen(self.with_missed(scope)));
         scan::free_rows(self, &mut walked);
         walked.gone.sort_by(|a, b| a.path.cmp(&b.path));
         walked.gone.dedup_by(|a, b| a.path == b.path);
@@ -674,6 +680,7 @@ impl LocalReplica {
                 missed.since.remove(p);
             });
         }
+        let complete = groups::withhold(self, &mut walked, &mut look);
         let gone = std::mem::take(&mut walked.gone);
         let by_ino = scan::gone_by_inode(&gone);
         let (known, mut unknown) =
@@ -693,7 +700,8 @@ impl LocalReplica {
             look.more = !unread.is_empty();
         }
         self.read_candidates(&unknown, hinted, &mut look);
-        let certain = crate::moves::detect(&gone, &by_ino, &mut look);
+        let mut certain = crate::moves::detect(&gone, &by_ino, &mut look);
+        certain.extend(complete);
         let kept = self.settled_absences(gone, &certain, &mut look);
         self.withhold_big_moves(&kept, &mut look);
         self.withhold_replaced_dirs(&mut look);

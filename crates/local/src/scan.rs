@@ -19,6 +19,7 @@ use instep_fs::{Dir, ErrorKind, Kind as FsKind, Stat};
 use instep_replica::look::{Finding, Found};
 use instep_replica::{Look, Scope};
 
+use crate::groups;
 use crate::print::{Digest, print};
 use crate::replica::LocalReplica;
 use crate::rules::DirRules;
@@ -644,6 +645,10 @@ fn examine(
             if row.as_ref().and_then(|r| r.print) != Some(seen) {
                 examine_link(dir, path, stat, row.as_ref(), seen, out);
             }
+            false
+        }
+        FsKind::File if groups::is_shared_memory(dir, name) => {
+            held(path, row.as_ref(), Held::Ignored, out);
             false
         }
         FsKind::File => {

@@ -6,6 +6,7 @@
 mod support;
 
 mod acts;
+mod groups;
 mod identity;
 mod ignore;
 mod moves;
