@@ -188,15 +188,24 @@ impl Target<'_> {
             return Err(self.held(held));
         }
         if self.is_dir() {
-            return Ok(self.record(known, None));
+            return Ok(self.stand_on(known));
         }
         Ok(Some(self.acting(Goal::Dir { mode: STANDING_MODE }, known, None, self.keep(view))))
+    }
+
+    /// What is there stands for its contents from now on, with the mode that all such directories have.
+    fn stand_on(&self, known: Entry) -> Option<Action> {
+        if self.modes && self.row.print.is_some_and(|p| p.mode != STANDING_MODE) {
+            let goal = Goal::Metadata { mode: STANDING_MODE, mtime: None };
+            return Some(self.acting(goal, known, None, Keep::Trash));
+        }
+        self.record(known, None)
     }
 
     fn absent(&self, known: Entry, tomb: Dot, view: &View) -> Option<Action> {
         let is_dir = self.is_dir();
         if is_dir && self.alive_below {
-            return self.record(known, None);
+            return self.stand_on(known);
         }
         if self.row.print.is_some() {
             return Some(self.acting(Goal::Absent, known, Some(tomb), self.keep(view)));

@@ -295,7 +295,9 @@ fn examine_path(
     match dir.stat(name) {
         Ok(None) => absent(replica, path, row, rules, out),
         Ok(Some(stat)) => {
-            let known_dir = row.as_ref().is_some_and(is_dir_row);
+            // Another directory under a known name says nothing of what was in the one before.
+            let same = |row: &&Row| row.print.is_some_and(|p| p.ino == stat.ino);
+            let known_dir = row.as_ref().filter(same).is_some_and(is_dir_row);
             let enter = examine(replica, dir, path, &stat, row, rules, out);
             if enter && (whole || !known_dir) {
                 work.push(Work {
@@ -720,7 +722,8 @@ fn absent_below(replica: &LocalReplica, path: &RelPath, rules: &DirRules, out: &
 
 fn examine_dir(row: Option<&Row>, stat: &Stat, seen: Print) -> Option<Found> {
     match row {
-        Some(row) if row.is_derived_dir() => {
+        // Whoever changes its mode wants it: then it becomes a directory of its own.
+        Some(row) if row.is_derived_dir() && row.print.is_some_and(|p| p.mode == seen.mode) => {
             (row.print != Some(seen)).then_some(Found::Refreshed { print: seen })
         }
         Some(row) if row.print == Some(seen) => None,

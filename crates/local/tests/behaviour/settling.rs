@@ -138,3 +138,32 @@ fn a_look_at_one_place_settles_another() {
     assert!(elsewhere.findings.is_empty(), "{elsewhere:?}");
     assert_eq!(absent(&sim.replica().look(&only("a")).unwrap()), ["a"]);
 }
+
+#[test]
+fn a_directory_that_was_made_anew_hides_what_went_with_the_old_one() {
+    let sim = with_files(&["d/a", "d/b"]);
+    sim.rename(&p("d"), &p("elsewhere")).unwrap();
+    sim.mkdir(&p("d")).unwrap();
+    sim.write(&p("d/b"), b"new").unwrap();
+    let scope = Scope::Some {
+        paths: [p("d")].into(),
+        trees: std::collections::BTreeSet::new(),
+    };
+    let hinted = || sim.replica().look(&scope).unwrap();
+    hinted();
+    pass(&sim, Settings::default().settle_ms + 1);
+    assert_eq!(absent(&hinted()), ["d/a"]);
+}
+
+#[test]
+fn a_chmod_of_a_directory_that_stands_for_its_contents_is_forgotten() {
+    let sim = with_files(&[]);
+    let arrives = super::acts::incoming(sim.replica(), &p("d/f"), Some(b"f"), 1);
+    let given = super::acts::Given::of(&[b"f"]);
+    sim.replica().apply(&[arrives], &given).unwrap();
+    assert!(row(sim.replica(), &p("d")).is_derived_dir());
+    sim.chmod(&p("d"), 0o700).unwrap();
+    observe(sim.replica(), &|ms| pass(&sim, ms));
+    let after = row(sim.replica(), &p("d"));
+    assert!(after.present().is_some_and(|v| v.kind == Kind::Dir && v.mode == 0o700));
+}
