@@ -1105,7 +1105,14 @@ impl Replica for LocalReplica {
         self.refresh(to, None);
         let mut index = self.index();
         self.move_digests(&mut index, from, to)?;
-        index.commit(Durability::Process)
+        index.commit(Durability::Process)?;
+        drop(index);
+        // What a user changed in it just before it moved was told of under its old name.
+        locked(&self.own_hints).trees.insert(to.clone());
+        if let Some(waker) = self.waker.get() {
+            waker.wake();
+        }
+        Ok(())
     }
 
     fn mint(&self) -> Result<Dot> {
