@@ -45,7 +45,7 @@ impl Monitor for Channel {
 
 /// Prints events in one way or the other.
 enum Renderer {
-    Lines(Lines),
+    Lines(Box<Lines>),
     Json(Stream),
 }
 
@@ -97,7 +97,7 @@ pub(crate) fn run(
     let renderer = if output.style.json {
         Renderer::Json(Stream::new(output.clone()))
     } else {
-        Renderer::Lines(Lines::new(output.clone(), options.once))
+        Renderer::Lines(Box::new(Lines::new(output.clone(), options.once)))
     };
     let printer = std::thread::Builder::new()
         .name("printer".into())
