@@ -625,7 +625,7 @@ impl Opener {
     }
 
     fn locked(&self, base: Dir, inside: bool) -> Result<Home> {
-        let lock = patiently(&base, 20).map_err(|e| fs_error("lock the root", e))?;
+        let lock = patiently(&base, 50).map_err(|e| fs_error("lock the root", e))?;
         let Some(lock) = lock else {
             let holder = read_text(&base, LOCK).unwrap_or_default();
             let attempt = format!("{} is held by {}", self.path.display(), holder.trim());

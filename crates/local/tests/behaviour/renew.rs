@@ -2,7 +2,10 @@
 
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
+use instep_core::path::Name;
+use instep_fs::place;
 use instep_local::LocalReplica;
 use instep_local::root::inspect;
 use instep_replica::{ErrorKind, Replica};
@@ -65,20 +68,27 @@ fn a_root_that_is_back_as_another_directory_is_opened_anew() {
 }
 
 #[test]
-fn asking_who_holds_a_root_keeps_nobody_from_opening_it() {
+fn a_lock_that_is_held_for_a_moment_is_no_second_session() {
     let mut real = Real::new();
     real.replica = None;
     let (root, state_dir) = (real.root.clone(), real.state_dir());
+    let ours = place::open_root(&root.join(".instep")).unwrap();
+    let lock = Name::new(b"lock").unwrap();
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        // As those do who ask who holds the root.
         scope.spawn(|| {
             while !done.load(Ordering::SeqCst) {
-                inspect(&root, &state_dir).unwrap();
+                let held = ours.try_lock(lock).unwrap();
+                std::thread::sleep(Duration::from_millis(1));
+                drop(held);
+                std::thread::sleep(Duration::from_millis(1));
             }
         });
-        let opened =
-            std::panic::catch_unwind(|| (0..30).for_each(|_| drop(open(&root, &state_dir))));
+        let open_often = || (0..20).for_each(|_| drop(open(&root, &state_dir)));
+        let opened = std::panic::catch_unwind(open_often);
         done.store(true, Ordering::SeqCst);
         opened.unwrap();
     });
+    assert_eq!(inspect(&root, &state_dir).unwrap().holder, None);
 }
