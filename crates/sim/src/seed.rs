@@ -212,13 +212,13 @@ impl Course<'_> {
                 }
             }
         }
-        let all = self.read(&replicas);
+        let all = Self::read(&replicas);
         let bad = all.iter().flat_map(|k| self.dots.check(k)).collect();
         (end.ok().map(|end| (end, all)), bad)
     }
 
     /// What each machine's replica knows, in the order of machines.
-    fn read(&self, replicas: &[Arc<LocalReplica>]) -> Vec<Known> {
+    fn read(replicas: &[Arc<LocalReplica>]) -> Vec<Known> {
         let mut sorted: Vec<&Arc<LocalReplica>> = replicas.iter().collect();
         sorted.sort_by_key(|r| r.id());
         sorted.into_iter().map(|r| checkers::known(r)).collect()
@@ -266,17 +266,19 @@ impl Course<'_> {
     fn unrest(&self, end: &End, all: &[Known]) -> Vec<String> {
         let state = self.world.state();
         let gone = checkers::gone(&state.disks, all);
-        // The copy of a loser goes with it.
-        let is_copy = |p: &RelPath| {
-            p.to_string().contains(".conflict-") && gone.iter().any(|g| g.parent() == p.parent())
-        };
+        // The copy of a loser goes with it; what was really lost is for the ledger to say.
+        let is_copy = |p: &RelPath| p.to_string().contains(".conflict-");
         let missing = |p: &Problem| {
             p.code == Code::ContentMissing && (gone.contains(&p.path) || is_copy(&p.path))
         };
         let real = end.problems.iter().filter(|(_, p)| !missing(p));
         let mut out: Vec<String> = real.map(|p| format!("{p:?}")).collect();
-        let excused: BTreeSet<&RelPath> =
-            end.problems.iter().filter(|(_, p)| missing(p)).map(|(_, p)| &p.path).collect();
+        let excused: BTreeSet<&RelPath> = end
+            .problems
+            .iter()
+            .filter(|(_, p)| missing(p))
+            .map(|(_, p)| &p.path)
+            .collect();
         if end.summary.changes > 0 {
             out.push(format!("{} changes", end.summary.changes));
         }

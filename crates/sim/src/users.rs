@@ -32,9 +32,19 @@ pub(crate) struct Users {
     slow: Vec<Slow>,
     /// On this machine something was written that no sync followed.
     pub(crate) unsynced: Vec<bool>,
+    /// Leases may fail, so that nothing tells that somebody is writing.
+    weak: bool,
 }
 
 impl Users {
+    /// Users of machines whose leases may fail, or not.
+    pub(crate) fn new(weak: bool) -> Self {
+        Self {
+            weak,
+            ..Self::default()
+        }
+    }
+
     /// Nobody has a file open any more: the machines were switched off.
     pub(crate) fn forget(&mut self, ledger: &mut Ledger) {
         for slow in self.slow.drain(..) {
@@ -105,7 +115,7 @@ impl Users {
         };
         let (path, dir) = (PATHS[rng.below(PATHS.len())], DIRS[rng.below(DIRS.len())]);
         let what = match rng.below(100) {
-            0..34 => self.save(machine, fs, path, ledger, rng),
+            0..34 => Self::save(fs, path, ledger, rng),
             34..42 => format!("mkdir {dir} {}", fs.mkdir_all(dir).is_ok()),
             42..56 => {
                 let other = PATHS[rng.below(PATHS.len())];
@@ -135,7 +145,7 @@ impl Users {
                 fs.symlink(["a", "x", "no/such"][rng.below(3)], path)
                     .is_ok()
             ),
-            83..90 => self.change_kind(machine, fs, path, ledger, rng),
+            83..90 => Self::change_kind(fs, path, ledger, rng),
             90..93 => {
                 touch(path);
                 let mtime = Mtime {
@@ -162,14 +172,7 @@ impl Users {
         format!("{machine}: {what}")
     }
 
-    fn save(
-        &mut self,
-        machine: usize,
-        fs: &SimFs,
-        path: &str,
-        ledger: &mut Ledger,
-        rng: &mut Prng,
-    ) -> String {
+    fn save(fs: &SimFs, path: &str, ledger: &mut Ledger, rng: &mut Prng) -> String {
         if let Some((parent, _)) = path.rsplit_once('/')
             && rng.chance(2, 3)
         {
@@ -193,24 +196,16 @@ impl Users {
         if let Some(old) = old.filter(|_| saved) {
             ledger.gives_up(&old);
         }
-        let _ = machine;
         format!(
             "save {path} {how:?} {} {saved}",
             crate::ledger::name(&content)
         )
     }
 
-    fn change_kind(
-        &mut self,
-        machine: usize,
-        fs: &SimFs,
-        path: &str,
-        ledger: &mut Ledger,
-        rng: &mut Prng,
-    ) -> String {
+    fn change_kind(fs: &SimFs, path: &str, ledger: &mut Ledger, rng: &mut Prng) -> String {
         let gone = fs.remove_all(path).is_ok();
         let then = match rng.below(4) {
-            0 | 1 => self.save(machine, fs, path, ledger, rng),
+            0 | 1 => Self::save(fs, path, ledger, rng),
             2 => format!("mkdir {}", fs.mkdir_all(path).is_ok()),
             _ => format!("link {}", fs.symlink("a", path).is_ok()),
         };
@@ -238,7 +233,7 @@ impl Users {
             .and_then(|()| fs.user_write(&fd, 0, &content[..content.len() / 2]));
         let mut leases = true;
         fs.configure(|c| leases = c.leases);
-        if !leases {
+        if !leases || self.weak {
             // Nothing tells that somebody is still writing: what is there may be taken for complete.
             ledger.allows(&content[..content.len() / 2]);
         }

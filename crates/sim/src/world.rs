@@ -108,7 +108,7 @@ impl World {
             state: Mutex::new(State {
                 indexes: disks.iter().map(|_| MemoryDisk::new()).collect(),
                 disks,
-                users: Users::default(),
+                users: Users::new(plan.errors.contains(&true)),
                 ledger: Ledger::default(),
                 trace: Vec::new(),
                 rng: rng.fork(),
@@ -223,7 +223,9 @@ impl World {
             Life::Alive if state.crash.is_some_and(|c| c.after_calls <= state.calls) => {
                 let index_first = state.crash.is_some_and(|c| c.index_first);
                 let crash = state.crash;
-                state.trace.push(format!("          death before {machine}: {op}: {crash:?}"));
+                state
+                    .trace
+                    .push(format!("          death before {machine}: {op}: {crash:?}"));
                 kill_indexes(&mut state);
                 if index_first {
                     state.life = Life::IndexDead;

@@ -30,13 +30,22 @@ fn failures(from: u64, count: u64) -> Vec<String> {
 #[test]
 fn users_crashes_and_errors_break_no_promise() {
     let failed = failures(1, 2000);
-    assert!(failed.is_empty(), "{} seeds failed:\n{}", failed.len(), failed.join("\n"));
+    assert!(
+        failed.is_empty(),
+        "{} seeds failed:\n{}",
+        failed.len(),
+        failed.join("\n")
+    );
 }
 
 #[test]
 fn a_seed_takes_the_same_course_every_time() {
     for seed in 1..=40 {
-        let digest = |seed| instep_sim::run(seed).map(|r| r.digest).map_err(|f| f.to_string());
+        let digest = |seed| {
+            instep_sim::run(seed)
+                .map(|r| r.digest)
+                .map_err(|f| f.to_string())
+        };
         assert_eq!(digest(seed), digest(seed), "seed {seed}");
     }
 }
