@@ -320,7 +320,8 @@ fn classify(replica: &LocalReplica, intended: &Intended, other_boot: bool) -> Re
         }
         OnDisk::Something { content, .. } if intended.old == Some(content) => {
             // The row may have been committed although the name was lost: what is there is the old version.
-            let knows_new = old.as_ref().is_some_and(|r| r.entry == intended.entry);
+            let says_new = |r: &Row| r.entry == intended.entry && r.shown == intended.shown;
+            let knows_new = old.as_ref().is_some_and(says_new);
             return if knows_new {
                 set_aside(replica, path, intended)
             } else {
