@@ -13,6 +13,7 @@ from harness import Image, Instep, check, main, run, say, wait_equal, wait_for, 
 import trees
 
 NOBODY = 65534
+KINDS = ("ext4", "xfs", "btrfs")
 
 
 def write(path, data):
@@ -83,28 +84,29 @@ class Place:
 
 
 def unmounted(work):
-    with Place(work, "unmounted") as p:
-        before = trees.listing(p.a)
-        p.image.unmount("-l")
-        wait_for(lambda: ("offline" in p.states(), str(p.states())), "B is offline", 30, 0.2)
-        check(os.listdir(p.image.at) == [], "something was created where B was mounted")
-        p.others_go_on()
-        now = trees.listing(p.a)
-        check(all(now.get(k) == v for k, v in before.items()), "an unmounted replica deleted something elsewhere")
-        p.image.mount()
-        took = wait_equal(p.instep, p.roots, "B comes back by itself", 60)
-        wait_in_sync(p.instep, p.roots)
-        check(p.instep.stop() == 130, "Ctrl-C did not end with 130")
-        say(f"  unmounted live: offline, others went on, back {took:.1f} s after the mount")
-        # And away at the start: an empty mount point is not a deletion of everything.
-        p.image.unmount()
-        before = trees.listing(p.a)
-        code, _, err = p.instep.call("sync", "--once", *p.roots)
-        now = trees.listing(p.a)
-        check(now == before, f"a mount point without its file system changed A (exit {code})")
-        check(os.listdir(p.image.at) == [], "something was created where B was mounted")
-        check(code != 0, "a missing root was not an error")
-        say(f"  unmounted at the start: exit {code}, nothing changed")
+    for kind in KINDS:
+        with Place(work, f"unmounted-{kind}", kind, mib=400) as p:
+            before = trees.listing(p.a)
+            p.image.unmount("-l")
+            wait_for(lambda: ("offline" in p.states(), str(p.states())), "B is offline", 30, 0.2)
+            check(os.listdir(p.image.at) == [], "something was created where B was mounted")
+            p.others_go_on()
+            now = trees.listing(p.a)
+            check(all(now.get(k) == v for k, v in before.items()), "an unmounted replica deleted something elsewhere")
+            p.image.mount()
+            took = wait_equal(p.instep, p.roots, "B comes back by itself", 60)
+            wait_in_sync(p.instep, p.roots)
+            check(p.instep.stop() == 130, "Ctrl-C did not end with 130")
+            say(f"  unmounted live, {kind}: offline, others went on, back {took:.1f} s after the mount")
+            # And away at the start: an empty mount point is not a deletion of everything.
+            p.image.unmount()
+            before = trees.listing(p.a)
+            code, _, err = p.instep.call("sync", "--once", *p.roots)
+            now = trees.listing(p.a)
+            check(now == before, f"a mount point without its file system changed A (exit {code})")
+            check(os.listdir(p.image.at) == [], "something was created where B was mounted")
+            check(code != 0, "a missing root was not an error")
+            say(f"  unmounted at the start, {kind}: exit {code}, nothing changed")
 
 
 def emptied_mount_point(work):
@@ -133,7 +135,7 @@ def emptied_mount_point(work):
 
 
 def full(work):
-    for kind in ("ext4", "xfs", "btrfs"):
+    for kind in KINDS:
         with Place(work, f"full-{kind}", kind, mib=400) as p:
             filler = os.path.join(p.image.at, "filler")
             room = os.statvfs(p.image.at)
@@ -211,16 +213,20 @@ def read_only(work):
         wait_equal(p.instep, p.roots, "writable again: equal", 60)
         check(p.instep.stop() == 130, "Ctrl-C did not end with 130")
         say("  an error made B read-only: it paused, others went on, equal after repair")
-    with Place(work, "read-only-start", live=False) as p:
-        run("mount", "-o", "remount,ro", p.image.at, path=True)
-        write(os.path.join(p.a, "new"), b"new\n")
-        p.instep.start("sync", *p.roots)
-        wait_equal(p.instep, [p.a, p.c], "A and C go on", 30)
-        check(not os.path.exists(os.path.join(p.b, "new")), "a read-only file system was written")
-        run("mount", "-o", "remount,rw", p.image.at, path=True)
-        took = wait_equal(p.instep, p.roots, "writable again: equal", 90)
-        check(p.instep.stop() == 130, "Ctrl-C did not end with 130")
-        say(f"  read-only from the start: others went on, equal {took:.1f} s after it was writable")
+    for kind in KINDS:
+        with Place(work, f"read-only-{kind}", kind, mib=400, live=False) as p:
+            run("mount", "-o", "remount,ro", p.image.at, path=True)
+            write(os.path.join(p.a, "new"), b"new\n")
+            os.unlink(os.path.join(p.a, "d2", "f2"))
+            p.instep.start("sync", *p.roots)
+            wait_equal(p.instep, [p.a, p.c], "A and C go on", 30)
+            check(not os.path.exists(os.path.join(p.b, "new")), "a read-only file system was written")
+            run("mount", "-o", "remount,rw", p.image.at, path=True)
+            took = wait_equal(p.instep, p.roots, "writable again: equal", 90)
+            check(not os.path.exists(os.path.join(p.a, "d2", "f2")), "a read-only replica brought back what was deleted")
+            wait_in_sync(p.instep, p.roots)
+            check(p.instep.stop() == 130, "Ctrl-C did not end with 130")
+            say(f"  read-only from the start, {kind}: others went on, equal {took:.1f} s after it was writable")
 
 
 def covered(work):
