@@ -14,6 +14,12 @@ use crate::plan::{Pass, Rows};
 use crate::report::Event;
 use crate::session::Session;
 
+/// Why a conflict cannot be settled as asked.
+struct Refusal {
+    code: u16,
+    why: String,
+}
+
 impl Session {
     /// Notes the losers of a view, where they are not noted yet.
     pub(crate) fn note_conflicts(&mut self, path: &RelPath, decision: &Decision, _rows: &Rows) {
@@ -132,8 +138,8 @@ impl Session {
         }
         let mut done = 0;
         for (key, record) in matching {
-            if let Err(answer) = self.resolve_one(&key, &record, keep) {
-                return answer;
+            if let Err(Refusal { code, why }) = self.resolve_one(&key, &record, keep) {
+                return Answer::Refused { code, why };
             }
             done += 1;
         }
@@ -153,8 +159,8 @@ impl Session {
         key: &str,
         record: &ConflictRecord,
         keep: &Keep,
-    ) -> Result<(), Answer> {
-        let refuse = |why: String| Answer::Refused { code: 1013, why };
+    ) -> Result<(), Refusal> {
+        let refuse = |why: String| Refusal { code: 1013, why };
         let loser: Dot = key
             .parse()
             .map_err(|_| refuse(format!("damaged conflict record {key}")))?;
@@ -246,8 +252,8 @@ impl Session {
         path: &RelPath,
         loser: Dot,
         record: &ConflictRecord,
-    ) -> Result<(), Answer> {
-        let missing = || Answer::Refused {
+    ) -> Result<(), Refusal> {
+        let missing = || Refusal {
             code: 2115,
             why: "the loser's content is not here".into(),
         };
@@ -268,7 +274,7 @@ impl Session {
     }
 
     /// The winner stays; its version now supersedes the losers.
-    fn settle_winner(&mut self, path: &RelPath) -> Result<(), Answer> {
+    fn settle_winner(&mut self, path: &RelPath) -> Result<(), Refusal> {
         let rows = self.rows_at(path);
         let known = reconcile::merged(&self.sides(&rows), &Entry::default());
         if known.siblings().len() < 2 {
@@ -289,18 +295,18 @@ impl Session {
         path: &RelPath,
         known: &Entry,
         version: instep_core::version::Version,
-    ) -> Result<(), Answer> {
+    ) -> Result<(), Refusal> {
         let writer = self
             .slots
             .iter()
             .position(|s| s.online() && s.replica.capabilities().writable);
         let Some(i) = writer else {
-            return Err(Answer::Refused {
+            return Err(Refusal {
                 code: 2107,
                 why: "no replica can be written now".into(),
             });
         };
-        let dot = self.slots[i].replica.mint().map_err(|e| Answer::Refused {
+        let dot = self.slots[i].replica.mint().map_err(|e| Refusal {
             code: 2201,
             why: e.chain(),
         })?;
@@ -315,8 +321,8 @@ impl Session {
         path: &RelPath,
         loser: Dot,
         record: &ConflictRecord,
-    ) -> Result<(), Answer> {
-        let missing = || Answer::Refused {
+    ) -> Result<(), Refusal> {
+        let missing = || Refusal {
             code: 2115,
             why: "the loser's content is not here".into(),
         };

@@ -104,7 +104,10 @@ impl Session {
 
     /// What git took out of an object store because a pack has it now: tidying up, not a loss.
     fn packed(&self, i: usize, look: &Look) -> BTreeSet<RelPath> {
-        let absent = look.findings.iter().filter(|f| matches!(f.found, Found::Absent { .. }));
+        let absent = look
+            .findings
+            .iter()
+            .filter(|f| matches!(f.found, Found::Absent { .. }));
         let objects = absent.filter_map(|f| {
             let git = group::git_dir(&f.path)?;
             group::is_git_object(&git, &f.path).then_some((git, &f.path))
@@ -112,7 +115,9 @@ impl Session {
         let mut has_pack: BTreeMap<RelPath, bool> = BTreeMap::new();
         objects
             .filter(|(git, _)| {
-                *has_pack.entry(git.clone()).or_insert_with_key(|git| self.has_pack(i, look, git))
+                *has_pack
+                    .entry(git.clone())
+                    .or_insert_with_key(|git| self.has_pack(i, look, git))
             })
             .map(|(_, path)| path.clone())
             .collect()
@@ -121,15 +126,21 @@ impl Session {
     /// Whether a `.git` that is still in use has a pack.
     fn has_pack(&self, i: usize, look: &Look, git: &RelPath) -> bool {
         let gone = |p: &RelPath| {
-            look.findings.iter().any(|f| f.path == *p && matches!(f.found, Found::Absent { .. }))
+            look.findings
+                .iter()
+                .any(|f| f.path == *p && matches!(f.found, Found::Absent { .. }))
         };
         let is_pack = |p: &RelPath| p.as_bytes().ends_with(b".pack") && !gone(p);
         let new = |f: &instep_replica::Finding| {
             matches!(f.found, Found::Present { .. }) && f.path.is_within(git) && is_pack(&f.path)
         };
-        let Some(head) = Name::new(b"HEAD").ok().map(|n| git.join(n)) else { return false };
+        let Some(head) = Name::new(b"HEAD").ok().map(|n| git.join(n)) else {
+            return false;
+        };
         let mut found = look.findings.iter().any(new);
-        let packs = [&b"objects"[..], b"pack"].into_iter().filter_map(|n| Name::new(n).ok());
+        let packs = [&b"objects"[..], b"pack"]
+            .into_iter()
+            .filter_map(|n| Name::new(n).ok());
         let packs = packs.fold(git.clone(), |at, name| at.join(name));
         let listed = self.slots[i].replica.children(&packs, &mut |path, row| {
             found |= row.present().is_some() && is_pack(&path);

@@ -139,7 +139,7 @@ impl Session {
 
     fn meet(&self, m: &Met, out: &mut Meeting, newer: &mut BTreeMap<(usize, usize), (u64, u64)>) {
         let n = self.slots.len();
-        if m.on.count_ones() == 1 {
+        if m.on.is_power_of_two() {
             out.only_on[m.on.trailing_zeros() as usize] += 1;
         }
         for i in (0..n).filter(|i| m.on & (1 << i) == 0) {
@@ -166,9 +166,9 @@ impl Session {
                 let counts = newer.entry((a.0.min(b.0), a.0.max(b.0))).or_default();
                 let first_is_newer = if a.0 < b.0 { a.2 > b.2 } else { b.2 > a.2 };
                 if first_is_newer {
-                    counts.0 += 1
+                    counts.0 += 1;
                 } else {
-                    counts.1 += 1
+                    counts.1 += 1;
                 }
             }
         }

@@ -118,9 +118,9 @@ impl Session {
                 let is_companion = database.is_some_and(|d| rows.contains_key(&d));
                 let waits = action.goal == Goal::Absent && !is_companion || replaces_dir(&action);
                 if waits {
-                    pass.last.push(action)
+                    pass.last.push(action);
                 } else {
-                    now.push(action)
+                    now.push(action);
                 }
             }
         }
@@ -245,7 +245,9 @@ impl Session {
             let tomb = match shown.shown {
                 Shown::Unknown => true,
                 Shown::Standing | Shown::Frozen => false,
-                Shown::Version { dot, .. } => known.get(dot).is_none_or(|v| v.is_tomb()),
+                Shown::Version { dot, .. } => known
+                    .get(dot)
+                    .is_none_or(instep_core::version::Version::is_tomb),
             };
             let alive = !tomb || self.alive_below(&path, pass);
             pass.alive.insert(path, alive);
@@ -343,9 +345,11 @@ impl Session {
             .map(|s| s.replica.row(&from).ok().flatten())
             .collect();
         let known = reconcile::merged(&self.sides(&rows), &Entry::default());
-        let leaves = view(&known, &self.share.policies)
-            .dot()
-            .is_some_and(|d| known.get(d).is_some_and(|v| v.is_tomb()));
+        let leaves = view(&known, &self.share.policies).dot().is_some_and(|d| {
+            known
+                .get(d)
+                .is_some_and(instep_core::version::Version::is_tomb)
+        });
         if leaves {
             pass.emptied.insert(key);
             action.goal = Goal::Rename { from };
@@ -369,8 +373,10 @@ impl Session {
     /// Carries out actions, each replica its own, and takes in what became of them.
     fn carry_out(&mut self, actions: Vec<Action>, pass: &mut Pass) {
         let mut by_replica: BTreeMap<usize, Vec<Action>> = BTreeMap::new();
-        let with_companions: BTreeSet<RelPath> =
-            actions.iter().filter_map(|a| group::database(&a.path)).collect();
+        let with_companions: BTreeSet<RelPath> = actions
+            .iter()
+            .filter_map(|a| group::database(&a.path))
+            .collect();
         for action in actions {
             if !with_companions.contains(&action.path) && self.send_aside(&action) {
                 continue;

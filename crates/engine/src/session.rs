@@ -182,7 +182,7 @@ impl std::fmt::Debug for Session {
 /// Between two looks at a replica without hints, when nothing else is said.
 const POLL: Duration = Duration::from_secs(2);
 /// Between two full looks at a replica with hints: bounds how stale a lost event can leave us.
-const RESCAN: Duration = Duration::from_secs(3600);
+const RESCAN: Duration = Duration::from_hours(1);
 /// How long after the last change the barrier comes, when nothing else happens.
 const BARRIER_NS: u64 = 200_000_000;
 
@@ -447,12 +447,7 @@ impl Session {
             && self.holds.is_empty()
             && self.problems.is_empty()
             && !self.slots.iter().any(|s| s.failed || s.only_read());
-        let mark: String = self
-            .env
-            .random()
-            .iter()
-            .map(|b| format!("{b:02x}"))
-            .collect();
+        let mark = instep_replica::records::hex(&self.env.random());
         for slot in self.slots.iter().filter(|s| s.online()) {
             // Without the mark the next start compares all rows: slower, not wrong.
             let _slower = slot
