@@ -140,7 +140,9 @@ impl Session {
                 .filter(|(r, p)| *r == i && !look.problems.iter().any(|q| q.path == *p))
                 .map(|(_, p)| p.clone())
                 .collect();
-            stale.iter().for_each(|p| self.close_problem(i, p));
+            for path in &stale {
+                self.close_problem(i, path);
+            }
         } else if let Scope::Some { paths, trees } = scope {
             self.close_seen(i, paths, trees, &look);
         }
@@ -166,7 +168,9 @@ impl Session {
             .filter(|((_, p), problem)| !hidden(p) && !tried(p, problem))
             .map(|((_, p), _)| p.clone())
             .collect();
-        over.iter().for_each(|p| self.close_problem(i, p));
+        for path in &over {
+            self.close_problem(i, path);
+        }
     }
 
     /// What could not be looked at is looked at again now and then: not every cure is an event.

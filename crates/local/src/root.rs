@@ -4,6 +4,9 @@
 //! mirror's source, a read-only file system) keeps it in the user's state directory, found by the
 //! identity of the root's inode. The user's state directory also keeps, for every replica, evidence of
 //! where it was last, so that a copy can be told from a move, and a restored index from a current one.
+//! A root with state inside that cannot be written now is read with a copy of its index in memory, and
+//! opened anew as the same replica when it can be written. Where it has no state inside, its outside
+//! identity moves in then.
 //!
 //! Invariant: inspecting and previewing create nothing anywhere.
 
