@@ -27,6 +27,7 @@ mod presence;
 pub mod preview;
 mod rejoin;
 pub mod report;
+mod repositories;
 pub mod session;
 mod transfer;
 

@@ -67,6 +67,7 @@ impl Session {
         let bulk = self.dirty.len() >= BULK;
         pass.progress.actions_total = self.dirty.len() as u64;
         self.take_resolutions(&mut pass);
+        self.whole_repositories(&mut pass);
         loop {
             let piece = self.take_piece();
             if piece.is_empty() {
@@ -128,7 +129,7 @@ impl Session {
     }
 
     /// The rows of each path from every replica that is online.
-    fn rows(&mut self, paths: &[RelPath], bulk: bool) -> BTreeMap<RelPath, Rows> {
+    pub(crate) fn rows(&mut self, paths: &[RelPath], bulk: bool) -> BTreeMap<RelPath, Rows> {
         let n = self.slots.len();
         let mut out: BTreeMap<RelPath, Rows> =
             paths.iter().map(|p| (p.clone(), vec![None; n])).collect();
