@@ -22,7 +22,10 @@ pub fn derived_dot(loser: Dot) -> Dot {
         x ^ (x >> 31)
     };
     let actor = mix(mix(u64::from_be_bytes(loser.actor.0)) ^ loser.counter);
-    Dot { actor: ActorId(actor.to_be_bytes()), counter: 1 }
+    Dot {
+        actor: ActorId(actor.to_be_bytes()),
+        counter: 1,
+    }
 }
 
 /// Where a loser is shown beside its path: `name.conflict-<YYYYMMDD>-<actor6>-<hash6>.ext`, the date in UTC
@@ -35,7 +38,11 @@ pub fn copy_path(path: &RelPath, dot: Dot, version: &Version) -> Option<RelPath>
     let (y, m, d) = civil(version.te.div_euclid(86_400 * 1_000_000_000));
     let actor = format!("{}", dot.actor);
     let hash = format!("{}", version.content);
-    let suffix = format!(".conflict-{y:04}{m:02}{d:02}-{}-{}", &actor[10..], &hash[..6]);
+    let suffix = format!(
+        ".conflict-{y:04}{m:02}{d:02}-{}-{}",
+        &actor[10..],
+        &hash[..6]
+    );
     let room = NAME_BYTES_MAX.saturating_sub(suffix.len() + ext.len());
     let mut out: Vec<u8> = cut(stem, room).to_vec();
     out.extend_from_slice(suffix.as_bytes());
@@ -45,7 +52,12 @@ pub fn copy_path(path: &RelPath, dot: Dot, version: &Version) -> Option<RelPath>
 
 /// What is minted at [`copy_path`]: the loser itself, as an ordinary version.
 pub fn copy_version(version: &Version) -> Version {
-    Version { prev: Vec::new(), moved: None, meta_only: false, ..version.clone() }
+    Version {
+        prev: Vec::new(),
+        moved: None,
+        meta_only: false,
+        ..version.clone()
+    }
 }
 
 /// A name in two parts; the extension keeps its dot and is at most 16 bytes long.
@@ -64,7 +76,9 @@ fn strip_suffix(stem: &[u8]) -> &[u8] {
     const TAIL: usize = 8 + 1 + 6 + 1 + 6;
     let at = stem.len().saturating_sub(MARK.len() + TAIL);
     let is_ours = stem[at..].starts_with(MARK)
-        && stem[at + MARK.len()..].iter().all(|b| b.is_ascii_hexdigit() || *b == b'-');
+        && stem[at + MARK.len()..]
+            .iter()
+            .all(|b| b.is_ascii_hexdigit() || *b == b'-');
     if at > 0 && is_ours { &stem[..at] } else { stem }
 }
 
@@ -104,6 +118,7 @@ pub fn kind_word(kind: Kind) -> String {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
 mod tests {
     use super::*;
     use crate::id::ContentId;
@@ -127,14 +142,28 @@ mod tests {
     }
 
     fn named(path: &[u8]) -> RelPath {
-        let dot = Dot { actor: ActorId([1, 2, 3, 4, 5, 0xaa, 0xbb, 0xcc]), counter: 5 };
-        copy_path(&RelPath::new(path).unwrap(), dot, &version(1_709_251_200 * 1_000_000_000)).unwrap()
+        let dot = Dot {
+            actor: ActorId([1, 2, 3, 4, 5, 0xaa, 0xbb, 0xcc]),
+            counter: 5,
+        };
+        copy_path(
+            &RelPath::new(path).unwrap(),
+            dot,
+            &version(1_709_251_200 * 1_000_000_000),
+        )
+        .unwrap()
     }
 
     #[test]
     fn copies_are_named_by_date_actor_and_content() {
-        assert_eq!(named(b"d/a.txt").to_string(), "d/a.conflict-20240301-aabbcc-ababab.txt");
-        assert_eq!(named(b".profile").to_string(), ".profile.conflict-20240301-aabbcc-ababab");
+        assert_eq!(
+            named(b"d/a.txt").to_string(),
+            "d/a.conflict-20240301-aabbcc-ababab.txt"
+        );
+        assert_eq!(
+            named(b".profile").to_string(),
+            ".profile.conflict-20240301-aabbcc-ababab"
+        );
     }
 
     #[test]
@@ -156,7 +185,12 @@ mod tests {
 
     #[test]
     fn derived_dots_are_distinct_and_stable() {
-        let dot = |c| derived_dot(Dot { actor: ActorId([9; 8]), counter: c });
+        let dot = |c| {
+            derived_dot(Dot {
+                actor: ActorId([9; 8]),
+                counter: c,
+            })
+        };
         assert_ne!(dot(1), dot(2));
         assert_eq!(dot(1), dot(1));
         assert_eq!(civil(0), (1970, 1, 1));

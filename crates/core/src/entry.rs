@@ -31,13 +31,21 @@ impl Context {
     /// Adds everything that the other knows.
     pub fn join(&mut self, other: &Self) {
         for (actor, counter) in &other.0 {
-            self.add(Dot { actor: *actor, counter: *counter });
+            self.add(Dot {
+                actor: *actor,
+                counter: *counter,
+            });
         }
     }
 
     /// Whether everything the other knows is known here.
     pub fn includes(&self, other: &Self) -> bool {
-        other.0.iter().all(|(a, c)| self.covers(Dot { actor: *a, counter: *c }))
+        other.0.iter().all(|(a, c)| {
+            self.covers(Dot {
+                actor: *a,
+                counter: *c,
+            })
+        })
     }
 
     /// Whether nothing is known.
@@ -47,7 +55,10 @@ impl Context {
 
     /// Actors with their highest counters, in order of actor.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Dot> {
-        self.0.iter().map(|(a, c)| Dot { actor: *a, counter: *c })
+        self.0.iter().map(|(a, c)| Dot {
+            actor: *a,
+            counter: *c,
+        })
     }
 }
 
@@ -109,7 +120,10 @@ impl Entry {
 
     /// The sibling with this dot.
     pub fn get(&self, dot: Dot) -> Option<&Version> {
-        self.siblings.binary_search_by_key(&dot, |(d, _)| *d).ok().map(|i| &self.siblings[i].1)
+        self.siblings
+            .binary_search_by_key(&dot, |(d, _)| *d)
+            .ok()
+            .map(|i| &self.siblings[i].1)
     }
 
     /// The sibling that is on disk, if any is.
@@ -126,7 +140,10 @@ impl Entry {
     pub fn record(&self, dot: Dot, version: Version) -> Self {
         let mut ctx = self.ctx.clone();
         ctx.add(dot);
-        Self { ctx, siblings: alloc::vec![(dot, version)] }
+        Self {
+            ctx,
+            siblings: alloc::vec![(dot, version)],
+        }
     }
 
     /// A change made while seeing only what `seen` covers: concurrent with every sibling it had not seen,
@@ -140,8 +157,12 @@ impl Entry {
         ctx.add(dot);
         // Not a merge with an entry of the new event alone: its context would claim, by the new dot's
         // counter, that every earlier event of the same actor had been seen.
-        let mut siblings: Vec<_> =
-            self.siblings.iter().filter(|(d, _)| !seen.covers(*d)).cloned().collect();
+        let mut siblings: Vec<_> = self
+            .siblings
+            .iter()
+            .filter(|(d, _)| !seen.covers(*d))
+            .cloned()
+            .collect();
         siblings.push((dot, version));
         siblings.sort_by_key(|(d, _)| *d);
         Self { ctx, siblings }

@@ -11,7 +11,9 @@ const COMPANIONS: [&[u8]; 2] = [b"-wal", b"-journal"];
 /// The path without a suffix of its name, if it has one of these.
 pub fn without_suffix(path: &RelPath, suffixes: &[&[u8]]) -> Option<RelPath> {
     let (parent, name) = path.split()?;
-    let stem = suffixes.iter().find_map(|s| name.as_bytes().strip_suffix(*s))?;
+    let stem = suffixes
+        .iter()
+        .find_map(|s| name.as_bytes().strip_suffix(*s))?;
     Some(parent.join(Name::new(stem).ok()?))
 }
 
@@ -31,7 +33,9 @@ pub fn companions(database: &RelPath) -> impl Iterator<Item = RelPath> {
 
 /// A database with everything that would be beside it.
 pub fn members(database: &RelPath) -> Vec<RelPath> {
-    core::iter::once(database.clone()).chain(companions(database)).collect()
+    core::iter::once(database.clone())
+        .chain(companions(database))
+        .collect()
 }
 
 /// The `.git` that a path is inside of; the outermost, where there are several.
@@ -50,7 +54,11 @@ pub fn git_dir(path: &RelPath) -> Option<RelPath> {
 /// before something else names it.
 pub fn is_git_object(git: &RelPath, path: &RelPath) -> bool {
     let inside = path.rebase(git, &RelPath::root());
-    inside.is_some_and(|p| p.components().next().is_some_and(|n| n.as_bytes() == b"objects"))
+    inside.is_some_and(|p| {
+        p.components()
+            .next()
+            .is_some_and(|n| n.as_bytes() == b"objects")
+    })
 }
 
 #[cfg(test)]
@@ -68,7 +76,10 @@ mod tests {
         assert_eq!(database(&p("a/x.db-journal")), Some(p("a/x.db")));
         assert_eq!(database(&p("a/x.db")), None);
         assert_eq!(database(&p("-wal")), None);
-        assert_eq!(members(&p("d/x")), [p("d/x"), p("d/x-wal"), p("d/x-journal")]);
+        assert_eq!(
+            members(&p("d/x")),
+            [p("d/x"), p("d/x-wal"), p("d/x-journal")]
+        );
         assert_eq!(git_dir(&p("r/.git/refs/x")), Some(p("r/.git")));
         assert_eq!(git_dir(&p("r/.git")), None);
         assert_eq!(git_dir(&p("r/x.git/y")), None);

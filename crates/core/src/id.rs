@@ -121,7 +121,10 @@ impl FromStr for Dot {
     type Err = IdError;
     fn from_str(s: &str) -> Result<Self, IdError> {
         let (actor, counter) = s.split_once(':').ok_or(IdError)?;
-        Ok(Self { actor: actor.parse()?, counter: counter.parse().map_err(|_| IdError)? })
+        Ok(Self {
+            actor: actor.parse()?,
+            counter: counter.parse().map_err(|_| IdError)?,
+        })
     }
 }
 
@@ -133,7 +136,10 @@ mod tests {
     fn ids_survive_their_text() {
         let id = ReplicaId([7; 16]);
         assert_eq!(id.to_string().parse(), Ok(id));
-        let dot = Dot { actor: ActorId(*b"abcdefgh"), counter: 9 };
+        let dot = Dot {
+            actor: ActorId(*b"abcdefgh"),
+            counter: 9,
+        };
         assert_eq!(dot.to_string().parse(), Ok(dot));
         assert_eq!("xyz".parse::<ReplicaId>(), Err(IdError));
         assert_eq!("é".repeat(16).parse::<ReplicaId>(), Err(IdError));

@@ -112,7 +112,11 @@ impl RelPath {
     /// As [`RelPath::new`], and refuses anything inside instep's own directory: for paths from a peer.
     pub fn from_peer(bytes: &[u8]) -> Result<Self, NameError> {
         let path = Self::new(bytes)?;
-        if path.is_reserved() { Err(NameError::Reserved) } else { Ok(path) }
+        if path.is_reserved() {
+            Err(NameError::Reserved)
+        } else {
+            Ok(path)
+        }
     }
 
     /// The bytes, components joined by `/`.
@@ -127,12 +131,17 @@ impl RelPath {
 
     /// Whether the path is instep's own directory or below it.
     pub fn is_reserved(&self) -> bool {
-        self.components().next().is_some_and(|n| n.as_bytes() == RESERVED)
+        self.components()
+            .next()
+            .is_some_and(|n| n.as_bytes() == RESERVED)
     }
 
     /// The components from the top; none for the root.
     pub fn components(&self) -> impl DoubleEndedIterator<Item = Name<'_>> {
-        self.0.split(|b| *b == b'/').filter(|p| !p.is_empty()).map(Name)
+        self.0
+            .split(|b| *b == b'/')
+            .filter(|p| !p.is_empty())
+            .map(Name)
     }
 
     /// The number of components.
@@ -220,7 +229,11 @@ impl PartialOrd for RelPath {
 
 impl fmt::Display for RelPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.is_root() { f.write_str(".") } else { escape(&self.0, f) }
+        if self.is_root() {
+            f.write_str(".")
+        } else {
+            escape(&self.0, f)
+        }
     }
 }
 
@@ -251,6 +264,7 @@ pub fn escape(bytes: &[u8], f: &mut dyn fmt::Write) -> fmt::Result {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
 mod tests {
     use super::*;
 
@@ -281,7 +295,10 @@ mod tests {
     fn a_directory_sorts_just_before_its_contents() {
         let mut v = [p("a.b"), p("a/z"), p("a"), p("a b"), p("a/b/c"), p("a/b")];
         v.sort();
-        assert_eq!(v.each_ref().map(ToString::to_string), ["a", "a/b", "a/b/c", "a/z", "a b", "a.b"]);
+        assert_eq!(
+            v.each_ref().map(ToString::to_string),
+            ["a", "a/b", "a/b/c", "a/z", "a b", "a.b"]
+        );
     }
 
     #[test]

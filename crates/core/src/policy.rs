@@ -27,7 +27,11 @@ pub struct Policies(pub BTreeMap<u32, ConflictPolicy>);
 impl Policies {
     /// The policy that a conflict of this epoch falls under.
     pub fn at(&self, epoch: u32) -> ConflictPolicy {
-        self.0.range(..=epoch).next_back().map(|(_, p)| p.clone()).unwrap_or_default()
+        self.0
+            .range(..=epoch)
+            .next_back()
+            .map(|(_, p)| p.clone())
+            .unwrap_or_default()
     }
 
     /// The newest epoch; versions minted now carry it.

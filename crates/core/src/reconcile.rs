@@ -190,13 +190,23 @@ impl Target<'_> {
         if self.is_dir() {
             return Ok(self.stand_on(known));
         }
-        Ok(Some(self.acting(Goal::Dir { mode: STANDING_MODE }, known, None, self.keep(view))))
+        Ok(Some(self.acting(
+            Goal::Dir {
+                mode: STANDING_MODE,
+            },
+            known,
+            None,
+            self.keep(view),
+        )))
     }
 
     /// What is there stands for its contents from now on, with the mode that all such directories have.
     fn stand_on(&self, known: Entry) -> Option<Action> {
         if self.modes && self.row.print.is_some_and(|p| p.mode != STANDING_MODE) {
-            let goal = Goal::Metadata { mode: STANDING_MODE, mtime: None };
+            let goal = Goal::Metadata {
+                mode: STANDING_MODE,
+                mtime: None,
+            };
             return Some(self.acting(goal, known, None, Keep::Trash));
         }
         self.record(known, None)

@@ -15,12 +15,17 @@ pub struct Mtime {
 impl Mtime {
     /// From nanoseconds since 1970.
     pub fn from_nanos(ns: i64) -> Self {
-        Self { secs: ns.div_euclid(1_000_000_000), nanos: ns.rem_euclid(1_000_000_000) as u32 }
+        Self {
+            secs: ns.div_euclid(1_000_000_000),
+            nanos: ns.rem_euclid(1_000_000_000) as u32,
+        }
     }
 
     /// Nanoseconds since 1970; `None` beyond the years 1677 to 2262.
     pub fn nanos_since_epoch(self) -> Option<i64> {
-        self.secs.checked_mul(1_000_000_000)?.checked_add(i64::from(self.nanos))
+        self.secs
+            .checked_mul(1_000_000_000)?
+            .checked_add(i64::from(self.nanos))
     }
 }
 
@@ -36,7 +41,9 @@ const YEAR_1980_NS: i64 = 315_532_800 * 1_000_000_000;
 /// minutes), because a wrong future time would win for ever.
 pub fn effective_time(mtime: Mtime, hlc: Hlc) -> Hlc {
     match mtime.nanos_since_epoch() {
-        Some(ns) if ns >= YEAR_1980_NS && ns <= hlc.saturating_add(CLOCK_AHEAD_MAX_NS) => ns.min(hlc),
+        Some(ns) if ns >= YEAR_1980_NS && ns <= hlc.saturating_add(CLOCK_AHEAD_MAX_NS) => {
+            ns.min(hlc)
+        }
         _ => hlc,
     }
 }
@@ -74,7 +81,13 @@ mod tests {
 
     #[test]
     fn nanoseconds_before_1970_survive() {
-        assert_eq!(Mtime::from_nanos(-1), Mtime { secs: -1, nanos: 999_999_999 });
+        assert_eq!(
+            Mtime::from_nanos(-1),
+            Mtime {
+                secs: -1,
+                nanos: 999_999_999
+            }
+        );
         assert_eq!(Mtime::from_nanos(-1).nanos_since_epoch(), Some(-1));
     }
 }

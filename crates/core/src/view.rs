@@ -70,8 +70,16 @@ type Sibling<'a> = &'a (Dot, Version);
 pub fn view(entry: &Entry, policies: &Policies) -> View {
     let siblings = entry.siblings();
     match siblings {
-        [] => View { shown: Shown::Unknown, losers: Vec::new(), beside: Vec::new() },
-        [one] => View { shown: shown(one, siblings), losers: Vec::new(), beside: Vec::new() },
+        [] => View {
+            shown: Shown::Unknown,
+            losers: Vec::new(),
+            beside: Vec::new(),
+        },
+        [one] => View {
+            shown: shown(one, siblings),
+            losers: Vec::new(),
+            beside: Vec::new(),
+        },
         many => concurrent(many, policies),
     }
 }
@@ -82,24 +90,41 @@ fn shown(winner: Sibling<'_>, siblings: &[(Dot, Version)]) -> Shown {
         .filter(|(_, v)| v.kind == winner.1.kind)
         .max_by_key(|(d, v)| (v.mode_te, *d))
         .map_or(winner.1.mode, |(_, v)| v.mode);
-    Shown::Version { dot: winner.0, mode }
+    Shown::Version {
+        dot: winner.0,
+        mode,
+    }
 }
 
 /// Known on entry: at least two siblings, none of which saw another.
 fn concurrent(siblings: &[(Dot, Version)], policies: &Policies) -> View {
-    let epoch = siblings.iter().map(|(_, v)| v.policy_epoch).max().unwrap_or(0);
+    let epoch = siblings
+        .iter()
+        .map(|(_, v)| v.policy_epoch)
+        .max()
+        .unwrap_or(0);
     let policy = policies.at(epoch);
     // 1. A change of metadata alone does not compete with a change of content or a deletion.
-    let mut rivals: Vec<Sibling<'_>> =
-        siblings.iter().filter(|s| !siblings.iter().any(|o| is_vacuous(&s.1, &o.1))).collect();
+    let mut rivals: Vec<Sibling<'_>> = siblings
+        .iter()
+        .filter(|s| !siblings.iter().any(|o| is_vacuous(&s.1, &o.1)))
+        .collect();
     if rivals.is_empty() {
         // Changes of metadata to contents that followed each other in a circle: nobody gives way.
         rivals = siblings.iter().collect();
     }
     // 2. Frozen is what a person must decide: anything with content against something else.
     if policy == ConflictPolicy::Manual && must_ask(&rivals) {
-        let losers = rivals.iter().filter(|s| has_content(&s.1)).map(|s| s.0).collect();
-        return View { shown: Shown::Frozen, losers, beside: Vec::new() };
+        let losers = rivals
+            .iter()
+            .filter(|s| has_content(&s.1))
+            .map(|s| s.0)
+            .collect();
+        return View {
+            shown: Shown::Frozen,
+            losers,
+            beside: Vec::new(),
+        };
     }
     // 3. An edit beats a deletion, unless the preferred replica is the one that deleted.
     let preferred_tomb = prefers(&policy, &rivals).filter(|s| s.1.is_tomb());
@@ -108,9 +133,17 @@ fn concurrent(siblings: &[(Dot, Version)], policies: &Policies) -> View {
     }
     let Some(newest) = rivals.iter().copied().max_by_key(|s| key(s)) else {
         // Never: there are siblings, and each step above leaves at least one of them.
-        return View { shown: Shown::Unknown, losers: Vec::new(), beside: Vec::new() };
+        return View {
+            shown: Shown::Unknown,
+            losers: Vec::new(),
+            beside: Vec::new(),
+        };
     };
-    let dir = rivals.iter().copied().filter(|s| s.1.kind == Kind::Dir).max_by_key(|s| key(s));
+    let dir = rivals
+        .iter()
+        .copied()
+        .filter(|s| s.1.kind == Kind::Dir)
+        .max_by_key(|s| key(s));
     // 4. A directory keeps the name, because its children cannot be moved atomically everywhere.
     let all_same = rivals.iter().all(|s| s.1.same_content(&newest.1));
     let winner = match dir.or_else(|| prefers(&policy, &rivals)) {
@@ -127,9 +160,16 @@ fn concurrent(siblings: &[(Dot, Version)], policies: &Policies) -> View {
     }
     let losers: Vec<Dot> = lost.iter().map(|s| s.0).collect();
     let clash = winner.1.kind == Kind::Dir;
-    let beside =
-        if clash || policy == ConflictPolicy::KeepBoth { losers.clone() } else { Vec::new() };
-    View { shown: shown(winner, siblings), losers, beside }
+    let beside = if clash || policy == ConflictPolicy::KeepBoth {
+        losers.clone()
+    } else {
+        Vec::new()
+    };
+    View {
+        shown: shown(winner, siblings),
+        losers,
+        beside,
+    }
 }
 
 /// Whether `x` changed only metadata of content that the concurrent `y` edited or deleted.
@@ -159,6 +199,12 @@ fn key(s: Sibling<'_>) -> (i64, crate::id::ContentId, Dot) {
 }
 
 fn prefers<'a>(policy: &ConflictPolicy, rivals: &[Sibling<'a>]) -> Option<Sibling<'a>> {
-    let ConflictPolicy::Prefer(actors) = policy else { return None };
-    rivals.iter().copied().filter(|s| actors.contains(&s.0.actor)).max_by_key(|s| key(s))
+    let ConflictPolicy::Prefer(actors) = policy else {
+        return None;
+    };
+    rivals
+        .iter()
+        .copied()
+        .filter(|s| actors.contains(&s.0.actor))
+        .max_by_key(|s| key(s))
 }

@@ -12,7 +12,10 @@ use instep_core::time::Mtime;
 use instep_core::version::{Kind, Version};
 
 fn tomb() -> Entry {
-    let dot = Dot { actor: ActorId([1; 8]), counter: 1 };
+    let dot = Dot {
+        actor: ActorId([1; 8]),
+        counter: 1,
+    };
     let version = Version {
         kind: Kind::Tomb,
         content: ContentId::NONE,
@@ -31,17 +34,44 @@ fn tomb() -> Entry {
 }
 
 fn standing(mode: u16) -> Row {
-    let print = Print { ino: 1, hash: u64::from(mode), mode };
-    Row { entry: tomb(), print: Some(print), ..Row::default() }
+    let print = Print {
+        ino: 1,
+        hash: u64::from(mode),
+        mode,
+    };
+    Row {
+        entry: tomb(),
+        print: Some(print),
+        ..Row::default()
+    }
 }
 
 #[test]
 fn directories_that_stand_for_their_contents_keep_different_modes() {
     let path = RelPath::new(b"d").unwrap();
     let (plain, private) = (standing(0o755), standing(0o700));
-    let side = |row| Side { row: Some(row), role: Role::Both, writable: true, modes: true };
+    let side = |row| Side {
+        row: Some(row),
+        role: Role::Both,
+        writable: true,
+        modes: true,
+    };
     let sides = [side(&plain), side(&private)];
     let decision = reconcile(&path, &sides, &Entry::default(), true, &Policies::default());
-    let done: Vec<_> = decision.actions.iter().map(|a| (a.replica, &a.goal, a.shown)).collect();
-    assert_eq!(done, [(1, &Goal::Metadata { mode: 0o755, mtime: None }, None)]);
+    let done: Vec<_> = decision
+        .actions
+        .iter()
+        .map(|a| (a.replica, &a.goal, a.shown))
+        .collect();
+    assert_eq!(
+        done,
+        [(
+            1,
+            &Goal::Metadata {
+                mode: 0o755,
+                mtime: None
+            },
+            None
+        )]
+    );
 }

@@ -202,6 +202,10 @@ impl Session {
         for (path, delay_ms) in std::mem::take(&mut look.again) {
             self.look_again(path, i, delay_ms);
         }
+        // Its content is being hashed; it is not forgotten if nobody says when that is done.
+        for path in std::mem::take(&mut look.unhashed) {
+            self.look_again(path, i, 250);
+        }
         if look.rules_changed {
             self.slots.iter_mut().for_each(|s| s.look_everywhere = true);
         }

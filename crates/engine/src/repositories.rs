@@ -37,15 +37,24 @@ impl Session {
     fn whole_repository(&mut self, paths: &[RelPath], pass: &mut Pass) {
         let rows = self.rows(paths, false);
         let n = self.slots.len();
-        let newest = |i: usize| rows.values().filter_map(|r| self.news(i, r)).map(|v| v.te).max();
+        let newest = |i: usize| {
+            rows.values()
+                .filter_map(|r| self.news(i, r))
+                .map(|v| v.te)
+                .max()
+        };
         let changed: BTreeMap<usize, i64> =
             (0..n).filter_map(|i| newest(i).map(|te| (i, te))).collect();
-        let Some((winner, _)) = changed.iter().max_by_key(|(i, te)| (**te, **i)) else { return };
+        let Some((winner, _)) = changed.iter().max_by_key(|(i, te)| (**te, **i)) else {
+            return;
+        };
         if changed.len() < 2 {
             return;
         }
         for (path, rows) in &rows {
-            let competes = changed.keys().any(|i| i != winner && self.news(*i, rows).is_some());
+            let competes = changed
+                .keys()
+                .any(|i| i != winner && self.news(*i, rows).is_some());
             if let Some(entry) = competes.then(|| self.winning(*winner, rows)).flatten() {
                 pass.add_known(path.clone(), &entry);
             }
@@ -55,7 +64,9 @@ impl Session {
     /// What a replica itself made of a path, and another has not heard of.
     fn news<'a>(&self, i: usize, rows: &'a Rows) -> Option<&'a Version> {
         let slot = &self.slots[i];
-        let row = rows[i].as_ref().filter(|_| slot.online() && slot.role != Role::Target)?;
+        let row = rows[i]
+            .as_ref()
+            .filter(|_| slot.online() && slot.role != Role::Target)?;
         let dot = row.shown.filter(|d| d.actor == slot.replica.actor())?;
         let version = row.entry.get(dot)?;
         let unheard = |j: usize| {
@@ -73,7 +84,12 @@ impl Session {
     /// What everybody knows of a path when the winner's version of it is the newest.
     fn winning(&mut self, winner: usize, rows: &Rows) -> Option<Entry> {
         let known = reconcile::merged(&self.sides(rows), &Entry::default());
-        let newest = known.siblings().iter().map(|(_, v)| v).max_by_key(|v| v.te)?.clone();
+        let newest = known
+            .siblings()
+            .iter()
+            .map(|(_, v)| v)
+            .max_by_key(|v| v.te)?
+            .clone();
         let row = rows[winner].as_ref();
         let mine = row.and_then(|r| r.on_disk()).filter(|v| !v.is_tomb());
         let dot = match self.slots[winner].replica.mint() {
@@ -86,12 +102,24 @@ impl Session {
         let te = newest.te.saturating_add(1);
         Some(match (mine, row) {
             (Some(mine), Some(row)) => {
-                let version = Version { te, meta_only: false, ..mine.clone() };
+                let version = Version {
+                    te,
+                    meta_only: false,
+                    ..mine.clone()
+                };
                 known.record_beside(row.entry.ctx(), dot, version)
             }
             _ => {
                 let (kind, target) = (Kind::Tomb, Box::default());
-                let version = Version { kind, te, target, size: 0, mode: 0, moved: None, ..newest };
+                let version = Version {
+                    kind,
+                    te,
+                    target,
+                    size: 0,
+                    mode: 0,
+                    moved: None,
+                    ..newest
+                };
                 known.record(dot, version)
             }
         })

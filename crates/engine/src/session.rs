@@ -158,6 +158,8 @@ pub struct Session {
     /// Decisions of a person that wait for the next reconciliation.
     pub(crate) resolutions: BTreeMap<RelPath, instep_core::entry::Entry>,
     pub(crate) next_hold_check_ns: u64,
+    /// It worked on the replicas, so they are closed when it ends.
+    pub(crate) ran: bool,
     pub(crate) next_problem_look_ns: u64,
 }
 
@@ -222,6 +224,7 @@ impl Session {
             met: false,
             resolutions: BTreeMap::new(),
             next_hold_check_ns: 0,
+            ran: false,
             next_problem_look_ns: 0,
         };
         session.agree(id)?;
@@ -317,6 +320,7 @@ impl Session {
 
     /// Runs until everything is done (`once`), or until told to stop.
     pub fn run(&mut self) -> Result<End, SessionError> {
+        self.ran = true;
         if !self.options.once {
             self.watch_all();
         }
@@ -603,5 +607,14 @@ fn slot(replica: Arc<dyn Replica>) -> Slot {
         totals: Totals::default(),
         touched_ns: None,
         lately: VecDeque::new(),
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        for slot in self.slots.iter().filter(|s| self.ran && s.online()) {
+            // What was not closed is recovered when it is opened next.
+            let _recovered_later = slot.replica.close();
+        }
     }
 }

@@ -22,19 +22,36 @@ fn p(path: &str) -> RelPath {
 }
 
 fn sync(env: &Arc<StepEnv>, replicas: &[Arc<MemoryReplica>]) {
-    let all = replicas.iter().map(|r| r.clone() as Arc<dyn Replica>).collect();
-    let options = SessionOptions { once: true, ..SessionOptions::default() };
+    let all = replicas
+        .iter()
+        .map(|r| r.clone() as Arc<dyn Replica>)
+        .collect();
+    let options = SessionOptions {
+        once: true,
+        ..SessionOptions::default()
+    };
     let env: Arc<dyn Env> = env.clone();
-    Session::start(env, all, options, Box::new(Silent)).unwrap().run().unwrap();
+    Session::start(env, all, options, Box::new(Silent))
+        .unwrap()
+        .run()
+        .unwrap();
 }
 
 /// Three replicas with one repository.
 fn repository() -> (Arc<StepEnv>, Vec<Arc<MemoryReplica>>) {
     let env = Arc::new(StepEnv::default());
-    let open = |name| Arc::new(MemoryReplica::new(name, ShareId([1; 16]), env.clone() as Arc<dyn Env>));
+    let open = |name| {
+        Arc::new(MemoryReplica::new(
+            name,
+            ShareId([1; 16]),
+            env.clone() as Arc<dyn Env>,
+        ))
+    };
     let replicas: Vec<_> = ["A", "B", "C"].map(open).into();
     for name in ["HEAD", "index", "refs/heads/main", "config"] {
-        replicas[0].user_write(&p(&format!("r/.git/{name}")), b"base").unwrap();
+        replicas[0]
+            .user_write(&p(&format!("r/.git/{name}")), b"base")
+            .unwrap();
     }
     sync(&env, &replicas);
     (env, replicas)
@@ -65,16 +82,32 @@ fn a_repository_is_mixed_from_two() {
     write(1, "config", "B");
     write(0, "refs/heads/main", "A");
     sync(&env, &replicas);
-    let names =
-        ["HEAD", "index", "refs/heads/main", "config", "MERGE_HEAD", "objects/00/b"];
+    let names = [
+        "HEAD",
+        "index",
+        "refs/heads/main",
+        "config",
+        "MERGE_HEAD",
+        "objects/00/b",
+    ];
     for replica in &replicas {
-        assert_eq!(contents(replica, &names), ["A", "A", "A", "base", "-", "object"]);
+        assert_eq!(
+            contents(replica, &names),
+            ["A", "A", "A", "base", "-", "object"]
+        );
     }
     let noted = replicas[0].records(Book::Conflicts).unwrap();
     let of = |name: &str| noted.iter().filter(|(_, body)| body.contains(name)).count();
-    assert_eq!((of("r/.git/index"), of("r/.git/config"), of("HEAD\"")), (1, 1, 0), "{noted:?}");
+    assert_eq!(
+        (of("r/.git/index"), of("r/.git/config"), of("HEAD\"")),
+        (1, 1, 0),
+        "{noted:?}"
+    );
     sync(&env, &replicas);
-    assert_eq!(contents(&replicas[1], &names), ["A", "A", "A", "base", "-", "object"]);
+    assert_eq!(
+        contents(&replicas[1], &names),
+        ["A", "A", "A", "base", "-", "object"]
+    );
 }
 
 #[test]

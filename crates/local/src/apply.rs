@@ -61,12 +61,12 @@ impl Done {
     fn ignored() -> Self {
         Self {
             is_ignored: true,
-            ..Self::done(None)
+            ..Self::with(None)
         }
     }
 
-    /// It happened.
-    pub fn done(print: Option<Print>) -> Self {
+    /// It happened, and this is what is there now.
+    pub fn with(print: Option<Print>) -> Self {
         Self {
             outcome: Outcome::Done,
             print: Some(print),
@@ -365,7 +365,9 @@ impl Worker<'_> {
         if let Some(git) = group::git_dir(path) {
             return !group::is_git_object(&git, path) && groups::is_git_busy(self.replica, &git);
         }
-        let Some(base) = group::database(path) else { return false };
+        let Some(base) = group::database(path) else {
+            return false;
+        };
         let failed = self.actions.iter().zip(self.slots).any(|(a, slot)| {
             let done = slot.lock().unwrap_or_else(PoisonError::into_inner);
             a.path == base && done.as_ref().is_some_and(|d| d.outcome != Outcome::Done)
@@ -397,7 +399,7 @@ impl Worker<'_> {
             print: expected, ..
         } = action.before
         else {
-            return Done::done(None);
+            return Done::with(None);
         };
         let Some((parent, name)) = action.path.split() else {
             return Done::not(Outcome::Superseded);
@@ -414,10 +416,10 @@ impl Worker<'_> {
         let is_tomb = action
             .entry
             .get_shown(action.shown)
-            .is_some_and(|v| v.is_tomb());
+            .is_some_and(instep_core::version::Version::is_tomb);
         match stat {
-            None if is_tomb => Done::done(None),
-            Some(stat) if !is_tomb && matches(&action.before, &stat) => Done::done(Some(expected)),
+            None if is_tomb => Done::with(None),
+            Some(stat) if !is_tomb && matches(&action.before, &stat) => Done::with(Some(expected)),
             _ => Done::not(Outcome::Superseded),
         }
     }
@@ -435,7 +437,7 @@ impl Worker<'_> {
         match action.before {
             Precondition::Absent => {
                 match self.new_file(action, dir, content, size, mode, mtime, buffer) {
-                    Ok(print) => Done::done(Some(print)),
+                    Ok(print) => Done::with(Some(print)),
                     Err(outcome) => Done::not(outcome),
                 }
             }
@@ -469,9 +471,7 @@ impl Worker<'_> {
         if self.replica.is_staged_file(content) || !self.replica.profile.unnamed_files {
             let staged = self.staged_file(action, content, size, mode, mtime, buffer)?;
             let from = &self.replica.ours().ok_or(Outcome::Superseded)?.staging;
-            return self
-                .give(from, &staged, dir, name)
-                .map_err(|e| failed(path, &e));
+            return Self::give(from, &staged, dir, name).map_err(|e| failed(path, &e));
         }
         let mut from = self
             .sources
@@ -487,7 +487,6 @@ impl Worker<'_> {
 
     /// Gives a staged object its free name.
     fn give(
-        &self,
         staging: &Dir,
         staged: &str,
         dir: &Dir,
@@ -596,7 +595,7 @@ impl Worker<'_> {
         };
         let mut done = match made {
             Err(e) => return Done::not(failed(path, &e)),
-            Ok(None) => Done::done(None),
+            Ok(None) => Done::with(None),
             Ok(Some(staged)) => replace::exchange(self.replica, action, dir, &staged),
         };
         if done.outcome != Outcome::Done {
@@ -635,8 +634,8 @@ impl Worker<'_> {
         };
         match make() {
             Ok(()) if action.before == Precondition::Absent => {
-                match self.give(&ours_dirs.staging, &staged, dir, name) {
-                    Ok(print) => Done::done(Some(print)),
+                match Self::give(&ours_dirs.staging, &staged, dir, name) {
+                    Ok(print) => Done::with(Some(print)),
                     Err(e) => Done::not(failed(path, &e)),
                 }
             }
@@ -656,7 +655,7 @@ impl Worker<'_> {
         } = action.before
         else {
             return match dir.stat(name) {
-                Ok(None) => Done::done(None),
+                Ok(None) => Done::with(None),
                 Ok(Some(_)) => Done::not(Outcome::Superseded),
                 Err(e) => Done::not(failed(&action.path, &e)),
             };
@@ -666,14 +665,14 @@ impl Worker<'_> {
         }
         match dir.stat(name) {
             Ok(Some(stat)) if stat.kind == instep_fs::Kind::Dir && stat.ino == expected.ino => {}
-            Ok(None) => return Done::done(None),
+            Ok(None) => return Done::with(None),
             Ok(_) => return Done::not(Outcome::Superseded),
             Err(e) => return Done::not(failed(&action.path, &e)),
         }
         match dir.remove_dir(name) {
             Ok(()) => {
                 self.replica.unwatch(&action.path);
-                Done::done(None)
+                Done::with(None)
             }
             Err(e) if e.kind() == ErrorKind::Taken => {
                 Done::not(not_empty(self.replica, action, dir))
@@ -736,7 +735,7 @@ impl Worker<'_> {
                 .map_or_else(|| print(&stat), |s| print(&s))))
         };
         match set() {
-            Ok(Ok(print)) => Done::done(Some(print)),
+            Ok(Ok(print)) => Done::with(Some(print)),
             Ok(Err(outcome)) => Done::not(outcome),
             Err(e) => Done::not(failed(path, &e)),
         }
@@ -794,7 +793,7 @@ impl Worker<'_> {
                 .map_or_else(|| print(&before), |s| print(&s))))
         };
         match move_it() {
-            Ok(Ok(print)) => Done::done(Some(print)),
+            Ok(Ok(print)) => Done::with(Some(print)),
             Ok(Err(outcome)) => Done::not(outcome),
             Err(e) => Done::not(failed(&action.path, &e)),
         }

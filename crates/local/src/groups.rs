@@ -24,36 +24,59 @@ const MAGIC: &[u8] = b"SQLite format 3\0";
 /// What programs share while they have a database open; of no use to anybody else.
 const SHARED: &[u8] = b"-shm";
 /// The names under which git locks what most commands change.
-const GIT_LOCKS: [&str; 5] =
-    ["index.lock", "HEAD.lock", "config.lock", "packed-refs.lock", "shallow.lock"];
+const GIT_LOCKS: [&str; 5] = [
+    "index.lock",
+    "HEAD.lock",
+    "config.lock",
+    "packed-refs.lock",
+    "shallow.lock",
+];
 
 /// A hint about a lock is a hint about what it locks, and one about a companion about its database.
 pub fn widen(scope: Scope) -> Scope {
-    let Scope::Some { mut paths, trees } = scope else { return scope };
+    let Scope::Some { mut paths, trees } = scope else {
+        return scope;
+    };
     let unlocked = |p: &RelPath| {
         let (parent, name) = p.split()?;
-        let stem = name.as_bytes().strip_prefix(b".~lock.")?.strip_suffix(b"#")?;
+        let stem = name
+            .as_bytes()
+            .strip_prefix(b".~lock.")?
+            .strip_suffix(b"#")?;
         Some(vec![parent.join(Name::new(stem).ok()?)])
     };
-    let whole = |p: &RelPath| without_suffix(p, &[b"-wal", b"-journal", SHARED]).map(|b| members(&b));
-    let more: Vec<RelPath> =
-        paths.iter().filter_map(|p| unlocked(p).or_else(|| whole(p))).flatten().collect();
+    let whole =
+        |p: &RelPath| without_suffix(p, &[b"-wal", b"-journal", SHARED]).map(|b| members(&b));
+    let more: Vec<RelPath> = paths
+        .iter()
+        .filter_map(|p| unlocked(p).or_else(|| whole(p)))
+        .flatten()
+        .collect();
     paths.extend(more);
     Scope::Some { paths, trees }
 }
 
 fn stat(replica: &LocalReplica, path: &RelPath) -> Option<Stat> {
     let (parent, name) = path.split()?;
-    tree::open(&replica.root, &parent).and_then(|d| d.stat(name)).ok().flatten()
+    tree::open(&replica.root, &parent)
+        .and_then(|d| d.stat(name))
+        .ok()
+        .flatten()
 }
 
 fn is_believed(replica: &LocalReplica, lock: &Stat) -> bool {
-    replica.env.wall_ns().saturating_sub(lock.mtime.nanos_since_epoch().unwrap_or(0)) < LOCK_NS
+    replica
+        .env
+        .wall_ns()
+        .saturating_sub(lock.mtime.nanos_since_epoch().unwrap_or(0))
+        < LOCK_NS
 }
 
 /// Whether a program is at work in a `.git`.
 pub fn is_git_busy(replica: &LocalReplica, git: &RelPath) -> bool {
-    let Ok(dir) = tree::open(&replica.root, git) else { return false };
+    let Ok(dir) = tree::open(&replica.root, git) else {
+        return false;
+    };
     GIT_LOCKS.iter().any(|name| {
         let lock = dir.stat(tree::ours(name)).ok().flatten();
         lock.is_some_and(|s| s.kind == Kind::File && is_believed(replica, &s))
@@ -62,7 +85,9 @@ pub fn is_git_busy(replica: &LocalReplica, git: &RelPath) -> bool {
 
 /// Whether somebody writes a database or a companion of it, or has it open for that.
 pub fn is_written(replica: &LocalReplica, path: &RelPath) -> bool {
-    let Some((parent, name)) = path.split().filter(|_| replica.profile.leases) else { return false };
+    let Some((parent, name)) = path.split().filter(|_| replica.profile.leases) else {
+        return false;
+    };
     let opened = tree::open(&replica.root, &parent).and_then(|dir| dir.open_file(name));
     opened.is_ok_and(|file| matches!(file.read_lease(), Ok(None)))
 }
@@ -75,7 +100,10 @@ fn is_database(dir: &Dir, name: Name<'_>) -> bool {
 
 /// Whether a file is the shared memory of a database beside it, which is never synchronized.
 pub fn is_shared_memory(dir: &Dir, name: Name<'_>) -> bool {
-    let stem = name.as_bytes().strip_suffix(SHARED).and_then(|n| Name::new(n).ok());
+    let stem = name
+        .as_bytes()
+        .strip_suffix(SHARED)
+        .and_then(|n| Name::new(n).ok());
     stem.is_some_and(|stem| is_database(dir, stem))
 }
 
@@ -99,7 +127,9 @@ pub fn withhold(replica: &LocalReplica, walked: &mut Walked, look: &mut Look) ->
 fn differing(walked: &Walked) -> impl Iterator<Item = &RelPath> {
     let changed = walked.candidates.iter().map(|c| &c.path);
     let gone = walked.gone.iter().map(|g| &g.path);
-    changed.chain(gone).chain(walked.findings.iter().map(|f| &f.path))
+    changed
+        .chain(gone)
+        .chain(walked.findings.iter().map(|f| &f.path))
 }
 
 fn repositories(replica: &LocalReplica, walked: &Walked, waiting: &mut BTreeMap<RelPath, u64>) {
@@ -109,15 +139,18 @@ fn repositories(replica: &LocalReplica, walked: &Walked, waiting: &mut BTreeMap<
         let delay = *busy.entry(git).or_insert_with_key(|git| {
             let locks = walked.candidates.iter().filter(|c| c.path.is_within(git));
             let mut locks = locks.filter(|c| c.path.as_bytes().ends_with(b".lock"));
-            let is_busy =
-                locks.any(|c| is_believed(replica, &c.stat)) || is_git_busy(replica, git);
+            let is_busy = locks.any(|c| is_believed(replica, &c.stat)) || is_git_busy(replica, git);
             is_busy.then(|| replica.back_off(git))
         });
         if let Some(delay) = delay {
             waiting.insert(path.clone(), delay);
         }
     }
-    for git in busy.into_iter().filter(|(_, delay)| delay.is_none()).map(|(git, _)| git) {
+    for git in busy
+        .into_iter()
+        .filter(|(_, delay)| delay.is_none())
+        .map(|(git, _)| git)
+    {
         replica.is_at_rest(&git);
     }
 }
@@ -126,7 +159,9 @@ fn documents(replica: &LocalReplica, walked: &Walked, waiting: &mut BTreeMap<Rel
     let mut at: Option<(RelPath, Option<Dir>)> = None;
     let changed = walked.candidates.iter().map(|c| &c.path);
     for path in changed.chain(walked.gone.iter().map(|g| &g.path)) {
-        let Some((parent, name)) = path.split() else { continue };
+        let Some((parent, name)) = path.split() else {
+            continue;
+        };
         if at.as_ref().is_none_or(|(p, _)| *p != parent) {
             let dir = tree::open(&replica.root, &parent).ok();
             at = Some((parent, dir));
@@ -150,7 +185,12 @@ fn has_companion(replica: &LocalReplica, path: &RelPath, size: u64) -> bool {
 }
 
 fn is_known(replica: &LocalReplica, path: &RelPath) -> bool {
-    replica.index().get(path).ok().flatten().is_some_and(|row| row.print.is_some())
+    replica
+        .index()
+        .get(path)
+        .ok()
+        .flatten()
+        .is_some_and(|row| row.print.is_some())
 }
 
 fn databases(
@@ -159,11 +199,16 @@ fn databases(
     waiting: &mut BTreeMap<RelPath, u64>,
 ) -> BTreeSet<RelPath> {
     let mut bases: BTreeSet<RelPath> = differing(walked).filter_map(database).collect();
-    let whole = walked.candidates.iter().filter(|c| has_companion(replica, &c.path, c.stat.size));
+    let whole = walked
+        .candidates
+        .iter()
+        .filter(|c| has_companion(replica, &c.path, c.stat.size));
     bases.extend(whole.map(|c| c.path.clone()));
     let mut complete = BTreeSet::new();
     for base in bases {
-        let Some((parent, name)) = base.split() else { continue };
+        let Some((parent, name)) = base.split() else {
+            continue;
+        };
         let dir = tree::open(&replica.root, &parent);
         if !dir.is_ok_and(|dir| is_database(&dir, name)) {
             continue;
@@ -185,7 +230,12 @@ fn databases(
 
 /// Whether what is at a path now is what this look found, or what the index has.
 fn is_seen(replica: &LocalReplica, walked: &Walked, path: &RelPath) -> bool {
-    let row = replica.index().get(path).ok().flatten().and_then(|r| r.print);
+    let row = replica
+        .index()
+        .get(path)
+        .ok()
+        .flatten()
+        .and_then(|r| r.print);
     match stat(replica, path) {
         None => row.is_none() || walked.gone.iter().any(|g| g.path == *path),
         Some(now) => {
@@ -210,7 +260,9 @@ mod tests {
             paths: [p("d/.~lock.a.odt#"), p("x-shm")].into(),
             trees: BTreeSet::new(),
         };
-        let Scope::Some { paths, .. } = widen(scope) else { unreachable!() };
+        let Scope::Some { paths, .. } = widen(scope) else {
+            unreachable!()
+        };
         for path in ["d/a.odt", "x", "x-wal", "x-journal"] {
             assert!(paths.contains(&p(path)), "{path}");
         }

@@ -189,10 +189,10 @@ impl LocalReplica {
         if self.profile.leases && matches!(file.read_lease(), Ok(None)) {
             return look.again.push((c.path.clone(), self.back_off(&c.path)));
         }
-        let hashed = if hinted && c.stat.size > self.settings.hash_aside_bytes {
+        let live = hinted && self.waker.get().is_some();
+        let hashed = if live && c.stat.size > self.settings.hash_aside_bytes {
             match self.hashed_aside(&file, c) {
-                Some(Some((id, high_entropy))) => Ok(Hashed::Content { id, high_entropy }),
-                Some(None) => Ok(Hashed::Changing),
+                Some(hashed) => Ok(hashed),
                 None => return look.unhashed.push(c.path.clone()),
             }
         } else {
@@ -236,18 +236,14 @@ impl LocalReplica {
     }
 
     /// The content of a big file, hashed on a thread of its own: `None` while that is under way.
-    fn hashed_aside(
-        &self,
-        file: &instep_fs::File,
-        c: &Candidate,
-    ) -> Option<Option<(ContentId, bool)>> {
+    fn hashed_aside(&self, file: &instep_fs::File, c: &Candidate) -> Option<Hashed> {
         let looks = print(&c.stat).hash;
         let mut aside = locked(&self.hashed_aside);
         match aside.get(&c.path) {
             Some((of, result)) if *of == looks => {
                 let result = (*result)?;
                 aside.remove(&c.path);
-                return Some(Some(result));
+                return Some(result);
             }
             // An older state is being hashed: its end brings us here again.
             Some((_, None)) => return None,
@@ -260,17 +256,9 @@ impl LocalReplica {
         self.env.spawn(
             "hash",
             Box::new(move || {
-                let hashed = hash_file(&file, &stat, &mut Vec::new());
-                let mut results = locked(&results);
-                match hashed {
-                    Ok(Hashed::Content { id, high_entropy }) => {
-                        results.insert(path, (looks, Some((id, high_entropy))));
-                    }
-                    _ => {
-                        results.remove(&path);
-                    }
-                }
-                drop(results);
+                // What cannot be read now is looked at again, and then says why.
+                let hashed = hash_file(&file, &stat, &mut Vec::new()).unwrap_or(Hashed::Changing);
+                locked(&results).insert(path, (looks, Some(hashed)));
                 if let Some(waker) = waker {
                     waker.wake();
                 }

@@ -304,7 +304,7 @@ fn classify(replica: &LocalReplica, intended: &Intended, other_boot: bool) -> Re
     drop(index);
     let new = match on_disk(replica, path) {
         OnDisk::Unknown => return Ok(()),
-        OnDisk::Nothing if want.is_none_or(|v| v.is_tomb()) => adopted(None),
+        OnDisk::Nothing if want.is_none_or(instep_core::version::Version::is_tomb) => adopted(None),
         OnDisk::Nothing => Row {
             shown: None,
             print: None,

@@ -97,7 +97,7 @@ pub fn exchange(replica: &LocalReplica, action: &Action, dir: &Dir, staged: &str
     };
     let late = release(guarded.lease);
     let now = dir.stat(name).ok().flatten();
-    let mut done = Done::done(before.map(|b| vouched(&b, now.as_ref())));
+    let mut done = Done::with(before.map(|b| vouched(&b, now.as_ref())));
     keep(
         replica,
         action,
@@ -125,7 +125,7 @@ pub fn displace(replica: &LocalReplica, action: &Action, dir: &Dir) -> Done {
         return Done::not(failed(&action.path, &e));
     }
     let late = release(guarded.lease);
-    let mut done = Done::done(None);
+    let mut done = Done::with(None);
     keep(
         replica,
         action,

@@ -127,7 +127,7 @@ struct LastLook {
 }
 
 /// The result of hashing a big file aside.
-type HashedAside = BTreeMap<RelPath, (u64, Option<(ContentId, bool)>)>;
+type HashedAside = BTreeMap<RelPath, (u64, Option<crate::content::Hashed>)>;
 
 /// A directory on this machine.
 pub struct LocalReplica {
@@ -514,15 +514,6 @@ impl LocalReplica {
             index.set_digest(&dir, settled.then_some(digest))?;
         }
         Ok(())
-    }
-
-    /// Closes cleanly: everything durable, and nothing to recover next time.
-    pub fn close(&self) -> Result<()> {
-        self.barrier()?;
-        let mut index = self.index();
-        index.put_meta(b"clean", b"1")?;
-        recover::trusted(&mut index)?;
-        index.commit(Durability::Power)
     }
 
     /// Opens for use: recovers from a crash, and notes that this process is at work.
@@ -1104,7 +1095,7 @@ impl Replica for LocalReplica {
         // The moved object's own fingerprint may have changed with its name.
         self.refresh(to, None);
         let mut index = self.index();
-        self.move_digests(&mut index, from, to)?;
+        Self::move_digests(&mut index, from, to)?;
         index.commit(Durability::Process)?;
         drop(index);
         // What a user changed in it just before it moved was told of under its old name.
@@ -1139,6 +1130,14 @@ impl Replica for LocalReplica {
         let mut index = self.index();
         recover::fulfilled(&mut index)?;
         index.epoch_is_durable()
+    }
+
+    fn close(&self) -> Result<()> {
+        self.barrier()?;
+        let mut index = self.index();
+        index.put_meta(b"clean", b"1")?;
+        recover::trusted(&mut index)?;
+        index.commit(Durability::Power)
     }
 
     fn read_record(&self, book: Book, key: &str) -> Result<Option<String>> {
@@ -1184,9 +1183,12 @@ fn is_still(row: &Row, stat: &instep_fs::Stat) -> bool {
     let version = row.present();
     same_ino
         && match stat.kind {
-            instep_fs::Kind::Dir => row.is_derived_dir() || version.is_some_and(|v| v.kind == Kind::Dir),
-            instep_fs::Kind::File => version
-                .is_some_and(|v| v.kind == Kind::File && v.size == stat.size && v.mtime == stat.mtime),
+            instep_fs::Kind::Dir => {
+                row.is_derived_dir() || version.is_some_and(|v| v.kind == Kind::Dir)
+            }
+            instep_fs::Kind::File => version.is_some_and(|v| {
+                v.kind == Kind::File && v.size == stat.size && v.mtime == stat.mtime
+            }),
             instep_fs::Kind::Link => version.is_some_and(|v| v.kind == Kind::Link),
             instep_fs::Kind::Special => false,
         }
@@ -1273,7 +1275,7 @@ impl LocalReplica {
         }
     }
 
-    fn move_digests(&self, index: &mut Index, from: &RelPath, to: &RelPath) -> Result<()> {
+    fn move_digests(index: &mut Index, from: &RelPath, to: &RelPath) -> Result<()> {
         for dir in index.digest_dirs(from) {
             let digest = index.digest(&dir);
             index.set_digest(&dir, None)?;

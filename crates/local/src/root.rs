@@ -533,7 +533,7 @@ impl Opener {
             .join(outside_key(self.profile.fs_id, self.stat.ino))
     }
 
-    fn index_name(&self, share: ShareId, marker: Option<&Marker>) -> String {
+    fn index_name(share: ShareId, marker: Option<&Marker>) -> String {
         // The first share that a root joined has the plain name.
         let first = marker.and_then(|m| m.shares.keys().next().cloned());
         let plain = marker.is_none_or(|m| m.shares.len() <= 1)
@@ -565,7 +565,7 @@ impl Opener {
             .is_some_and(|m| m.shares.contains_key(&share.to_string()));
         let mut store: Option<Box<dyn IndexStore>> = None;
         if let Some(base) = base.as_ref().filter(|_| joined) {
-            let path = place::fd_path(base, &self.index_name(share, marker.as_ref()));
+            let path = place::fd_path(base, &Self::index_name(share, marker.as_ref()));
             match SqliteStore::open(&path, OpenMode::ReadOnly) {
                 Ok(read) => store = Some(Box::new(read)),
                 Err(e) => return Err(store_error("open the index", e)),
@@ -689,7 +689,7 @@ impl Opener {
             .as_ref()
             .is_some_and(|m| m.shares.contains_key(&share.to_string()));
         let marker = self.marker(old, id, &evidence, share);
-        let file = self.index_name(share, Some(&marker));
+        let file = Self::index_name(share, Some(&marker));
         if verdict != Verdict::Same {
             set_index_aside(&home.base, &file);
         }
@@ -736,7 +736,7 @@ impl Opener {
         let lock = self.home_outside()?.lock;
         let registry = Registry::open(&self.options.state_dir)?;
         let verdict = registry.judge(Some(marker), &self.evidence(base)?, &self.path);
-        let file = self.index_name(self.options.share.id(), Some(marker));
+        let file = Self::index_name(self.options.share.id(), Some(marker));
         let path = place::fd_path(base, &file);
         // An index that cannot be read here is as good as lost: the others know better.
         let store = SqliteStore::open(&path, OpenMode::ReadOnly).ok();

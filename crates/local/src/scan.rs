@@ -367,7 +367,7 @@ fn walk_dir(
         }
         let rows = &mut scratch.rows;
         if let Err(e) = index.children(&path, &mut |name, row| {
-            rows.push((name.as_bytes().into(), row))
+            rows.push((name.as_bytes().into(), row));
         }) {
             return out.problem(&path, Code::Unreadable, e.chain());
         }

@@ -47,8 +47,7 @@ impl Displaced {
 /// A name that sorts by age and cannot clash.
 pub fn fresh_name(replica: &LocalReplica) -> String {
     let random = replica.env.random();
-    let tail: String = random[..6].iter().map(|b| format!("{b:02x}")).collect();
-    format!("{:020}-{tail}", replica.env.wall_ns().max(0))
+    format!("{:020}-{}", replica.env.wall_ns().max(0), hex(&random[..6]))
 }
 
 /// The directory that objects of this kind go to.

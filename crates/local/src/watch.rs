@@ -87,7 +87,7 @@ impl Drop for Watch {
 /// Drains until the watch is dropped.
 fn drain(watcher: &std::sync::Weak<Watcher>, hints: &Mutex<HintSet>, waker: &Waker, env: &dyn Env) {
     while let Some(w) = watcher.upgrade() {
-        let batch = w.wait(Some(std::time::Duration::from_secs(60)));
+        let batch = w.wait(Some(std::time::Duration::from_mins(1)));
         drop(w);
         let mut set = hints.lock().unwrap_or_else(PoisonError::into_inner);
         match batch {

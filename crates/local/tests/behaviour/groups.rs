@@ -22,7 +22,11 @@ fn database(filling: u8) -> Vec<u8> {
 
 fn found(look: &Look) -> Vec<String> {
     let here = |f: &Found| !matches!(f, Found::Refreshed { .. } | Found::Held(_));
-    look.findings.iter().filter(|f| here(&f.found)).map(|f| f.path.to_string()).collect()
+    look.findings
+        .iter()
+        .filter(|f| here(&f.found))
+        .map(|f| f.path.to_string())
+        .collect()
 }
 
 fn waits(look: &Look, path: &str) -> bool {
@@ -34,7 +38,10 @@ fn a_database_is_taken_without_its_log_while_somebody_writes_that() {
     let real = Real::new();
     real.user.write(&p("x.db"), &database(1)).unwrap();
     real.user.write(&p("x.db-wal"), b"log").unwrap();
-    let writer = fs::OpenOptions::new().write(true).open(real.root.join("x.db-wal")).unwrap();
+    let writer = fs::OpenOptions::new()
+        .write(true)
+        .open(real.root.join("x.db-wal"))
+        .unwrap();
     let busy = look(real.replica());
     assert_eq!(found(&busy), [""; 0]);
     assert!(waits(&busy, "x.db") && waits(&busy, "x.db-wal"));
@@ -51,7 +58,11 @@ fn a_log_that_was_taken_in_lingers_beside_the_new_database() {
     observe(real.replica(), &|ms| real.env.pass_ms(ms));
     real.user.write(&p("x.db"), &database(2)).unwrap();
     real.user.remove(&p("x.db-wal")).unwrap();
-    assert_eq!(found(&look(real.replica())), ["x.db", "x.db-wal"], "in one look, unsettled");
+    assert_eq!(
+        found(&look(real.replica())),
+        ["x.db", "x.db-wal"],
+        "in one look, unsettled"
+    );
 }
 
 #[test]
@@ -59,7 +70,10 @@ fn an_incoming_log_arrives_although_its_database_is_in_use() {
     let real = Real::new();
     real.user.write(&p("x.db"), &database(1)).unwrap();
     observe(real.replica(), &|ms| real.env.pass_ms(ms));
-    let writer = fs::OpenOptions::new().write(true).open(real.root.join("x.db")).unwrap();
+    let writer = fs::OpenOptions::new()
+        .write(true)
+        .open(real.root.join("x.db"))
+        .unwrap();
     let new = database(2);
     let actions = [
         incoming(real.replica(), &p("x.db"), Some(&new), 1),
@@ -81,7 +95,10 @@ fn the_shared_memory_of_a_database_is_synchronized() {
     real.user.write(&p("x.db-shm"), &[0; 512]).unwrap();
     real.user.write(&p("plain-shm"), b"of no database").unwrap();
     observe(real.replica(), &|ms| real.env.pass_ms(ms));
-    assert_eq!(row(real.replica(), &p("x.db-shm")).held, Some(Held::Ignored));
+    assert_eq!(
+        row(real.replica(), &p("x.db-shm")).held,
+        Some(Held::Ignored)
+    );
     assert!(row(real.replica(), &p("plain-shm")).present().is_some());
 }
 
@@ -94,8 +111,12 @@ fn a_document_is_passed_on_while_it_is_being_edited() {
     assert_eq!(found(&busy), [".~lock.a.odt#"]);
     assert!(waits(&busy, "a.odt"));
     record(real.replica(), &busy);
-    let lock = fs::File::options().write(true).open(real.root.join(".~lock.a.odt#")).unwrap();
-    lock.set_modified(SystemTime::now() - Duration::from_secs(601)).unwrap();
+    let lock = fs::File::options()
+        .write(true)
+        .open(real.root.join(".~lock.a.odt#"))
+        .unwrap();
+    lock.set_modified(SystemTime::now() - Duration::from_secs(601))
+        .unwrap();
     drop(lock);
     let left_behind = look(real.replica());
     assert_eq!(found(&left_behind), [".~lock.a.odt#", "a.odt"]);
@@ -108,17 +129,24 @@ fn a_document_is_passed_on_while_it_is_being_edited() {
 #[test]
 fn a_repository_is_passed_on_while_git_is_at_work() {
     let real = Real::new();
-    real.user.write(&p("r/.git/HEAD"), b"ref: refs/heads/main").unwrap();
+    real.user
+        .write(&p("r/.git/HEAD"), b"ref: refs/heads/main")
+        .unwrap();
     observe(real.replica(), &|ms| real.env.pass_ms(ms));
     real.user.write(&p("r/.git/index.lock"), b"").unwrap();
-    real.user.write(&p("r/.git/HEAD"), b"ref: refs/heads/topic").unwrap();
+    real.user
+        .write(&p("r/.git/HEAD"), b"ref: refs/heads/topic")
+        .unwrap();
     real.user.write(&p("r/a"), b"a").unwrap();
     let busy = look(real.replica());
     assert_eq!(found(&busy), ["r/a"]);
     assert!(waits(&busy, "r/.git/HEAD"));
     record(real.replica(), &busy);
     let action = incoming(real.replica(), &p("r/.git/description"), Some(b"x"), 1);
-    let outcomes = real.replica().apply(&[action], &Given::of(&[b"x"])).unwrap();
+    let outcomes = real
+        .replica()
+        .apply(&[action], &Given::of(&[b"x"]))
+        .unwrap();
     assert_eq!(outcomes, [Outcome::Busy]);
     real.user.remove(&p("r/.git/index.lock")).unwrap();
     assert_eq!(found(&look(real.replica())), ["r/.git/HEAD"]);

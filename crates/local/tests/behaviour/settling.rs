@@ -165,5 +165,9 @@ fn a_chmod_of_a_directory_that_stands_for_its_contents_is_forgotten() {
     sim.chmod(&p("d"), 0o700).unwrap();
     observe(sim.replica(), &|ms| pass(&sim, ms));
     let after = row(sim.replica(), &p("d"));
-    assert!(after.present().is_some_and(|v| v.kind == Kind::Dir && v.mode == 0o700));
+    assert!(
+        after
+            .present()
+            .is_some_and(|v| v.kind == Kind::Dir && v.mode == 0o700)
+    );
 }
