@@ -108,7 +108,7 @@ fn drain(watcher: &std::sync::Weak<Watcher>, hints: &Mutex<HintSet>, waker: &Wak
 fn collect(batch: Vec<Hint>, set: &mut HintSet) {
     for hint in batch {
         match hint {
-            Hint::Path { path, .. } => {
+            Hint::Path { path, what } => {
                 if path
                     .components()
                     .next()
@@ -116,11 +116,35 @@ fn collect(batch: Vec<Hint>, set: &mut HintSet) {
                 {
                     set.root |= path.depth() == 1;
                 } else {
+                    if what.is_dir && what.moved_to.is_some() {
+                        // The halves of a rename may be read apart, and then nothing in it is watched.
+                        set.trees.insert(path.clone());
+                    }
                     set.add_path(path);
                 }
             }
             Hint::Overflow => set.lost = true,
             Hint::RootGone => set.root = true,
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
+mod tests {
+    use super::*;
+    use instep_fs::watch::What;
+
+    #[test]
+    fn a_directory_that_arrived_is_never_watched_again() {
+        let path = RelPath::new(b"d").unwrap();
+        let arrived = What { moved_to: Some(7), is_dir: true, ..What::default() };
+        let mut set = HintSet::default();
+        collect(vec![Hint::Path { path: path.clone(), what: arrived }], &mut set);
+        assert!(set.trees.contains(&path), "it is looked at as a whole, which watches it");
+        let mut set = HintSet::default();
+        let file = What { is_dir: false, ..arrived };
+        collect(vec![Hint::Path { path, what: file }], &mut set);
+        assert!(set.trees.is_empty() && set.paths.len() == 1);
     }
 }
