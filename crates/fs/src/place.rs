@@ -149,6 +149,11 @@ pub fn wall_clock_ns() -> i64 {
     }
 }
 
+/// Waits: for opening roots, where another process may hold a lock for a moment.
+pub fn pause(time: Duration) {
+    std::thread::sleep(time);
+}
+
 /// Time that never goes back, since the first call in this process.
 pub fn monotonic() -> Duration {
     static START: OnceLock<Instant> = OnceLock::new();

@@ -381,7 +381,7 @@ fn patiently(dir: &Dir, tries: u32) -> instep_fs::Result<Option<LockFile>> {
         if let Some(lock) = dir.try_lock(name(LOCK))? {
             return Ok(Some(lock));
         }
-        std::thread::sleep(Duration::from_millis(10));
+        place::pause(Duration::from_millis(10));
     }
     dir.try_lock(name(LOCK))
 }

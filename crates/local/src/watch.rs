@@ -138,12 +138,28 @@ mod tests {
     #[test]
     fn a_directory_that_arrived_is_never_watched_again() {
         let path = RelPath::new(b"d").unwrap();
-        let arrived = What { moved_to: Some(7), is_dir: true, ..What::default() };
+        let arrived = What {
+            moved_to: Some(7),
+            is_dir: true,
+            ..What::default()
+        };
         let mut set = HintSet::default();
-        collect(vec![Hint::Path { path: path.clone(), what: arrived }], &mut set);
-        assert!(set.trees.contains(&path), "it is looked at as a whole, which watches it");
+        collect(
+            vec![Hint::Path {
+                path: path.clone(),
+                what: arrived,
+            }],
+            &mut set,
+        );
+        assert!(
+            set.trees.contains(&path),
+            "it is looked at as a whole, which watches it"
+        );
         let mut set = HintSet::default();
-        let file = What { is_dir: false, ..arrived };
+        let file = What {
+            is_dir: false,
+            ..arrived
+        };
         collect(vec![Hint::Path { path, what: file }], &mut set);
         assert!(set.trees.is_empty() && set.paths.len() == 1);
     }

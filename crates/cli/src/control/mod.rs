@@ -7,21 +7,18 @@ pub(crate) mod client;
 pub(crate) mod protocol;
 pub(crate) mod server;
 
-use std::fs::File;
-use std::os::fd::AsRawFd as _;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use instep_core::id::ReplicaId;
-use rustix::fs::{Mode, OFlags};
-use rustix::io::Errno;
+use instep_fs::{Dir, ErrorKind, place};
 
 use crate::error::{Exit, Failure};
 
 /// The directory of the sockets, open and known to be this user's alone.
 #[derive(Debug)]
-pub(crate) struct Place(File);
+pub(crate) struct Place(Dir);
 
 impl Place {
     /// Opens the directory; nothing when there is none.
@@ -32,21 +29,22 @@ impl Place {
                 .why(why)
                 .remedy("remove it, or set XDG_RUNTIME_DIR to a directory of your own")
         };
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let opened = match rustix::fs::open(dir, flags, Mode::empty()) {
-            Ok(fd) => File::from(fd),
-            Err(Errno::NOENT) => return Ok(None),
-            Err(Errno::NOTDIR | Errno::LOOP) => {
-                return Err(refused(String::from("it is not a directory")));
+        let opened = match place::open_root(dir) {
+            Ok(opened) => opened,
+            Err(e) => {
+                return match e.kind() {
+                    ErrorKind::Absent => Ok(None),
+                    ErrorKind::OtherKind => Err(refused(String::from("it is not a directory"))),
+                    _ => Err(refused(e.to_string())),
+                };
             }
-            Err(e) => return Err(refused(e.to_string())),
         };
-        let m = opened.metadata().map_err(|e| refused(e.to_string()))?;
-        if m.uid() != rustix::process::geteuid().as_raw() {
-            return Err(refused(format!("it belongs to user {}", m.uid())));
+        let stat = opened.stat_self().map_err(|e| refused(e.to_string()))?;
+        if stat.uid != rustix::process::geteuid().as_raw() {
+            return Err(refused(format!("it belongs to user {}", stat.uid)));
         }
-        if m.mode() & 0o077 != 0 {
-            let mode = m.mode() & 0o7777;
+        if stat.mode & 0o077 != 0 {
+            let mode = stat.mode;
             return Err(refused(format!("it is open to others (mode {mode:04o})")));
         }
         Ok(Some(Self(opened)))
@@ -78,10 +76,7 @@ impl Place {
     /// The socket of a replica's session. The path goes through the open directory, because the path of a
     /// socket must be short and that of the directory need not be.
     pub(crate) fn socket(&self, replica: ReplicaId) -> PathBuf {
-        PathBuf::from(format!(
-            "/proc/self/fd/{}/{replica}.sock",
-            self.0.as_raw_fd()
-        ))
+        place::fd_path(&self.0, &format!("{replica}.sock"))
     }
 }
 
