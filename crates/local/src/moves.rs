@@ -7,7 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use instep_core::path::RelPath;
-use instep_core::version::Kind;
+use instep_core::row::Row;
+use instep_core::version::{Kind, Version};
 use instep_replica::Look;
 use instep_replica::look::{Finding, Found, Move};
 
@@ -118,6 +119,19 @@ pub fn detect(gone: &[Gone], by_ino: &ByInode, look: &mut Look) -> BTreeSet<RelP
     taken
 }
 
+/// Whether permissions and time are what they were before the move: a rename alone brings no others.
+fn is_dressed_alike(row: &Row, found: &Found) -> bool {
+    let Found::Present {
+        kind, mode, mtime, ..
+    } = found
+    else {
+        return false;
+    };
+    let same_mode = *kind == Kind::Link || row.print.is_some_and(|p| p.mode == *mode);
+    let same_time = |v: &Version| *kind == Kind::Dir || v.mtime == *mtime;
+    same_mode && row.present().is_some_and(same_time)
+}
+
 /// What lies at or below a path is one run in tree order.
 fn run<T>(sorted: &[T], top: &RelPath, path: impl Fn(&T) -> &RelPath) -> std::ops::Range<usize> {
     let start = sorted.partition_point(|t| path(t) < top);
@@ -135,12 +149,17 @@ fn outermost(gone: &[Gone], to_from: &BTreeMap<RelPath, RelPath>, look: &Look) -
         {
             continue;
         }
-        let below_from = run(gone, from, |g| &g.path).len();
+        let left = &gone[run(gone, from, |g| &g.path)];
         let below_to = &look.findings[run(&look.findings, to, |f| &f.path)];
-        let whole = below_from == below_to.len()
-            && below_to
-                .iter()
-                .all(|f| f.path.rebase(to, from).as_ref() == to_from.get(&f.path));
+        let whole = left.len() == below_to.len()
+            && below_to.iter().all(|f| {
+                let old = f.path.rebase(to, from);
+                let source = old
+                    .as_ref()
+                    .and_then(|old| left.binary_search_by(|g| g.path.cmp(old)).ok());
+                old.as_ref() == to_from.get(&f.path)
+                    && source.is_some_and(|i| is_dressed_alike(&left[i].row, &f.found))
+            });
         moves.push(Move {
             from: from.clone(),
             to: to.clone(),

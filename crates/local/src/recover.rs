@@ -175,6 +175,7 @@ pub fn after_crash(replica: &LocalReplica, other_boot: bool) -> Result<()> {
         all.iter_mut().for_each(|i| i.entry = Entry::default());
     }
     sweep(replica, &all);
+    crate::relist::unlisted(replica, &all)?;
     let mut index = replica.index();
     fulfilled(&mut index)?;
     // Rows may say less than before: nobody may rely on all replicas being in step.
@@ -494,7 +495,7 @@ fn suspect(replica: &LocalReplica, path: &RelPath, row: &Row) -> Result<()> {
             ..
         } if kind == version.kind && content == version.content => {
             let seen = Row {
-                print: Some(print),
+                print: dressed(replica, path, row, print),
                 ..row.clone()
             };
             replica.index().put(path, Some(row), &seen)
@@ -518,6 +519,25 @@ fn suspect(replica: &LocalReplica, path: &RelPath, row: &Row) -> Result<()> {
             replica.index().put(path, Some(row), &unknown)
         }
     }
+}
+
+/// The fingerprint to record of what has the right content. A change of permissions that the power cut took
+/// is made again; where that cannot be, the old fingerprint stays, so that the next look finds what is there.
+fn dressed(replica: &LocalReplica, path: &RelPath, row: &Row, seen: Print) -> Option<Print> {
+    let Some(mode) = row.print.map(|p| p.mode).filter(|m| *m != seen.mode) else {
+        return Some(seen);
+    };
+    let again = || {
+        let (parent, name) = path.split().filter(|_| replica.is_writable())?;
+        let dir = tree::open(&replica.root, &parent).ok()?;
+        let stat = dir.stat(name).ok()?.filter(|s| print(s) == seen)?;
+        dir.set_mode(name, stat.mode & 0o7000 | u32::from(mode))
+            .ok()?;
+        let now = dir.stat(name).ok()??;
+        let ours = now.ino == stat.ino && now.size == stat.size && now.mtime == stat.mtime;
+        Some(print(&now)).filter(|p| (ours || stat.kind == instep_fs::Kind::Dir) && p.mode == mode)
+    };
+    again().or(row.print)
 }
 
 /// The content of a file whose data never reached the disk.

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use instep_core::time::Mtime;
 use instep_fs::sim::SimConfig;
 use instep_replica::conformance::User as _;
 use instep_replica::look::Found;
@@ -113,6 +114,37 @@ fn a_move_with_an_edit_inside_counts_as_whole() {
     observe(real.replica(), &pass);
     let content = row(real.replica(), &p("new/a")).present().unwrap().content;
     assert_eq!(content, instep_chunk::content_id(b"edited meanwhile"));
+}
+
+/// A rename elsewhere would leave the old permissions or time there.
+#[test]
+fn a_move_with_a_chmod_or_a_touch_inside_counts_as_whole() {
+    for change in ["nothing", "chmod", "chmod of a directory", "touch"] {
+        let sim = Sim::new(SimConfig::ext4(1));
+        let pass = |ms: u64| sim.fs().advance(ms.cast_signed() * 1_000_000);
+        for name in ["old/a", "old/sub/b"] {
+            sim.write(&p(name), name.as_bytes()).unwrap();
+        }
+        sim.symlink(&p("old/link"), b"a").unwrap();
+        observe(sim.replica(), &pass);
+        match change {
+            "chmod" => sim.chmod(&p("old/a"), 0o700).unwrap(),
+            "chmod of a directory" => sim.chmod(&p("old/sub"), 0o700).unwrap(),
+            "touch" => {
+                let mtime = Mtime {
+                    secs: 1_700_000_000,
+                    nanos: 0,
+                };
+                sim.fs().touch("old/a", mtime).unwrap();
+            }
+            _ => {}
+        }
+        sim.rename(&p("old"), &p("new")).unwrap();
+        let found = look(sim.replica());
+        let whole: Vec<bool> = found.moves.iter().map(|m| m.whole).collect();
+        assert_eq!(whole, [change == "nothing"], "{change}: {:?}", found.moves);
+        assert_eq!(moved(&found), 5, "{change}");
+    }
 }
 
 #[test]

@@ -205,3 +205,36 @@ fn a_crash_leaves_half_a_batch_where_replacing_is_weak() {
     die_at_every_call(&weak, Death::Process);
     die_at_every_call(&weak, Death::Power);
 }
+
+/// The index may survive a power cut that takes the change of permissions it tells of.
+#[test]
+fn a_power_cut_takes_permissions_that_the_index_goes_on_telling_of() {
+    let mut lost = 0;
+    for seed in 0..64 {
+        let mut sim = settled(&SimConfig::adversarial(seed));
+        let known = dots(&sim);
+        for path in ["over", "dir"] {
+            sim.chmod(&p(path), 0o700).unwrap();
+        }
+        observe(sim.replica(), &|ms| {
+            sim.fs().advance(ms.cast_signed() * 1_000_000);
+        });
+        let after = sim.fs().crash(seed);
+        sim.power_cut(seed);
+        for path in ["over", "dir"] {
+            let tells = row(sim.replica(), &p(path)).present().unwrap().mode;
+            lost += usize::from(tells == 0o700 && after.stat(path).unwrap().mode & 0o777 != 0o700);
+            let mode = sim.fs().stat(path).unwrap().mode & 0o777;
+            assert!(
+                tells != 0o700 || mode == 0o700,
+                "seed {seed}: {path} has {mode:o}"
+            );
+        }
+        let told = dots(&sim);
+        if told != known {
+            let look = observe(sim.replica(), &|_| {});
+            assert!(look.findings.is_empty(), "seed {seed}: {:?}", look.findings);
+        }
+    }
+    assert!(lost > 0, "no seed took what the index tells of");
+}
