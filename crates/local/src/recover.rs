@@ -175,7 +175,6 @@ pub fn after_crash(replica: &LocalReplica, other_boot: bool) -> Result<()> {
         all.iter_mut().for_each(|i| i.entry = Entry::default());
     }
     sweep(replica, &all);
-    crate::relist::unlisted(replica, &all)?;
     let mut index = replica.index();
     fulfilled(&mut index)?;
     // Rows may say less than before: nobody may rely on all replicas being in step.
