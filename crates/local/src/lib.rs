@@ -24,6 +24,7 @@ pub mod print;
 mod reading;
 pub mod record;
 pub mod recover;
+mod relist;
 pub mod replace;
 pub mod replica;
 pub mod root;

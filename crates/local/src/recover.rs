@@ -14,7 +14,7 @@
 use std::collections::BTreeSet;
 
 use instep_core::codec::{self, DecodeError, Reader};
-use instep_core::entry::Entry;
+use instep_core::entry::{Entry, Relation};
 use instep_core::id::{ActorId, ContentId, Dot};
 use instep_core::limits;
 use instep_core::path::{Name, RelPath};
@@ -175,6 +175,7 @@ pub fn after_crash(replica: &LocalReplica, other_boot: bool) -> Result<()> {
         all.iter_mut().for_each(|i| i.entry = Entry::default());
     }
     sweep(replica, &all);
+    crate::relist::unlisted(replica, &all)?;
     let mut index = replica.index();
     fulfilled(&mut index)?;
     // Rows may say less than before: nobody may rely on all replicas being in step.
@@ -294,6 +295,14 @@ fn classify(replica: &LocalReplica, intended: &Intended, other_boot: bool) -> Re
     let mut index = replica.index();
     let old = index.get(path)?;
     let epoch = index.epoch();
+    // The row has moved on since: the intent was carried out, and what a user did after it counts.
+    let moved_on = |r: &Row| {
+        let relation = r.entry.relation(&intended.entry);
+        matches!(relation, Relation::After | Relation::Concurrent)
+    };
+    if old.as_ref().is_some_and(moved_on) {
+        return Ok(());
+    }
     let adopted = |print| Row {
         entry: intended.entry.clone(),
         shown: intended.shown,
@@ -305,6 +314,9 @@ fn classify(replica: &LocalReplica, intended: &Intended, other_boot: bool) -> Re
     let new = match on_disk(replica, path) {
         OnDisk::Unknown => return Ok(()),
         OnDisk::Nothing if want.is_none_or(instep_core::version::Version::is_tomb) => adopted(None),
+        // A name does not go away when a process dies: a user took it away, and the next look says so.
+        // Only where names cannot be exchanged there is a moment without one.
+        OnDisk::Nothing if !other_boot && replica.profile.exchange => return Ok(()),
         OnDisk::Nothing => Row {
             shown: None,
             print: None,

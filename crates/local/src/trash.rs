@@ -4,6 +4,8 @@
 //! store lost a conflict; it is purged only after the conflict was resolved. Nothing else in this crate
 //! unlinks what a user wrote.
 
+use std::collections::HashMap;
+
 use instep_core::id::{ContentId, Dot};
 use instep_core::path::RelPath;
 use instep_core::plan::Keep;
@@ -13,7 +15,7 @@ use instep_replica::records::{TrashRecord, hex, path_from_hex};
 use instep_store::Table;
 
 use crate::index::Index;
-use crate::replica::LocalReplica;
+use crate::replica::{LocalReplica, locked};
 use crate::tree::{self, ours};
 
 /// What is known about a displaced object.
@@ -66,6 +68,21 @@ pub fn note(
     name: &str,
     what: &Displaced,
 ) -> instep_replica::Result<()> {
+    let table = match what.keep {
+        Keep::Version(_) => Table::Stored,
+        Keep::Trash => Table::Trash,
+    };
+    note_in(replica, index, table, name, what)
+}
+
+/// Records an object that is kept under `name` in the place that belongs to a table.
+pub(crate) fn note_in(
+    replica: &LocalReplica,
+    index: &mut Index,
+    table: Table,
+    name: &str,
+    what: &Displaced,
+) -> instep_replica::Result<()> {
     let record = TrashRecord {
         path: what.path.to_string(),
         path_hex: hex(what.path.as_bytes()),
@@ -80,11 +97,7 @@ pub fn note(
     let body = serde_json::to_vec(&record).map_err(|e| {
         instep_replica::Error::because(instep_replica::ErrorKind::Other, "write a trash record", e)
     })?;
-    let table = if what.loser().is_some() {
-        Table::Stored
-    } else {
-        Table::Trash
-    };
+    locked(&replica.by_content).remember(what, table, name);
     index
         .store()
         .put_record(table, name.as_bytes(), &body)
@@ -110,22 +123,52 @@ pub fn records(
     Ok(out)
 }
 
-/// Finds an object with this content in the version store, then in the trash.
-pub fn find(replica: &LocalReplica, content: ContentId) -> Option<(Dir, String)> {
-    let ours = replica.ours()?;
-    let text = content.to_string();
-    let mut index = replica.index();
-    for (table, dir) in [(Table::Stored, &ours.versions), (Table::Trash, &ours.trash)] {
-        let all = records(&mut index, table).ok()?;
-        if let Some((key, _)) = all
-            .into_iter()
-            .rev()
-            .find(|(_, r)| r.content == text && r.kind == "file")
-        {
-            return Some((dir.clone(), key));
+/// Where contents are kept, by content: made when it is first asked for, and kept up to date from then on.
+#[derive(Debug, Default)]
+pub(crate) struct ByContent(Option<HashMap<ContentId, (Table, String)>>);
+
+impl ByContent {
+    fn remember(&mut self, what: &Displaced, table: Table, key: &str) {
+        if let Some(known) = self.0.as_mut().filter(|_| what.kind == Kind::File) {
+            known.insert(what.content, (table, key.to_owned()));
         }
     }
-    None
+
+    /// Something was taken out: what is where must be found out again.
+    fn forget(&mut self) {
+        self.0 = None;
+    }
+}
+
+/// Finds an object with this content in the version store or the trash.
+pub fn find(replica: &LocalReplica, content: ContentId) -> Option<(Dir, String)> {
+    let ours = replica.ours()?;
+    // The index first, as whoever notes something has it already.
+    let mut index = replica.index();
+    let mut by_content = locked(&replica.by_content);
+    if by_content.0.is_none() {
+        let mut known = HashMap::new();
+        for table in [Table::Trash, Table::Stored] {
+            for (key, record) in records(&mut index, table).ok()? {
+                if let Some(id) = record
+                    .content
+                    .parse()
+                    .ok()
+                    .filter(|_| record.kind == "file")
+                {
+                    known.insert(id, (table, key));
+                }
+            }
+        }
+        by_content.0 = Some(known);
+    }
+    let (table, key) = by_content.0.as_ref()?.get(&content)?;
+    let dir = if *table == Table::Stored {
+        &ours.versions
+    } else {
+        &ours.trash
+    };
+    Some((dir.clone(), key.clone()))
 }
 
 /// Destroys objects in the trash that were displaced before an instant; returns how many. The version store
@@ -142,6 +185,7 @@ pub fn purge(replica: &LocalReplica, before_ns: i64) -> instep_replica::Result<u
             .map(|(k, _)| k)
             .collect()
     };
+    locked(&replica.by_content).forget();
     let mut count = 0;
     for key in old {
         if remove(&ours.trash, &key).is_ok() {
@@ -197,6 +241,7 @@ pub fn restore(
 ) -> instep_replica::Result<RelPath> {
     let fail = |why: String| instep_replica::Error::new(instep_replica::ErrorKind::Other, why);
     let missing = || fail(format!("find {key} in the trash"));
+    locked(&replica.by_content).forget();
     let dirs = replica.ours().ok_or_else(missing)?;
     let (table, dir, record) = {
         let mut index = replica.index();

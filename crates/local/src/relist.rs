@@ -1,0 +1,96 @@
+//! Objects in the trash and the version store that no record lists: a kill came between the rename that
+//! displaced them and the commit that would have said so. They are found again after a crash, because one
+//! of them may be the only copy of a version.
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+
+use instep_core::id::ContentId;
+use instep_core::path::{Name, RelPath};
+use instep_core::plan::Keep;
+use instep_core::version::Kind;
+use instep_fs::{Dir, Stat};
+use instep_replica::Result;
+use instep_store::Table;
+
+use crate::content::{Hashed, hash_file};
+use crate::index::store_error;
+use crate::recover::Intended;
+use crate::replica::LocalReplica;
+use crate::trash::{self, Displaced};
+
+/// Lists what is kept without a record.
+pub(crate) fn unlisted(replica: &LocalReplica, intents: &[Intended]) -> Result<()> {
+    let Some(ours) = replica.ours() else {
+        return Ok(());
+    };
+    for (table, dir) in [(Table::Trash, &ours.trash), (Table::Stored, &ours.versions)] {
+        let listed = keys(replica, table)?;
+        let mut unlisted: Vec<(Vec<u8>, Stat)> = Vec::new();
+        let read = dir.list_stat(&mut |name, stat| {
+            if let Ok(stat) = stat
+                && !listed.contains(name)
+            {
+                unlisted.push((name.to_vec(), stat));
+            }
+        });
+        if read.is_err() {
+            // What cannot be listed now is looked for after the next crash; it stays where it is.
+            continue;
+        }
+        for (name, stat) in unlisted {
+            let (Ok(key), Ok(name)) = (std::str::from_utf8(&name), Name::new(&name)) else {
+                continue;
+            };
+            if let Some(what) = examine(dir, name, &stat, intents) {
+                let mut index = replica.index();
+                trash::note_in(replica, &mut index, table, key, &what)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn keys(replica: &LocalReplica, table: Table) -> Result<BTreeSet<Vec<u8>>> {
+    let mut keys = BTreeSet::new();
+    replica
+        .index()
+        .store()
+        .records(table, &mut |key, _| {
+            keys.insert(key.to_vec());
+            ControlFlow::Continue(())
+        })
+        .map_err(|e| store_error("read the trash", e))?;
+    Ok(keys)
+}
+
+/// What an object is; its path is known only if an intent had its content.
+fn examine(dir: &Dir, name: Name<'_>, stat: &Stat, intents: &[Intended]) -> Option<Displaced> {
+    let (kind, id): (Kind, ContentId) = match stat.kind {
+        instep_fs::Kind::File => {
+            let file = dir.open_file(name).ok()?;
+            match hash_file(&file, stat, &mut Vec::new()).ok()? {
+                Hashed::Content { id, .. } => (Kind::File, id),
+                Hashed::Changing => return None,
+            }
+        }
+        instep_fs::Kind::Link => {
+            let target = dir.read_link(name).ok()?;
+            (Kind::Link, instep_chunk::hash::content_id(&target))
+        }
+        instep_fs::Kind::Dir | instep_fs::Kind::Special => return None,
+    };
+    let path = intents
+        .iter()
+        .find(|i| i.old == Some(id))
+        .map(|i| i.path.clone());
+    Some(Displaced {
+        path: path.unwrap_or_else(RelPath::root),
+        kind,
+        content: id,
+        size: stat.size,
+        why: "interrupted",
+        by: String::new(),
+        keep: Keep::Trash,
+    })
+}
