@@ -20,6 +20,15 @@ struct Refusal {
     why: String,
 }
 
+impl Refusal {
+    fn content_missing() -> Self {
+        Self {
+            code: 2115,
+            why: "the loser's content is not here".into(),
+        }
+    }
+}
+
 impl Session {
     /// Notes the losers of a view, where they are not noted yet.
     pub(crate) fn note_conflicts(&mut self, path: &RelPath, decision: &Decision, _rows: &Rows) {
@@ -253,13 +262,9 @@ impl Session {
         loser: Dot,
         record: &ConflictRecord,
     ) -> Result<(), Refusal> {
-        let missing = || Refusal {
-            code: 2115,
-            why: "the loser's content is not here".into(),
-        };
         let mut version = self
             .loser_version(path, loser, record)
-            .ok_or_else(missing)?;
+            .ok_or_else(Refusal::content_missing)?;
         let rows = self.rows_at(path);
         let known = reconcile::merged(&self.sides(&rows), &Entry::default());
         let here = view(&known, &self.share.policies)
@@ -322,14 +327,11 @@ impl Session {
         loser: Dot,
         record: &ConflictRecord,
     ) -> Result<(), Refusal> {
-        let missing = || Refusal {
-            code: 2115,
-            why: "the loser's content is not here".into(),
-        };
         let version = self
             .loser_version(path, loser, record)
-            .ok_or_else(missing)?;
-        let beside = instep_core::conflict::copy_path(path, loser, &version).ok_or_else(missing)?;
+            .ok_or_else(Refusal::content_missing)?;
+        let beside = instep_core::conflict::copy_path(path, loser, &version)
+            .ok_or_else(Refusal::content_missing)?;
         let dot = instep_core::conflict::derived_dot(loser);
         let entry = Entry::first(dot, instep_core::conflict::copy_version(&version));
         self.resolutions.insert(beside.clone(), entry);

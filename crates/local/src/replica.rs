@@ -186,7 +186,8 @@ pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn fs_error(attempt: &str, e: instep_fs::Error) -> Error {
+/// What a failed call means to the whole replica.
+pub(crate) fn fs_error(attempt: &str, e: instep_fs::Error) -> Error {
     let kind = match e.kind() {
         FsErrorKind::ReadOnly => ErrorKind::ReadOnly,
         FsErrorKind::NoSpace => ErrorKind::NoSpace,

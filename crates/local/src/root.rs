@@ -25,14 +25,16 @@ use instep_store::{IndexStore, MemoryDisk, OpenMode, SqliteStore};
 use serde::{Deserialize, Serialize};
 
 use crate::index::{Index, store_error};
-use crate::replica::{LocalReplica, Parts, RootGuard, Settings, locked};
+use crate::replica::{LocalReplica, Parts, RootGuard, Settings, fs_error, locked};
 use crate::rules::{IgnoreOptions, Rules};
-use crate::tree::{Ours, ours};
+use crate::tree::{self, Ours, ours};
 
 /// The marker's file name in our directory.
 const MARKER: &str = "marker.json";
 /// The lock's file name in our directory.
 const LOCK: &str = "lock";
+/// Bytes read of one small file of ours.
+const OWN_FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// The index's file name.
 const INDEX: &str = "index.db";
 
@@ -169,35 +171,13 @@ struct Registered {
     generation: u64,
 }
 
-fn fs_error(attempt: &str, e: instep_fs::Error) -> Error {
-    let kind = match e.kind() {
-        FsErrorKind::ReadOnly => ErrorKind::ReadOnly,
-        FsErrorKind::NoSpace => ErrorKind::NoSpace,
-        FsErrorKind::Denied => ErrorKind::Denied,
-        FsErrorKind::Absent => ErrorKind::Gone,
-        _ => ErrorKind::Other,
-    };
-    Error::because(kind, attempt.to_owned(), e)
-}
-
 fn name(text: &str) -> Name<'_> {
     ours(text)
 }
 
 /// Reads a small file of ours.
 fn read_text(dir: &Dir, file: &str) -> Option<String> {
-    let file = dir.open_file(name(file)).ok()?;
-    let size = file.stat().ok()?.size.min(16 * 1024 * 1024);
-    let mut bytes = vec![0; size as usize];
-    let mut at = 0;
-    while at < bytes.len() {
-        match file.read_at(at as u64, &mut bytes[at..]).ok()? {
-            0 => break,
-            n => at += n,
-        }
-    }
-    bytes.truncate(at);
-    String::from_utf8(bytes).ok()
+    String::from_utf8(tree::read(dir, name(file), OWN_FILE_BYTES_MAX)?).ok()
 }
 
 /// Replaces a small file of ours, durably.

@@ -206,7 +206,7 @@ impl Rules {
         if lock().get(&key).is_some_and(|n| n.look == look) {
             return false;
         }
-        let Some(text) = read(dir, name) else {
+        let Some(text) = crate::tree::read(dir, name, FILE_BYTES_MAX) else {
             return false;
         };
         let stamp = hash_bytes(&text, 5);
@@ -235,21 +235,6 @@ impl Rules {
         );
         old.is_none_or(|o| o.stamp != stamp)
     }
-}
-
-fn read(dir: &Dir, name: Name<'_>) -> Option<Vec<u8>> {
-    let file = dir.open_file(name).ok()?;
-    let size = file.stat().ok()?.size.min(FILE_BYTES_MAX);
-    let mut text = vec![0; size as usize];
-    let mut at = 0;
-    while at < text.len() {
-        match file.read_at(at as u64, &mut text[at..]).ok()? {
-            0 => break,
-            n => at += n,
-        }
-    }
-    text.truncate(at);
-    Some(text)
 }
 
 /// The rules that apply in one directory.
