@@ -99,6 +99,15 @@ impl Watcher {
         }
     }
 
+    /// Whether a directory is watched under a path, as far as events that were read tell.
+    pub fn is_watched(&self, path: &RelPath) -> bool {
+        match &self.0 {
+            WatcherImpl::Os(w) => w.is_watched(path),
+            #[cfg(feature = "sim")]
+            WatcherImpl::Sim(w) => w.is_watched(path),
+        }
+    }
+
     /// Waits for hints: at most `timeout`, for ever when none is given. Empty when nothing came, or when
     /// woken.
     pub fn wait(&self, timeout: Option<Duration>) -> Result<Vec<Hint>> {

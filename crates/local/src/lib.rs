@@ -30,6 +30,7 @@ pub mod replica;
 pub mod root;
 pub mod rules;
 pub mod scan;
+mod settle;
 pub mod trash;
 pub mod tree;
 pub mod watch;

@@ -28,7 +28,8 @@ use crate::groups;
 use crate::index::{Index, store_error};
 use crate::print::{Digest, print};
 use crate::rules::{IgnoreOptions, Rules};
-use crate::scan::{self, Candidate, Gone};
+use crate::scan::{self, Candidate};
+use crate::settle::Missed;
 use crate::tree::{self, Ours, ours};
 use crate::watch::Watch;
 use crate::{apply, record, recover, trash};
@@ -109,13 +110,6 @@ pub trait RootGuard: Send + Sync + std::fmt::Debug {
     fn check(&self) -> core::result::Result<(), String>;
 }
 
-/// When something was first missed.
-#[derive(Debug, Default)]
-struct Missed {
-    since: BTreeMap<RelPath, u64>,
-    latest: u64,
-}
-
 /// What a look leaves for the record that follows it.
 #[derive(Debug, Default)]
 struct LastLook {
@@ -160,7 +154,7 @@ pub struct LocalReplica {
     watch: OnceLock<Watch>,
     pub(crate) waker: OnceLock<Waker>,
     own_hints: Mutex<HintSet>,
-    missed: Mutex<Missed>,
+    pub(crate) missed: Mutex<Missed>,
     pub(crate) busy: Mutex<BTreeMap<RelPath, u64>>,
     last: Mutex<LastLook>,
     staged: Mutex<BTreeMap<ContentId, String>>,
@@ -392,6 +386,16 @@ impl LocalReplica {
         }
     }
 
+    /// Whether a directory should be watched and is not.
+    pub(crate) fn is_watch_missing(&self, path: &RelPath) -> bool {
+        self.watch.get().is_some_and(|watch| !watch.has(path))
+    }
+
+    /// Nobody tells it of changes.
+    pub(crate) fn is_blind(&self) -> bool {
+        self.watch.get().is_none()
+    }
+
     /// Stops watching a directory that is gone.
     pub(crate) fn unwatch(&self, path: &RelPath) {
         if let Some(watch) = self.watch.get() {
@@ -546,116 +550,6 @@ impl LocalReplica {
         locked(&self.busy).remove(path);
     }
 
-    /// Absences that count now; the others are looked at again. All that are missed are judged together, so
-    /// that a burst is seen as one: they count when nothing more was missed for the time to settle, or,
-    /// while more keep arriving, each on its own after that time once the burst is old.
-    fn settled_absences(
-        &self,
-        gone: Vec<Gone>,
-        certain: &BTreeSet<RelPath>,
-        look: &mut Look,
-    ) -> Vec<Gone> {
-        const MS: u64 = 1_000_000;
-        let now = self.env.monotonic_ns();
-        let mut missed = locked(&self.missed);
-        let tops = outermost(&gone);
-        for top in tops.iter().filter(|t| !certain.contains(*t)) {
-            if !missed.since.contains_key(top) {
-                missed.since.insert(top.clone(), now);
-                missed.latest = now;
-            }
-        }
-        let oldest = missed.since.values().min().copied().unwrap_or(now);
-        let age = |since: u64| now.saturating_sub(since) / MS;
-        let quiet = age(missed.latest) >= self.settings.settle_ms;
-        let old = age(oldest) >= self.settings.settle_max_ms;
-        look.absent_ms = age(oldest);
-        let counts = |since: u64| quiet || (old && age(since) >= self.settings.settle_ms);
-        let mut kept = Vec::new();
-        let mut settled = BTreeSet::new();
-        let mut top: Option<(RelPath, bool)> = None;
-        // In tree order everything below a path follows it.
-        for g in gone {
-            if !top.as_ref().is_some_and(|(t, _)| g.path.is_within(t)) {
-                let sure = certain.contains(&g.path)
-                    || missed.since.get(&g.path).is_none_or(|since| counts(*since));
-                if sure {
-                    settled.insert(g.path.clone());
-                } else {
-                    look.again
-                        .push((g.path.clone(), self.settings.settle_ms.max(1)));
-                }
-                top = Some((g.path.clone(), sure));
-            }
-            if certain.contains(&g.path) || top.as_ref().is_some_and(|(_, sure)| *sure) {
-                kept.push(g);
-            }
-        }
-        missed
-            .since
-            .retain(|path, _| !settled.contains(path) && !certain.contains(path));
-        kept
-    }
-
-    /// What a directory became is passed on when everything that was in it has settled as gone.
-    fn withhold_replaced_dirs(&self, look: &mut Look) {
-        let mut above = BTreeSet::new();
-        for (path, _) in &look.again {
-            let mut up = path.parent();
-            while let Some(dir) = up.filter(|d| !above.contains(d)) {
-                up = dir.parent();
-                above.insert(dir);
-            }
-        }
-        let mut again = Vec::new();
-        look.findings.retain(|f| {
-            let not_dir = |f: &instep_replica::Found| {
-                matches!(f, instep_replica::Found::Present { kind, .. } if *kind != Kind::Dir)
-            };
-            let waits = not_dir(&f.found) && above.contains(&f.path);
-            if waits {
-                again.push((f.path.clone(), self.settings.settle_ms.max(1)));
-            }
-            !waits
-        });
-        look.again.append(&mut again);
-    }
-
-    /// A big file that was renamed is passed on as a rename, once its old name has settled as gone.
-    fn withhold_big_moves(&self, kept: &[Gone], look: &mut Look) {
-        let settled: BTreeSet<&RelPath> = kept.iter().map(|g| &g.path).collect();
-        let mut again = Vec::new();
-        look.findings.retain(|f| match &f.found {
-            instep_replica::Found::Present {
-                kind: Kind::File,
-                size,
-                moved_from: Some(from),
-                ..
-            } if *size > instep_core::limits::SMALL_FILE_BYTES && !settled.contains(from) => {
-                again.push((f.path.clone(), self.settings.settle_ms.max(1)));
-                false
-            }
-            _ => true,
-        });
-        look.again.append(&mut again);
-    }
-
-    /// The scope with everything that was missed, so that a burst is judged as one.
-    fn with_missed(&self, scope: &Scope) -> Scope {
-        let missed = locked(&self.missed);
-        match scope {
-            Scope::Some { paths, trees } if paths.iter().any(|p| missed.since.contains_key(p)) => {
-                let mut paths = paths.clone();
-                paths.extend(missed.since.keys().cloned());
-                Scope::Some {
-                    paths,
-                    trees: trees.clone(),
-                }
-            }
-            other => other.clone(),
-        }
-    }
-
     fn observe(&self, scope: &Scope) -> Look {
         locked(&self.kept).clear();
         if *scope == Scope::Rest {
@@ -664,16 +558,12 @@ impl LocalReplica {
         let mut look = Look::default();
         let hinted = *scope != Scope::Everything;
         locked(&self.unread).clear();
-        let mut walked = scan::walk(self, &groups::widen(self.with_missed(scope)));
+        let (scope, sees_all_missed) = self.with_missed(scope);
+        let mut walked = scan::walk(self, &groups::widen(scope));
         scan::free_rows(self, &mut walked);
         walked.gone.sort_by(|a, b| a.path.cmp(&b.path));
         walked.gone.dedup_by(|a, b| a.path == b.path);
-        {
-            let mut missed = locked(&self.missed);
-            walked.present.iter().for_each(|p| {
-                missed.since.remove(p);
-            });
-        }
+        locked(&self.missed).are_back(&walked.present);
         let complete = groups::withhold(self, &mut walked, &mut look);
         let gone = std::mem::take(&mut walked.gone);
         let by_ino = scan::gone_by_inode(&gone);
@@ -696,7 +586,7 @@ impl LocalReplica {
         self.read_candidates(&unknown, hinted, &mut look);
         let mut certain = crate::moves::detect(&gone, &by_ino, &mut look);
         certain.extend(complete);
-        let kept = self.settled_absences(gone, &certain, &mut look);
+        let kept = self.settled_absences(gone, &certain, sees_all_missed, &mut look);
         self.withhold_big_moves(&kept, &mut look);
         self.withhold_replaced_dirs(&mut look);
         for g in kept {
@@ -802,17 +692,6 @@ impl LocalReplica {
             Book::Log => Table::Log,
         }
     }
-}
-
-/// Of paths in tree order, those that lie below no other.
-fn outermost(gone: &[Gone]) -> Vec<RelPath> {
-    let mut tops: Vec<RelPath> = Vec::new();
-    for g in gone {
-        if !tops.last().is_some_and(|t| g.path.is_within(t)) {
-            tops.push(g.path.clone());
-        }
-    }
-    tops
 }
 
 impl Replica for LocalReplica {

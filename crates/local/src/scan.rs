@@ -295,9 +295,11 @@ fn examine_path(
     match dir.stat(name) {
         Ok(None) => absent(replica, path, row, rules, out),
         Ok(Some(stat)) => {
-            // Another directory under a known name says nothing of what was in the one before.
+            // Another directory under a known name says nothing of what was in the one before; it may have
+            // that one's inode number, but it does not have its watch.
             let same = |row: &&Row| row.print.is_some_and(|p| p.ino == stat.ino);
-            let known_dir = row.as_ref().filter(same).is_some_and(is_dir_row);
+            let known_dir = row.as_ref().filter(same).is_some_and(is_dir_row)
+                && !replica.is_watch_missing(path);
             let enter = examine(replica, dir, path, &stat, row, rules, out);
             if enter && (whole || !known_dir) {
                 work.push(Work {

@@ -58,6 +58,11 @@ impl Watch {
         self.watcher.remove_tree(path);
     }
 
+    /// Whether a directory is watched under a path.
+    pub fn has(&self, path: &RelPath) -> bool {
+        self.watcher.is_watched(path)
+    }
+
     /// Directories that could not be watched; each is asked for once, and comes back when it is refused
     /// again.
     pub fn take_refused(&self) -> BTreeSet<RelPath> {

@@ -290,6 +290,15 @@ impl SimWatcher {
         )
     }
 
+    /// Whether a directory is watched under `path`.
+    pub fn is_watched(&self, path: &RelPath) -> bool {
+        let world = self.fs.lock();
+        world.watchers.get(&self.id).is_some_and(|state| {
+            let at = |id: &NodeId| state.path_of(*id).as_ref() == Some(path);
+            state.watches.keys().any(at)
+        })
+    }
+
     /// What has become visible. Never blocks: virtual time moves only by [`SimFs::set_now`].
     pub fn wait(&self, timeout: Option<Duration>) -> Result<Vec<Hint>> {
         let attempt = match timeout {

@@ -204,6 +204,10 @@ impl Inotify {
         }
     }
 
+    pub(super) fn is_watched(&self, path: &RelPath) -> bool {
+        self.table().find(path).is_some()
+    }
+
     pub(super) fn count(&self) -> u64 {
         self.table().nodes.len() as u64
     }
@@ -521,6 +525,19 @@ mod tests {
         std::fs::write(temp.path().join("b/in-b"), "x").unwrap();
         std::fs::write(temp.path().join("a/sub/deep"), "x").unwrap();
         assert_eq!(paths(&soon(&inotify)), ["a/in-a", "b/in-b", "a/sub/deep"]);
+    }
+
+    #[test]
+    fn a_directory_that_was_made_anew_passes_for_the_one_that_is_watched() {
+        let (temp, root, inotify) = setup();
+        std::fs::create_dir(temp.path().join("d")).unwrap();
+        inotify.add(&open(&root, "d"), &p("d")).unwrap();
+        soon(&inotify);
+        assert!(inotify.is_watched(&p("d")));
+        std::fs::remove_dir(temp.path().join("d")).unwrap();
+        std::fs::create_dir(temp.path().join("d")).unwrap();
+        soon(&inotify);
+        assert!(!inotify.is_watched(&p("d")));
     }
 
     /// The kernel says nothing of it, so whoever holds a root asks for its number of names now and then.

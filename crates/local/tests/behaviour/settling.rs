@@ -171,3 +171,101 @@ fn a_chmod_of_a_directory_that_stands_for_its_contents_is_forgotten() {
             .is_some_and(|v| v.kind == Kind::Dir && v.mode == 0o700)
     );
 }
+
+#[test]
+fn the_first_part_of_a_large_deletion_passes_the_brake() {
+    let names: Vec<String> = (0..600).map(|n| format!("f{n:03}")).collect();
+    let sim = with_files(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    let settings = Settings::default();
+    let mut took = 0;
+    // It goes on for longer than a burst of a few files may.
+    for part in names.chunks(60) {
+        for name in part {
+            sim.remove(&p(name)).unwrap();
+        }
+        let passed_on = absent(&look(sim.replica()));
+        assert_eq!(passed_on, [""; 0], "after {took} ms");
+        pass(&sim, settings.settle_ms - 50);
+        took += settings.settle_ms - 50;
+    }
+    assert!(took > settings.settle_max_ms);
+    pass(&sim, settings.settle_ms);
+    assert_eq!(absent(&look(sim.replica())).len(), names.len());
+}
+
+#[test]
+fn the_first_part_of_a_large_deletion_passes_the_brake_where_nobody_watches() {
+    let names: Vec<String> = (0..200).map(|n| format!("f{n:03}")).collect();
+    let sim = with_files(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    let (first, rest) = names.split_at(100);
+    first.iter().for_each(|n| sim.remove(&p(n)).unwrap());
+    assert_eq!(absent(&look(sim.replica())), [""; 0]);
+    pass(&sim, Settings::default().settle_ms);
+    rest.iter().for_each(|n| sim.remove(&p(n)).unwrap());
+    // What was missed is looked at again before the next poll finds the rest.
+    let again = Scope::Some {
+        paths: first.iter().map(|n| p(n)).collect(),
+        trees: [].into(),
+    };
+    assert_eq!(absent(&sim.replica().look(&again).unwrap()), [""; 0]);
+    pass(&sim, Settings::default().settle_ms);
+    assert_eq!(
+        absent(&sim.replica().look(&again).unwrap()).len(),
+        names.len()
+    );
+}
+
+#[test]
+fn what_was_missed_once_makes_every_later_burst_an_old_one() {
+    let sim = with_files(&["d/a", "d/b", "x", "y"]);
+    let settings = Settings::default();
+    // The outermost path that is missed changes while the burst goes on.
+    for path in ["d/a", "d"] {
+        sim.remove(&p(path)).unwrap();
+        observe_once(&sim);
+    }
+    pass(&sim, settings.settle_ms);
+    assert_eq!(absent(&look(sim.replica())), ["d", "d/a", "d/b"]);
+    observe(sim.replica(), &|ms| pass(&sim, ms));
+    pass(&sim, 10 * settings.settle_max_ms);
+    sim.remove(&p("x")).unwrap();
+    observe_once(&sim);
+    pass(&sim, settings.settle_ms);
+    sim.remove(&p("y")).unwrap();
+    assert_eq!(absent(&look(sim.replica())), [""; 0], "the burst is young");
+}
+
+fn observe_once(sim: &Sim) {
+    let found = look(sim.replica());
+    record(sim.replica(), &found);
+}
+
+#[test]
+fn what_is_put_into_a_directory_that_was_made_anew_is_never_seen() {
+    let config = SimConfig {
+        ino_reuse: true,
+        ..SimConfig::ext4(1)
+    };
+    let sim = Sim::with_watch(config, true);
+    sim.write(&p("d/old"), b"old").unwrap();
+    let waker = instep_replica::Waker::default();
+    sim.replica().watch(waker).unwrap();
+    observe(sim.replica(), &|ms| pass(&sim, ms));
+    sim.replica().take_hints();
+    let ino = row(sim.replica(), &p("d")).print.map(|p| p.ino);
+    sim.remove(&p("d")).unwrap();
+    sim.mkdir(&p("d")).unwrap();
+    sim.write(&p("d/new"), b"new").unwrap();
+    let hints = sim.replica().take_hints();
+    let scope = Scope::Some {
+        paths: hints.paths,
+        trees: hints.trees,
+    };
+    let found = sim.replica().look(&scope).unwrap();
+    let has = |path: &str| found.findings.iter().any(|f| f.path == p(path));
+    assert!(has("d/new"), "{found:?}");
+    record(sim.replica(), &found);
+    assert_eq!(row(sim.replica(), &p("d")).print.map(|p| p.ino), ino);
+    sim.write(&p("d/later"), b"later").unwrap();
+    assert!(sim.replica().take_hints().paths.contains(&p("d/later")));
+}
