@@ -351,6 +351,14 @@ impl LocalReplica {
         }
     }
 
+    /// Adds a hint of our own at a path and everything below it.
+    fn hint_tree(&self, path: RelPath) {
+        locked(&self.own_hints).trees.insert(path);
+        if let Some(waker) = self.waker.get() {
+            waker.wake();
+        }
+    }
+
     /// Exchanges the master list and the rule packs while everything runs. If that changes a rule, everything
     /// is looked at again.
     pub fn set_ignore(&self, options: &IgnoreOptions) {
@@ -415,6 +423,10 @@ impl LocalReplica {
         let empty = read.is_ok() && !stale;
         let _slower = index.set_digest(path, empty.then_some(digest));
         drop(index);
+        if !empty {
+            // The index has the new directory from now on, so no other hint leads to what was in the old one.
+            self.hint_tree(path.clone());
+        }
         if self.watch.get().is_some()
             && let Ok(dir) = tree::open(&self.root, path)
             && self.watch_dir(&dir, path).is_ok()
@@ -981,10 +993,7 @@ impl Replica for LocalReplica {
         index.commit(Durability::Process)?;
         drop(index);
         // What a user changed in it just before it moved was told of under its old name.
-        locked(&self.own_hints).trees.insert(to.clone());
-        if let Some(waker) = self.waker.get() {
-            waker.wake();
-        }
+        self.hint_tree(to.clone());
         Ok(())
     }
 

@@ -269,3 +269,32 @@ fn what_is_put_into_a_directory_that_was_made_anew_is_never_seen() {
     sim.write(&p("d/later"), b"later").unwrap();
     assert!(sim.replica().take_hints().paths.contains(&p("d/later")));
 }
+
+#[test]
+fn a_directory_that_an_arriving_file_brings_back_hides_what_left_with_the_old_one() {
+    let sim = Sim::with_watch(SimConfig::ext4(1), true);
+    sim.write(&p("d/a"), b"a").unwrap();
+    let waker = instep_replica::Waker::default();
+    sim.replica().watch(waker).unwrap();
+    observe(sim.replica(), &|ms| pass(&sim, ms));
+    sim.replica().take_hints();
+    sim.rename(&p("d"), &p("elsewhere")).unwrap();
+    let arrives = super::acts::incoming(sim.replica(), &p("d/c"), Some(b"c"), 1);
+    let given = super::acts::Given::of(&[b"c"]);
+    sim.replica().apply(&[arrives], &given).unwrap();
+    let mut missed = false;
+    for _ in 0..3 {
+        let hints = sim.replica().take_hints();
+        let scope = Scope::Some {
+            paths: hints.paths,
+            trees: hints.trees,
+        };
+        let found = sim.replica().look(&scope).unwrap();
+        missed |= absent(&found).contains(&"d/a".to_owned());
+        for (path, _) in &found.again {
+            missed |= *path == p("d/a");
+        }
+        record(sim.replica(), &found);
+    }
+    assert!(missed, "nothing leads to it any more");
+}
