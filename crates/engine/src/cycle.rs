@@ -39,6 +39,7 @@ impl Session {
         self.collect_arrivals();
         self.collect_due();
         self.look_at_problems();
+        let began_ns = self.env.monotonic_ns();
         let mut worked = false;
         let mut looks: Vec<(usize, Look)> = Vec::new();
         let mut hinted: BTreeSet<RelPath> = BTreeSet::new();
@@ -74,6 +75,7 @@ impl Session {
             self.unsettle();
             self.reconcile_dirty();
         }
+        self.passed_on(began_ns);
         self.forget_done();
         Ok(worked)
     }

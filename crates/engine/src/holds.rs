@@ -171,6 +171,17 @@ impl Session {
         (deletes, creates)
     }
 
+    /// What was noticed since then has been passed on now: the time that takes does not end a burst.
+    pub(crate) fn passed_on(&mut self, since_ns: u64) {
+        let now = self.env.monotonic_ns();
+        for slot in &mut self.slots {
+            let noticed = slot.lately.iter_mut().rev();
+            noticed
+                .take_while(|(at, _, _)| *at >= since_ns)
+                .for_each(|(at, _, _)| *at = now);
+        }
+    }
+
     fn brake_rewrites(&mut self, i: usize, look: &mut Look, files: u64) {
         let random = |f: &Found| {
             matches!(

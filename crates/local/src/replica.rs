@@ -404,6 +404,12 @@ impl LocalReplica {
         self.watch.get().is_none()
     }
 
+    /// Something was told of that nobody has taken yet.
+    pub(crate) fn has_hints(&self) -> bool {
+        let is_told = |watch: &Watch| watch.has_hints();
+        !locked(&self.own_hints).is_empty() || self.watch.get().is_some_and(is_told)
+    }
+
     /// Stops watching a directory that is gone.
     pub(crate) fn unwatch(&self, path: &RelPath) {
         if let Some(watch) = self.watch.get() {

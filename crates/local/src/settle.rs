@@ -118,8 +118,11 @@ impl LocalReplica {
         let age = |since: u64| now.saturating_sub(since) / MS;
         let oldest = age(missed.since.values().min().copied().unwrap_or(now));
         look.absent_ms = oldest;
-        let is_quiet = age(missed.latest) >= self.settings.settle_ms;
-        let is_old = oldest >= self.patience_ms(gone.len() as u64);
+        let entries = gone.len() as u64;
+        // What was told of while we looked may be the rest of it.
+        let is_quiet = age(missed.latest) >= self.settings.settle_ms
+            && (entries <= BRAKE_ENTRIES || !self.has_hints());
+        let is_old = oldest >= self.patience_ms(entries);
         let counts = |since: u64| is_quiet || (is_old && age(since) >= self.settings.settle_ms);
         let mut kept = Vec::new();
         let mut top: Option<(RelPath, bool)> = None;

@@ -69,6 +69,12 @@ impl Watch {
         std::mem::take(&mut *self.refused.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Whether there are hints that were not taken.
+    pub fn has_hints(&self) -> bool {
+        let hints = self.hints.lock().unwrap_or_else(PoisonError::into_inner);
+        !hints.is_empty()
+    }
+
     /// The hints so far.
     pub fn take(&self) -> HintSet {
         if !self.threaded
