@@ -27,6 +27,8 @@ pub(crate) struct Hold {
 
 /// Deletions that follow each other within this time are one burst.
 const BURST_NS: u64 = 10_000_000_000;
+/// Rows of one directory are read together where at least so many are needed.
+const TOGETHER: usize = 8;
 
 impl Session {
     /// Holds that were open when the last session ended.
@@ -233,23 +235,36 @@ impl Session {
         false
     }
 
+    /// How many findings are of names that were not there and that nothing moved to.
     fn creations(&self, i: usize, look: &Look) -> u64 {
-        let is_new = |p: &RelPath| {
-            let row = self.slots[i].replica.row(p).ok().flatten();
-            row.is_none_or(|r| r.present().is_none())
+        let came = |f: &&instep_replica::Finding| {
+            let found = &f.found;
+            matches!(
+                found,
+                Found::Present {
+                    moved_from: None,
+                    ..
+                }
+            )
         };
-        look.findings
-            .iter()
-            .filter(|f| {
-                matches!(
-                    f.found,
-                    Found::Present {
-                        moved_from: None,
-                        ..
-                    }
-                ) && is_new(&f.path)
-            })
-            .count() as u64
+        let came: Vec<&RelPath> = look.findings.iter().filter(came).map(|f| &f.path).collect();
+        let mut known = 0;
+        // Findings are in tree order, so names of one directory are mostly neighbours.
+        for group in came.chunk_by(|a, b| a.parent() == b.parent()) {
+            let Some(dir) = group[0].parent().filter(|_| group.len() >= TOGETHER) else {
+                let row = |p: &&&RelPath| self.slots[i].replica.row(p).ok().flatten();
+                let was_there = |p: &&&RelPath| row(p).is_some_and(|r| r.present().is_some());
+                known += group.iter().filter(was_there).count();
+                continue;
+            };
+            let names: BTreeSet<&RelPath> = group.iter().copied().collect();
+            // What cannot be read counts as new: deletions are then held a little later, not lost.
+            let _uncounted = self.slots[i].replica.children(&dir, &mut |path, row| {
+                known += usize::from(row.present().is_some() && names.contains(&path));
+                std::ops::ControlFlow::Continue(())
+            });
+        }
+        (came.len() - known) as u64
     }
 
     /// While a hold is open on a replica it takes in further deletions there, and lets go of what came back.

@@ -1,18 +1,19 @@
 //! Reading what a walk could not judge by its looks: the contents of new and changed files.
 //!
 //! Owns the order and the size of what is read at once. After a first walk of a large tree the files are
-//! read in pieces, and the small contents of a piece are kept in memory until they have been passed on, so
-//! that no byte is read twice. Invariant: content counts only if the file stood still while it was read
+//! read in pieces, each while the one before it is passed on, and the small contents of a piece are kept in
+//! memory until they have been passed on, so that no byte is read twice. Invariant: content counts only if the file stood still while it was read
 //! and nobody had it open for writing.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use instep_core::id::ContentId;
 use instep_core::path::RelPath;
 use instep_core::plan::{Code, Problem};
 use instep_core::version::Kind;
-use instep_fs::{Dir, ErrorKind as FsErrorKind};
+use instep_fs::{Dir, ErrorKind as FsErrorKind, File};
+use instep_replica::env::Env;
 use instep_replica::{Content, Look};
 
 use crate::content::{Hashed, hash_file};
@@ -22,18 +23,18 @@ use crate::scan::{self, Candidate};
 use crate::tree;
 
 /// Files read in one piece.
-const PIECE_FILES: usize = 2000;
+const PIECE_FILES: usize = 1000;
 /// Bytes read in one piece, as long as it is more than one file.
-const PIECE_BYTES: u64 = 24 * 1024 * 1024;
+const PIECE_BYTES: u64 = 12 * 1024 * 1024;
 /// A file of at most this size is kept until it was passed on.
 const KEPT_FILE_BYTES: u64 = 64 * 1024;
 /// All kept files together.
-const KEPT_BYTES: usize = 24 * 1024 * 1024;
+const KEPT_BYTES: usize = 12 * 1024 * 1024;
 
 /// Contents of small files that were read a moment ago.
 #[derive(Debug, Default)]
 pub(crate) struct Kept {
-    contents: HashMap<ContentId, Arc<[u8]>>,
+    contents: HashMap<ContentId, Arc<Vec<u8>>>,
     bytes: usize,
 }
 
@@ -41,7 +42,55 @@ pub(crate) struct Kept {
 #[derive(Debug)]
 struct KeptContent {
     id: ContentId,
-    bytes: Arc<[u8]>,
+    bytes: Arc<Vec<u8>>,
+}
+
+/// What reading a candidate gave.
+#[derive(Debug)]
+enum Reading {
+    /// What it holds; small contents are kept.
+    Content {
+        id: ContentId,
+        high_entropy: bool,
+        bytes: Option<Arc<Vec<u8>>>,
+    },
+    /// Somebody writes it.
+    Busy,
+    /// It was there a moment ago.
+    Missing,
+    /// It is being hashed aside.
+    Aside,
+    /// It could not be read.
+    Failed(instep_fs::Error),
+}
+
+/// Whether a file's content is hashed here and now.
+enum Aside {
+    No,
+    Pending,
+    Done(Hashed),
+}
+
+/// A piece that is read while the one before it is passed on.
+#[derive(Debug)]
+pub(crate) struct Ahead {
+    piece: Arc<Vec<Candidate>>,
+    readings: mpsc::Receiver<Vec<Reading>>,
+}
+
+impl Ahead {
+    /// What is being read.
+    pub(crate) fn piece(&self) -> &[Candidate] {
+        &self.piece
+    }
+}
+
+/// What reading files takes, on any thread.
+#[derive(Clone)]
+struct Reader {
+    env: Arc<dyn Env>,
+    root: Dir,
+    leases: bool,
 }
 
 impl Content for KeptContent {
@@ -65,10 +114,10 @@ impl Content for KeptContent {
 }
 
 impl Kept {
-    fn add(&mut self, id: ContentId, bytes: &[u8]) {
+    fn add(&mut self, id: ContentId, bytes: Arc<Vec<u8>>) {
         if self.bytes + bytes.len() <= KEPT_BYTES && !self.contents.contains_key(&id) {
             self.bytes += bytes.len();
-            self.contents.insert(id, bytes.into());
+            self.contents.insert(id, bytes);
         }
     }
 
@@ -107,9 +156,13 @@ pub(crate) fn is_much(unread: &[Candidate]) -> bool {
     unread.len() > PIECE_FILES || unread.iter().map(|c| c.stat.size).sum::<u64>() > PIECE_BYTES
 }
 
-impl LocalReplica {
-    /// Reads the contents of candidates; each becomes a finding, or is looked at again.
-    pub(crate) fn read_candidates(&self, candidates: &[Candidate], hinted: bool, look: &mut Look) {
+impl Reader {
+    /// Reads candidates, those of one directory together; in their order.
+    fn read(
+        &self,
+        candidates: &[Candidate],
+        aside: &(dyn Fn(&File, &Candidate) -> Aside + Sync),
+    ) -> Vec<Reading> {
         let mut groups: Vec<std::ops::Range<usize>> = Vec::new();
         for (i, c) in candidates.iter().enumerate() {
             let dir = c.path.split_bytes().map(|(d, _)| d);
@@ -123,36 +176,159 @@ impl LocalReplica {
                 _ => groups.push(i..i + 1),
             }
         }
-        let results = Mutex::new(Look::default());
+        let results = Mutex::new(Vec::with_capacity(candidates.len()));
         instep_replica::env::for_each(self.env.as_ref(), groups.len(), Vec::new, |buffer, g| {
-            let mut mine = Look::default();
-            let range = groups[g].clone();
-            let parent = candidates[range.start]
-                .path
-                .parent()
-                .unwrap_or_else(RelPath::root);
-            match tree::open(&self.root, &parent) {
-                Ok(dir) => {
-                    for c in &candidates[range] {
-                        self.read_candidate(&dir, c, hinted, buffer, &mut mine);
-                    }
-                }
-                // It was there a moment ago: look again.
-                Err(_) => mine
-                    .again
-                    .extend(candidates[range].iter().map(|c| (c.path.clone(), 2))),
-            }
-            let mut all = locked(&results);
-            all.findings.append(&mut mine.findings);
-            all.again.append(&mut mine.again);
-            all.problems.append(&mut mine.problems);
-            all.unhashed.append(&mut mine.unhashed);
+            let group = &candidates[groups[g].clone()];
+            let parent = group[0].path.parent().unwrap_or_else(RelPath::root);
+            let dir = tree::open(&self.root, &parent);
+            let read = group.iter().map(|c| match &dir {
+                Ok(dir) => self.read_one(dir, c, aside, buffer),
+                Err(_) => Reading::Missing,
+            });
+            let read: Vec<(usize, Reading)> = groups[g].clone().zip(read).collect();
+            locked(&results).extend(read);
         });
-        let mut all = results.into_inner().unwrap_or_else(PoisonError::into_inner);
-        look.findings.append(&mut all.findings);
-        look.again.append(&mut all.again);
-        look.problems.append(&mut all.problems);
-        look.unhashed.append(&mut all.unhashed);
+        let mut results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+        results.sort_by_key(|(i, _)| *i);
+        results.into_iter().map(|(_, reading)| reading).collect()
+    }
+
+    fn read_one(
+        &self,
+        dir: &Dir,
+        c: &Candidate,
+        aside: &(dyn Fn(&File, &Candidate) -> Aside + Sync),
+        buffer: &mut Vec<u8>,
+    ) -> Reading {
+        let Some(name) = c.path.name() else {
+            return Reading::Missing;
+        };
+        let file = match dir.open_file(name) {
+            Ok(file) => file,
+            Err(e) if matches!(e.kind(), FsErrorKind::Absent | FsErrorKind::OtherKind) => {
+                return Reading::Missing;
+            }
+            Err(e) => return Reading::Failed(e),
+        };
+        // A lease is refused while anybody has the file open for writing, or mapped writable.
+        if self.leases && matches!(file.read_lease(), Ok(None)) {
+            return Reading::Busy;
+        }
+        match aside(&file, c) {
+            Aside::Pending => return Reading::Aside,
+            Aside::Done(hashed) => return hashed_as(hashed, None),
+            Aside::No => {}
+        }
+        // What the walk saw is what must still be there when all has been read.
+        if c.stat.size > KEPT_FILE_BYTES {
+            return hash_file(&file, &c.stat, buffer)
+                .map_or_else(Reading::Failed, |hashed| hashed_as(hashed, None));
+        }
+        let mut bytes = Vec::with_capacity(c.stat.size as usize);
+        match hash_file(&file, &c.stat, &mut bytes) {
+            Ok(hashed) => {
+                bytes.truncate(c.stat.size as usize);
+                hashed_as(hashed, Some(bytes))
+            }
+            Err(e) => Reading::Failed(e),
+        }
+    }
+}
+
+fn hashed_as(hashed: Hashed, bytes: Option<Vec<u8>>) -> Reading {
+    match hashed {
+        Hashed::Content { id, high_entropy } => Reading::Content {
+            id,
+            high_entropy,
+            bytes: bytes.map(Arc::new),
+        },
+        Hashed::Changing => Reading::Busy,
+    }
+}
+
+impl LocalReplica {
+    fn reader(&self) -> Reader {
+        Reader {
+            env: self.env.clone(),
+            root: self.root.clone(),
+            leases: self.profile.leases,
+        }
+    }
+
+    /// Reads the contents of candidates; each becomes a finding, or is looked at again.
+    pub(crate) fn read_candidates(&self, candidates: &[Candidate], hinted: bool, look: &mut Look) {
+        let live = hinted && self.waker.get().is_some();
+        let aside = |file: &File, c: &Candidate| {
+            if !live || c.stat.size <= self.settings.hash_aside_bytes {
+                return Aside::No;
+            }
+            self.hashed_aside(file, c)
+                .map_or(Aside::Pending, Aside::Done)
+        };
+        let readings = self.reader().read(candidates, &aside);
+        self.take_readings(candidates, readings, look);
+    }
+
+    /// Begins to read the next piece of what is unread.
+    pub(crate) fn read_ahead(&self) {
+        let piece = next_piece(&mut locked(&self.unread));
+        if piece.is_empty() {
+            return;
+        }
+        let piece = Arc::new(piece);
+        let (send, readings) = mpsc::channel();
+        let (reader, mine) = (self.reader(), piece.clone());
+        self.env.spawn(
+            "read",
+            Box::new(move || {
+                let read = reader.read(&mine, &|_, _| Aside::No);
+                // Nobody waits for it when everything is looked at anew.
+                let _unwanted = send.send(read);
+            }),
+        );
+        *locked(&self.ahead) = Some(Ahead { piece, readings });
+    }
+
+    /// Takes in the piece that was read ahead, while the next one is read.
+    pub(crate) fn take_ahead(&self, look: &mut Look) {
+        let Some(ahead) = locked(&self.ahead).take() else {
+            return;
+        };
+        let read = ahead.readings.recv();
+        self.read_ahead();
+        // A reader that died read nothing: all of it is looked at again.
+        let read = read.unwrap_or_else(|_| ahead.piece.iter().map(|_| Reading::Missing).collect());
+        self.take_readings(&ahead.piece, read, look);
+    }
+
+    fn take_readings(&self, candidates: &[Candidate], readings: Vec<Reading>, look: &mut Look) {
+        for (c, reading) in candidates.iter().zip(readings) {
+            match reading {
+                Reading::Content {
+                    id,
+                    high_entropy,
+                    bytes,
+                } => {
+                    locked(&self.busy).remove(&c.path);
+                    if let Some(bytes) = bytes {
+                        locked(&self.kept).add(id, bytes);
+                    }
+                    let found = self.judge(c, id, high_entropy);
+                    look.findings.push(instep_replica::Finding {
+                        path: c.path.clone(),
+                        found,
+                    });
+                }
+                Reading::Busy => look.again.push((c.path.clone(), self.back_off(&c.path))),
+                Reading::Missing => look.again.push((c.path.clone(), 2)),
+                Reading::Aside => look.unhashed.push(c.path.clone()),
+                Reading::Failed(e) => look.problems.push(Problem {
+                    path: c.path.clone(),
+                    code: Code::Unreadable,
+                    detail: e.to_string(),
+                }),
+            }
+        }
     }
 
     /// How long to leave a file alone that is being written: longer each time.
@@ -161,64 +337,6 @@ impl LocalReplica {
         let next = busy.get(path).map_or(2, |ms| (ms * 2).min(1000));
         busy.insert(path.clone(), next);
         next
-    }
-
-    fn read_candidate(
-        &self,
-        dir: &Dir,
-        c: &Candidate,
-        hinted: bool,
-        buffer: &mut Vec<u8>,
-        look: &mut Look,
-    ) {
-        let Some(name) = c.path.name() else { return };
-        let file = match dir.open_file(name) {
-            Ok(file) => file,
-            Err(e) if matches!(e.kind(), FsErrorKind::Absent | FsErrorKind::OtherKind) => {
-                return look.again.push((c.path.clone(), 2));
-            }
-            Err(e) => {
-                return look.problems.push(Problem {
-                    path: c.path.clone(),
-                    code: Code::Unreadable,
-                    detail: e.to_string(),
-                });
-            }
-        };
-        // A lease is refused while anybody has the file open for writing, or mapped writable.
-        if self.profile.leases && matches!(file.read_lease(), Ok(None)) {
-            return look.again.push((c.path.clone(), self.back_off(&c.path)));
-        }
-        let live = hinted && self.waker.get().is_some();
-        let hashed = if live && c.stat.size > self.settings.hash_aside_bytes {
-            match self.hashed_aside(&file, c) {
-                Some(hashed) => Ok(hashed),
-                None => return look.unhashed.push(c.path.clone()),
-            }
-        } else {
-            // What the walk saw is what must still be there when all has been read.
-            hash_file(&file, &c.stat, buffer)
-        };
-        match hashed {
-            Ok(Hashed::Content { id, high_entropy }) => {
-                locked(&self.busy).remove(&c.path);
-                let whole = buffer.get(..c.stat.size as usize);
-                if let Some(bytes) = whole.filter(|b| b.len() as u64 <= KEPT_FILE_BYTES) {
-                    locked(&self.kept).add(id, bytes);
-                }
-                let found = self.judge(c, id, high_entropy);
-                look.findings.push(instep_replica::Finding {
-                    path: c.path.clone(),
-                    found,
-                });
-            }
-            Ok(Hashed::Changing) => look.again.push((c.path.clone(), self.back_off(&c.path))),
-            Err(e) => look.problems.push(Problem {
-                path: c.path.clone(),
-                code: Code::Unreadable,
-                detail: e.to_string(),
-            }),
-        }
     }
 
     fn judge(&self, c: &Candidate, id: ContentId, high_entropy: bool) -> instep_replica::Found {
@@ -236,7 +354,7 @@ impl LocalReplica {
     }
 
     /// The content of a big file, hashed on a thread of its own: `None` while that is under way.
-    fn hashed_aside(&self, file: &instep_fs::File, c: &Candidate) -> Option<Hashed> {
+    fn hashed_aside(&self, file: &File, c: &Candidate) -> Option<Hashed> {
         let looks = print(&c.stat).hash;
         let mut aside = locked(&self.hashed_aside);
         match aside.get(&c.path) {

@@ -67,14 +67,14 @@ pub fn record(replica: &LocalReplica, look: &Look, share: &ShareState) -> Result
 
 /// Rows of one directory, read together where several of its paths are recorded.
 #[derive(Default)]
-struct Rows {
+pub(crate) struct Rows {
     dir: Option<RelPath>,
     rows: HashMap<RelPath, Row>,
 }
 
 impl Rows {
     /// The row of the first of the findings, which are in tree order.
-    fn get(&mut self, index: &mut Index, findings: &[Finding]) -> Result<Option<Row>> {
+    pub(crate) fn get(&mut self, index: &mut Index, findings: &[Finding]) -> Result<Option<Row>> {
         const TOGETHER: usize = 8;
         let path = &findings[0].path;
         let dir = path.parent();

@@ -164,7 +164,8 @@ pub struct LocalReplica {
     pub(crate) by_content: Mutex<trash::ByContent>,
     next_unwatched_ns: Mutex<u64>,
     pub(crate) kept: Mutex<crate::reading::Kept>,
-    unread: Mutex<std::collections::VecDeque<Candidate>>,
+    pub(crate) unread: Mutex<std::collections::VecDeque<Candidate>>,
+    pub(crate) ahead: Mutex<Option<crate::reading::Ahead>>,
 }
 
 impl std::fmt::Debug for LocalReplica {
@@ -253,6 +254,7 @@ impl LocalReplica {
             next_unwatched_ns: Mutex::default(),
             kept: Mutex::default(),
             unread: Mutex::default(),
+            ahead: Mutex::default(),
         })
     }
 
@@ -576,6 +578,7 @@ impl LocalReplica {
         let mut look = Look::default();
         let hinted = *scope != Scope::Everything;
         locked(&self.unread).clear();
+        locked(&self.ahead).take();
         let (scope, sees_all_missed) = self.with_missed(scope);
         let mut walked = scan::walk(self, &groups::widen(scope));
         scan::free_rows(self, &mut walked);
@@ -602,6 +605,7 @@ impl LocalReplica {
             look.more = !unread.is_empty();
         }
         self.read_candidates(&unknown, hinted, &mut look);
+        self.read_ahead();
         let mut certain = crate::moves::detect(&gone, &by_ino, &mut look);
         certain.extend(complete);
         let kept = self.settled_absences(gone, &certain, sees_all_missed, &mut look);
@@ -628,13 +632,8 @@ impl LocalReplica {
     /// The next piece of what the last walk left to be read.
     fn observe_rest(&self) -> Look {
         let mut look = Look::default();
-        let piece = {
-            let mut unread = locked(&self.unread);
-            let piece = crate::reading::next_piece(&mut unread);
-            look.more = !unread.is_empty();
-            piece
-        };
-        self.read_candidates(&piece, false, &mut look);
+        self.take_ahead(&mut look);
+        look.more = locked(&self.ahead).is_some();
         look.known = self.index().totals();
         // The directories of files that are still unread stay open until their last piece.
         let digests = std::mem::take(&mut locked(&self.last).later);
@@ -655,10 +654,16 @@ impl LocalReplica {
         }
         let mut unsettled: BTreeSet<RelPath> = look.again.iter().map(|(p, _)| p.clone()).collect();
         unsettled.extend(look.unhashed.iter().cloned());
-        let unread: BTreeSet<RelPath> = locked(&self.unread)
+        let mut unread: BTreeSet<RelPath> = BTreeSet::new();
+        for c in locked(&self.unread).iter() {
+            unread.extend(c.path.parent());
+        }
+        for c in locked(&self.ahead)
             .iter()
-            .filter_map(|c| c.path.parent())
-            .collect();
+            .flat_map(crate::reading::Ahead::piece)
+        {
+            unread.extend(c.path.parent());
+        }
         let (later, digests) = digests
             .into_iter()
             .partition(|(dir, _)| unread.contains(dir));
@@ -677,7 +682,8 @@ impl LocalReplica {
         let mut index = self.index();
         let mut totals = index.totals();
         let had_any = totals != Totals::default();
-        for finding in findings {
+        let mut rows = record::Rows::default();
+        for (at, finding) in findings.iter().enumerate() {
             let now = match &finding.found {
                 Found::Refreshed { .. } => continue,
                 Found::Present { kind, size, .. } => Some((*kind, *size)),
@@ -685,7 +691,7 @@ impl LocalReplica {
             };
             if had_any {
                 // A row that cannot be read makes a sum that is only shown a little wrong.
-                let row = index.get(&finding.path).ok().flatten();
+                let row = rows.get(&mut index, &findings[at..]).ok().flatten();
                 let was = row
                     .as_ref()
                     .and_then(Row::present)

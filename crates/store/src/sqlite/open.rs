@@ -150,6 +150,8 @@ fn configure(conn: &Connection) -> rusqlite::Result<()> {
     // The file may come from somebody else: nothing in it may run.
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+    // A plan that depends on bound values is made anew with each of them.
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     conn.execute_batch(
         "PRAGMA mmap_size = 0; PRAGMA cell_size_check = ON; PRAGMA cache_size = -2048;
          PRAGMA temp_store = MEMORY;",
