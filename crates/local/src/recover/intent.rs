@@ -149,3 +149,59 @@ pub fn fulfilled(index: &mut Index) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
+mod tests {
+    use instep_core::plan::Keep;
+
+    use super::*;
+
+    fn deletion(path: &[u8]) -> Action {
+        Action {
+            replica: 0,
+            path: RelPath::new(path).unwrap(),
+            before: Precondition::Unchanged {
+                kind: instep_core::version::Kind::File,
+                print: instep_core::row::Print {
+                    ino: 1,
+                    hash: 2,
+                    mode: 0o644,
+                },
+                content: ContentId([7; 32]),
+            },
+            goal: Goal::Absent,
+            keep: Keep::Trash,
+            entry: Entry::default(),
+            shown: Some(Dot {
+                actor: ActorId(*b"another!"),
+                counter: 3,
+            }),
+        }
+    }
+
+    #[test]
+    fn an_intent_is_read_back_otherwise_than_it_was_written() {
+        let creation = Action {
+            before: Precondition::Absent,
+            shown: None,
+            ..deletion(b"dir/made")
+        };
+        let actions = [deletion(b"gone"), creation];
+        let read = decode(&encode(&actions.iter().collect::<Vec<_>>())).unwrap();
+        let old = [Some(ContentId([7; 32])), None];
+        assert_eq!(read.len(), actions.len());
+        for ((read, action), old) in read.iter().zip(&actions).zip(old) {
+            assert_eq!((&read.path, read.old), (&action.path, old));
+            assert_eq!((&read.entry, read.shown), (&action.entry, action.shown));
+        }
+    }
+
+    #[test]
+    fn half_an_intent_is_taken_for_a_whole_one() {
+        let bytes = encode(&[&deletion(b"gone"), &deletion(b"too")]);
+        for end in 0..bytes.len() {
+            assert!(decode(&bytes[..end]).is_err(), "{end} of {}", bytes.len());
+        }
+    }
+}
