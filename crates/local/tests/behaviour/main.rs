@@ -6,6 +6,7 @@
 mod support;
 
 mod acts;
+mod aftermath;
 mod groups;
 mod identity;
 mod ignore;

@@ -1,0 +1,109 @@
+//! What became of an intent: the disk is classified by content, and the row follows.
+//!
+//! Invariant: no dot is minted here, and what a user did after an intent counts more than the intent. The
+//! decision takes values and gives a value; the table of it is in the head of `recover`.
+
+use instep_core::entry::Relation;
+use instep_core::row::{Print, Row};
+use instep_core::version::{Kind, Version};
+use instep_replica::Result;
+
+use super::intent::Intended;
+use super::on_disk::{OnDisk, on_disk};
+use super::remedy::{Remedy, set_aside, unseen};
+use crate::replica::LocalReplica;
+
+/// How the replica died, as far as it matters to what may be found.
+#[derive(Debug, Clone, Copy)]
+struct Death {
+    /// With the machine: names and data may be gone that had been there.
+    other_boot: bool,
+    /// At no instant a name that is replaced is missing.
+    exchange: bool,
+}
+
+/// Brings the row of an intended path together with the disk.
+pub(super) fn classify(
+    replica: &LocalReplica,
+    intended: &Intended,
+    other_boot: bool,
+) -> Result<()> {
+    let path = &intended.path;
+    let old = replica.index().get(path)?;
+    if old.as_ref().is_some_and(|row| has_moved_on(row, intended)) {
+        return Ok(());
+    }
+    let death = Death {
+        other_boot,
+        exchange: replica.profile.exchange,
+    };
+    let new = match decide(on_disk(replica, path), intended, old.as_ref(), death) {
+        Remedy::Leave => return Ok(()),
+        Remedy::SetAside => return set_aside(replica, intended),
+        Remedy::Unseen => unseen(&old.clone().unwrap_or_default()),
+        Remedy::InPlace(print) => Row {
+            entry: intended.entry.clone(),
+            shown: intended.shown,
+            print,
+            held: None,
+            epoch: replica.index().epoch(),
+        },
+    };
+    replica.index().put(path, old.as_ref(), &new)
+}
+
+/// The row has moved on since: the intent was carried out, and what a user did after it counts.
+fn has_moved_on(row: &Row, intended: &Intended) -> bool {
+    let relation = row.entry.relation(&intended.entry);
+    matches!(relation, Relation::After | Relation::Concurrent)
+}
+
+fn decide(seen: OnDisk, intended: &Intended, old: Option<&Row>, death: Death) -> Remedy {
+    let want = intended.entry.get_shown(intended.shown);
+    match seen {
+        OnDisk::Unknown => Remedy::Leave,
+        OnDisk::Nothing if want.is_none_or(Version::is_tomb) => Remedy::InPlace(None),
+        // A name does not go away when a process dies: a user took it away, and the next look says so.
+        // Only where names cannot be exchanged there is a moment without one.
+        OnDisk::Nothing if !death.other_boot && death.exchange => Remedy::Leave,
+        OnDisk::Nothing => Remedy::Unseen,
+        OnDisk::Something {
+            kind,
+            content,
+            print,
+            ..
+        } if want.is_some_and(|v| v.kind == kind && v.content == content) => {
+            Remedy::InPlace(want.map(|v| installed(v, print)))
+        }
+        OnDisk::Something { content, .. } if intended.old == Some(content) => {
+            // The row may have been committed although the name was lost: what is there is the old version.
+            let says_new = |r: &Row| r.entry == intended.entry && r.shown == intended.shown;
+            if old.is_some_and(says_new) {
+                Remedy::SetAside
+            } else {
+                Remedy::Leave
+            }
+        }
+        OnDisk::Something { .. } if death.other_boot => Remedy::SetAside,
+        OnDisk::Something { .. } => Remedy::Leave,
+    }
+}
+
+/// The fingerprint to record of a version that was being installed, given what it looks like. Other
+/// permissions than its own are a user's change, which the next look must find; but a directory is open for
+/// its owner until its contents are in.
+fn installed(version: &Version, seen: Print) -> Print {
+    let as_made = match version.kind {
+        Kind::Link => true,
+        Kind::Dir => seen.mode == version.mode || seen.mode == version.mode | 0o700,
+        Kind::File | Kind::Tomb => seen.mode == version.mode,
+    };
+    if as_made {
+        return seen;
+    }
+    Print {
+        mode: version.mode,
+        hash: !seen.hash,
+        ..seen
+    }
+}

@@ -1,0 +1,77 @@
+//! What is at a path now, by content: the evidence that recovery decides on.
+//!
+//! Invariant: what cannot be read is unknown, never nothing. A name below what is no directory is nothing.
+//! Reads only.
+
+use instep_core::id::ContentId;
+use instep_core::path::{Name, RelPath};
+use instep_core::row::Print;
+use instep_core::version::Kind;
+use instep_fs::{Dir, ErrorKind, Stat};
+
+use crate::content::{Hashed, hash_file};
+use crate::print::print;
+use crate::replica::LocalReplica;
+use crate::tree;
+
+/// What is at a path: nothing, or its kind, content and look.
+pub(super) enum OnDisk {
+    /// There is no such name.
+    Nothing,
+    /// It was read to its end.
+    Something {
+        kind: Kind,
+        content: ContentId,
+        print: Print,
+        size: u64,
+    },
+    /// It cannot be read, or is nothing that is synchronized.
+    Unknown,
+}
+
+/// Looks at a path.
+pub(super) fn on_disk(replica: &LocalReplica, path: &RelPath) -> OnDisk {
+    let Some((parent, name)) = path.split() else {
+        return OnDisk::Unknown;
+    };
+    let dir = match tree::open(&replica.root, &parent) {
+        Ok(dir) => dir,
+        Err(e) if matches!(e.kind(), ErrorKind::Absent | ErrorKind::OtherKind) => {
+            return OnDisk::Nothing;
+        }
+        Err(_) => return OnDisk::Unknown,
+    };
+    let stat = match dir.stat(name) {
+        Ok(Some(stat)) => stat,
+        Ok(None) => return OnDisk::Nothing,
+        Err(_) => return OnDisk::Unknown,
+    };
+    match content(&dir, name, &stat) {
+        Some((kind, content)) => OnDisk::Something {
+            kind,
+            content,
+            print: print(&stat),
+            size: stat.size,
+        },
+        None => OnDisk::Unknown,
+    }
+}
+
+/// The kind and content of an object; none if it cannot be read, or is still being written.
+pub(super) fn content(dir: &Dir, name: Name<'_>, stat: &Stat) -> Option<(Kind, ContentId)> {
+    match stat.kind {
+        instep_fs::Kind::Dir => Some((Kind::Dir, ContentId::NONE)),
+        instep_fs::Kind::Link => {
+            let target = dir.read_link(name).ok()?;
+            Some((Kind::Link, instep_chunk::hash::content_id(&target)))
+        }
+        instep_fs::Kind::File => {
+            let file = dir.open_file(name).ok()?;
+            match hash_file(&file, stat, &mut Vec::new()).ok()? {
+                Hashed::Content { id, .. } => Some((Kind::File, id)),
+                Hashed::Changing => None,
+            }
+        }
+        instep_fs::Kind::Special => None,
+    }
+}

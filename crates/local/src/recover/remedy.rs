@@ -1,0 +1,89 @@
+//! What recovery can do about one path, once it was decided.
+//!
+//! Owns the only displacement that recovery makes. Invariant: nothing is unlinked, and a path whose object
+//! was set aside is brought again from others: no dot is minted for what was there.
+
+use instep_core::plan::Keep;
+use instep_core::row::{Print, Row};
+use instep_core::version::Kind;
+use instep_replica::Result;
+
+use super::intent::Intended;
+use super::on_disk::{OnDisk, on_disk};
+use crate::replica::LocalReplica;
+use crate::trash::{self, Displaced};
+use crate::tree;
+
+/// What is to be done about a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Remedy {
+    /// Nothing: the next look and the next plan find what there is to do.
+    Leave,
+    /// What was wanted is there, and looks like this.
+    InPlace(Option<Print>),
+    /// The row forgets what it saw: what is there is read anew, what is missing is brought again.
+    Unseen,
+    /// What is there goes to trash, and the path is brought again.
+    SetAside,
+}
+
+/// A row that knows as much as before, but has seen nothing at its path.
+pub(super) fn unseen(row: &Row) -> Row {
+    Row {
+        shown: None,
+        print: None,
+        ..row.clone()
+    }
+}
+
+/// Moves what is at a path to trash and leaves the path to be fetched again.
+pub(super) fn set_aside(replica: &LocalReplica, intended: &Intended) -> Result<()> {
+    let path = &intended.path;
+    let OnDisk::Something {
+        kind,
+        content,
+        size,
+        print,
+    } = on_disk(replica, path)
+    else {
+        return Ok(());
+    };
+    if kind == Kind::Dir {
+        // It stands for what is in it; whether it may stand is decided as for any other.
+        return await_anew(replica, intended, Some(print));
+    }
+    let Some((parent, name)) = path.split() else {
+        return Ok(());
+    };
+    let Ok(dir) = tree::open(&replica.root, &parent) else {
+        return Ok(());
+    };
+    let Ok(key) = trash::put(replica, &dir, name, Keep::Trash) else {
+        return Ok(());
+    };
+    let what = Displaced {
+        path: path.clone(),
+        kind,
+        content,
+        size,
+        why: "interrupted",
+        by: String::new(),
+        keep: Keep::Trash,
+    };
+    trash::note(replica, &mut replica.index(), &key, &what)?;
+    await_anew(replica, intended, None)
+}
+
+/// Everything that was intended is known, and nothing of it is there.
+fn await_anew(replica: &LocalReplica, intended: &Intended, print: Option<Print>) -> Result<()> {
+    let mut index = replica.index();
+    let old = index.get(&intended.path)?;
+    let row = Row {
+        entry: intended.entry.clone(),
+        shown: None,
+        print,
+        held: None,
+        epoch: index.epoch(),
+    };
+    index.put(&intended.path, old.as_ref(), &row)
+}

@@ -1,0 +1,144 @@
+//! Rows that may be ahead of the disk: a power cut kept what the index tells and took what it tells of.
+//!
+//! Owns the second half of recovery, which needs no intent: every row newer than the last durable epoch is
+//! held against the disk, and no row is left below what is no directory. Invariant: what a power cut took is
+//! never taken for a deletion or an edit.
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+
+use instep_core::path::RelPath;
+use instep_core::row::{Print, Row};
+use instep_core::version::{Kind, Version};
+use instep_replica::Result;
+
+use super::doubt::zeros;
+use super::intent::Intended;
+use super::on_disk::{OnDisk, on_disk};
+use super::remedy::{Remedy, set_aside, unseen};
+use crate::index::store_error;
+use crate::print::print;
+use crate::replica::LocalReplica;
+use crate::tree;
+
+/// After a power cut, rows newer than the last durable epoch may be ahead of the disk.
+pub(super) fn suspects(replica: &LocalReplica) -> Result<()> {
+    let mut rows = Vec::new();
+    {
+        let mut index = replica.index();
+        let durable = index.durable_epoch();
+        index
+            .store()
+            .subtree(&RelPath::root(), &mut |path, row| {
+                if row.epoch > durable {
+                    rows.push((path, row));
+                }
+                ControlFlow::Continue(())
+            })
+            .map_err(|e| store_error("read the index", e))?;
+    }
+    for (path, row) in rows {
+        suspect(replica, path, &row)?;
+    }
+    Ok(())
+}
+
+/// Rows that say something is below what is no directory: a look never gets there, so nobody else would
+/// miss it. What the others know decides whether it is brought again.
+pub(super) fn orphans(replica: &LocalReplica) -> Result<()> {
+    let mut dirs = BTreeSet::from([RelPath::root()]);
+    let mut tracked = Vec::new();
+    let mut index = replica.index();
+    index
+        .store()
+        .subtree(&RelPath::root(), &mut |path, row| {
+            if row.print.is_some() {
+                if row.is_derived_dir() || row.present().is_some_and(|v| v.kind == Kind::Dir) {
+                    dirs.insert(path.clone());
+                }
+                tracked.push(path);
+            }
+            ControlFlow::Continue(())
+        })
+        .map_err(|e| store_error("read the index", e))?;
+    for path in tracked {
+        if path.parent().is_some_and(|dir| dirs.contains(&dir)) {
+            continue;
+        }
+        if let Some(row) = index.get(&path)? {
+            index.put(&path, Some(&row), &unseen(&row))?;
+        }
+    }
+    Ok(())
+}
+
+fn suspect(replica: &LocalReplica, path: RelPath, row: &Row) -> Result<()> {
+    let Some(version) = row.on_disk() else {
+        return Ok(());
+    };
+    let new = match decide(on_disk(replica, &path), version) {
+        Remedy::Leave => return Ok(()),
+        Remedy::SetAside => {
+            let intended = Intended {
+                path,
+                old: None,
+                entry: row.entry.clone(),
+                shown: row.shown,
+            };
+            return set_aside(replica, &intended);
+        }
+        Remedy::Unseen => unseen(row),
+        Remedy::InPlace(print) => Row {
+            print: print.and_then(|seen| dressed(replica, &path, row, seen)),
+            ..row.clone()
+        },
+    };
+    replica.index().put(&path, Some(row), &new)
+}
+
+fn decide(seen: OnDisk, version: &Version) -> Remedy {
+    match seen {
+        OnDisk::Unknown => Remedy::Leave,
+        // A creation that was lost: fetched again, never taken for a deletion.
+        OnDisk::Nothing if !version.is_tomb() => Remedy::Unseen,
+        OnDisk::Nothing => Remedy::Leave,
+        OnDisk::Something {
+            kind,
+            content,
+            print,
+            ..
+        } if kind == version.kind && content == version.content => Remedy::InPlace(Some(print)),
+        OnDisk::Something {
+            kind: Kind::Dir, ..
+        } if version.is_tomb() => Remedy::SetAside,
+        OnDisk::Something { content, size, .. } => {
+            let superseded = version.prev.contains(&content) || content == version.content;
+            let torn = size < version.size || content == zeros(size);
+            if superseded || (torn && !version.is_tomb()) {
+                return Remedy::SetAside;
+            }
+            // Its fingerprint may be that of the version although the bytes are not: the next look must
+            // read it, and what it finds stands beside what is known.
+            Remedy::Unseen
+        }
+    }
+}
+
+/// The fingerprint to record of what has the right content. A change of permissions that the power cut took
+/// is made again; where that cannot be, the old fingerprint stays, so that the next look finds what is there.
+fn dressed(replica: &LocalReplica, path: &RelPath, row: &Row, seen: Print) -> Option<Print> {
+    let Some(mode) = row.print.map(|p| p.mode).filter(|m| *m != seen.mode) else {
+        return Some(seen);
+    };
+    let again = || {
+        let (parent, name) = path.split().filter(|_| replica.is_writable())?;
+        let dir = tree::open(&replica.root, &parent).ok()?;
+        let stat = dir.stat(name).ok()?.filter(|s| print(s) == seen)?;
+        dir.set_mode(name, stat.mode & 0o7000 | u32::from(mode))
+            .ok()?;
+        let now = dir.stat(name).ok()??;
+        let ours = now.ino == stat.ino && now.size == stat.size && now.mtime == stat.mtime;
+        Some(print(&now)).filter(|p| (ours || stat.kind == instep_fs::Kind::Dir) && p.mode == mode)
+    };
+    again().or(row.print)
+}

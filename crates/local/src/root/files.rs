@@ -1,0 +1,44 @@
+//! The small files of ours: what they are called, and how they are read and replaced.
+//!
+//! Owns the names of the files in our directory and the one way to write them. Invariant: such a file has
+//! its old text or its new text, also after a power cut. What they say is decided by whoever has them:
+//! `marker`, `lock`, `evidence`. Nothing here makes or removes a directory.
+
+use instep_core::path::{Name, RESERVED};
+use instep_fs::{Dir, ErrorKind, Result};
+
+use crate::tree::{self, ours};
+
+/// The marker's name in our directory.
+pub(super) const MARKER: &str = "marker.json";
+/// The lock's name in our directory.
+pub(super) const LOCK: &str = "lock";
+/// The name of the first share's index.
+pub(super) const INDEX: &str = "index.db";
+
+/// Bytes read of one small file of ours.
+const OWN_FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// What our directory in a root is called.
+pub(super) fn reserved() -> Name<'static> {
+    Name::new(RESERVED).expect("our own name is legal")
+}
+
+/// Reads a small file of ours.
+pub(super) fn read_text(dir: &Dir, file: &str) -> Option<String> {
+    String::from_utf8(tree::read(dir, ours(file), OWN_FILE_BYTES_MAX)?).ok()
+}
+
+/// Replaces a small file of ours, durably.
+pub(super) fn write_text(dir: &Dir, file: &str, text: &str) -> Result<()> {
+    let temp = format!("{file}.new");
+    match dir.remove_file(ours(&temp)) {
+        Err(e) if e.kind() != ErrorKind::Absent => return Err(e),
+        _ => {}
+    }
+    let new = dir.create_file(ours(&temp), 0o600)?;
+    new.write_all_at(0, text.as_bytes())?;
+    new.sync_data()?;
+    dir.rename_over(ours(&temp), dir, ours(file))?;
+    dir.sync()
+}

@@ -1,0 +1,204 @@
+//! A crash comes later than a batch: what a user did since counts more than the intent, and what was displaced
+//! is listed, also where the kill came before the record of it.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
+use instep_chunk::content_id;
+use instep_core::id::ActorId;
+use instep_core::plan::{Keep, Outcome};
+use instep_core::version::Version;
+use instep_fs::sim::SimConfig;
+use instep_replica::Replica;
+use instep_replica::conformance::User as _;
+use instep_replica::records::TrashRecord;
+use instep_store::{IndexStore as _, Table};
+
+use super::acts::{Given, incoming, look, observe, row};
+use crate::support::p;
+use crate::support::sim::Sim;
+
+/// Who mints for the user of the simulated machine.
+const OURS: ActorId = ActorId(*b"simulate");
+const OLD: &[u8] = b"old content, written by a user long ago";
+const NEW: &[u8] = b"new content that comes from another replica, longer than the old one was";
+const MINE: &[u8] = b"what a user wrote after that";
+
+/// A file system on which a name that is replaced is absent for a moment.
+fn weak() -> SimConfig {
+    SimConfig {
+        exchange: false,
+        leases: false,
+        ..SimConfig::ext4(5)
+    }
+}
+
+fn watch(sim: &Sim) {
+    observe(sim.replica(), &|ms| {
+        sim.fs().advance(ms.cast_signed() * 1_000_000);
+    });
+}
+
+/// A machine whose user has the old content at `f`, known and durable.
+fn settled(config: SimConfig) -> Sim {
+    let sim = Sim::new(config);
+    sim.write(&p("f"), OLD).unwrap();
+    sim.fs().settle();
+    watch(&sim);
+    sim.replica().barrier().unwrap();
+    sim
+}
+
+/// The same, after another's content came in; no barrier has passed, so that the intent is still there.
+fn changed(config: SimConfig) -> Sim {
+    let sim = settled(config);
+    let action = incoming(sim.replica(), &p("f"), Some(NEW), 1);
+    let given = Given::of(&[NEW]);
+    let outcomes = sim.replica().apply(&[action], &given).unwrap();
+    assert_eq!(outcomes, [Outcome::Done]);
+    sim
+}
+
+#[test]
+fn a_deletion_after_an_intent_is_forgotten_when_the_process_is_killed() {
+    for config in [SimConfig::ext4(1), SimConfig::xfs(2)] {
+        let mut sim = changed(config);
+        sim.remove(&p("f")).unwrap();
+        sim.kill();
+        watch(&sim);
+        let row = row(sim.replica(), &p("f"));
+        let shown = row.on_disk().map(Version::is_tomb);
+        assert_eq!(shown, Some(true), "the path waits: {row:?}");
+        assert_eq!(row.shown.unwrap().actor, OURS);
+        assert!(look(sim.replica()).findings.is_empty());
+    }
+}
+
+#[test]
+fn a_change_that_was_recorded_after_an_intent_is_undone_when_the_process_is_killed() {
+    // The last of them shows what the intent wanted, with dots that the intent knows nothing of.
+    let changes: [&[Option<&[u8]>]; 3] = [&[None], &[Some(MINE)], &[Some(MINE), Some(NEW)]];
+    for config in [SimConfig::ext4(1), weak()] {
+        for change in changes {
+            let mut sim = changed(config.clone());
+            for bytes in change {
+                match bytes {
+                    Some(bytes) => sim.write(&p("f"), bytes).unwrap(),
+                    None => sim.remove(&p("f")).unwrap(),
+                }
+                watch(&sim);
+            }
+            let before = row(sim.replica(), &p("f"));
+            assert_eq!(before.shown.unwrap().actor, OURS);
+            sim.kill();
+            assert_eq!(row(sim.replica(), &p("f")), before, "{change:?}");
+            assert!(look(sim.replica()).findings.is_empty(), "{change:?}");
+        }
+    }
+}
+
+#[test]
+fn a_deletion_that_the_index_kept_is_forgotten_after_a_power_cut() {
+    let (mut gone, mut back) = (0, 0);
+    for seed in 0..256 {
+        let mut sim = changed(SimConfig::adversarial(seed));
+        sim.remove(&p("f")).unwrap();
+        watch(&sim);
+        let deleted = row(sim.replica(), &p("f")).shown;
+        let is_gone = !sim.fs().image(seed).exists("f");
+        sim.power_cut(seed);
+        let kept = row(sim.replica(), &p("f"));
+        if kept.entry.get(deleted.unwrap()).is_none() {
+            continue;
+        }
+        if is_gone {
+            gone += 1;
+            assert_eq!(kept.shown, deleted, "seed {seed}: {kept:?}");
+        } else {
+            // The disk still had what was deleted: that is no creation.
+            back += 1;
+            assert!(sim.read(&p("f")).is_err(), "seed {seed}: it is back");
+        }
+        watch(&sim);
+        let seen = row(sim.replica(), &p("f"));
+        assert_eq!(seen.entry, kept.entry, "seed {seed}: {seen:?}");
+    }
+    assert!(gone > 0 && back > 0, "{gone} gone, {back} back");
+}
+
+/// The names in one of our directories.
+fn objects(sim: &Sim, folder: &str) -> Vec<String> {
+    let folder = p(folder);
+    let all = sim.fs().snapshot().into_keys();
+    let within = all.filter(|path| path.parent().as_ref() == Some(&folder));
+    within
+        .filter_map(|path| Some(String::from_utf8_lossy(path.name()?.as_bytes()).into_owned()))
+        .collect()
+}
+
+/// The records that are committed, by name of the object.
+fn records(sim: &Sim, table: Table) -> BTreeMap<String, TrashRecord> {
+    let mut records = BTreeMap::new();
+    let read = sim.disk.open().records(table, &mut |key, body| {
+        let key = String::from_utf8(key.to_vec()).unwrap();
+        records.insert(key, serde_json::from_slice(body).unwrap());
+        ControlFlow::Continue(())
+    });
+    read.unwrap();
+    records
+}
+
+/// The process is killed after the calls of a batch and before its commit, in turn for each call at which the
+/// index may have died. Returns how many objects no record told of.
+fn killed_before_the_commit(config: &SimConfig, folder: &str, table: Table) -> usize {
+    let mut unlisted = 0;
+    let whole = settled(config.clone());
+    whole.fs().reset_calls();
+    let given = Given::of(&[NEW]);
+    let action = incoming(whole.replica(), &p("f"), Some(NEW), 1);
+    whole.replica().apply(&[action], &given).unwrap();
+    for at in 0..whole.fs().total_calls() {
+        let mut sim = settled(config.clone());
+        let mut action = incoming(sim.replica(), &p("f"), Some(NEW), 1);
+        if table == Table::Stored {
+            action.keep = Keep::Version(row(sim.replica(), &p("f")).shown.unwrap());
+        }
+        let (disk, mut left) = (sim.disk.clone(), at);
+        sim.fs().set_hook(Box::new(move |_, _| {
+            if left == 0 {
+                disk.kill();
+            }
+            left = left.wrapping_sub(1);
+        }));
+        let _dead = sim.replica().apply(&[action], &given);
+        sim.fs().clear_hook();
+        let known = records(&sim, table);
+        let there = objects(&sim, folder);
+        unlisted += there.iter().filter(|key| !known.contains_key(*key)).count();
+        sim.kill();
+        let known = records(&sim, table);
+        let there = objects(&sim, folder);
+        assert!(known.keys().eq(&there), "call {at}: {known:?} of {there:?}");
+        for record in known.values() {
+            assert_eq!((record.path.as_str(), record.size), ("f", OLD.len() as u64));
+            assert_eq!(record.content, content_id(OLD).to_string(), "call {at}");
+        }
+        let content = sim.replica().open(&p("f"), content_id(OLD)).unwrap();
+        assert!(content.is_some(), "call {at}: the old content is not found");
+    }
+    unlisted
+}
+
+#[test]
+fn an_object_in_the_trash_has_no_record_after_a_kill_between_rename_and_commit() {
+    for config in [SimConfig::ext4(1), weak()] {
+        assert!(killed_before_the_commit(&config, ".instep/trash", Table::Trash) > 0);
+    }
+}
+
+#[test]
+fn a_loser_in_the_version_store_has_no_record_after_a_kill_between_rename_and_commit() {
+    for config in [SimConfig::ext4(1), weak()] {
+        assert!(killed_before_the_commit(&config, ".instep/versions", Table::Stored) > 0);
+    }
+}
