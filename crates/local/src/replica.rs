@@ -45,7 +45,8 @@ pub struct Settings {
     pub role: Role,
     /// An absence counts after this long, unless a burst goes on.
     pub settle_ms: u64,
-    /// An absence counts after this long even while more arrive.
+    /// An absence counts after this long even while more arrive, as long as they are few; many count after this
+    /// long without another.
     pub settle_max_ms: u64,
     /// Files above this size are hashed aside while other changes go on.
     pub hash_aside_bytes: u64,

@@ -2,8 +2,9 @@
 //! a tree takes a while.
 //!
 //! Owns what was missed and since when. Everything that is missed is judged together, so that a burst is seen
-//! as one: it counts when nothing more was missed for the time to settle. A burst that goes on counts piece by
-//! piece once it is old, and how old it must be grows with its size: the brake must see a disaster as a whole.
+//! as one: it counts when nothing more was missed for the time to settle, which is longer for a large burst. A
+//! burst that goes on counts piece by piece once it is old, and how old it must be grows with its size: the
+//! brake must see a disaster as a whole.
 //! Invariant: what is missed and has not settled is looked at again; nothing is forgotten but what is back, has
 //! settled, or is not in the index any more.
 
@@ -28,6 +29,8 @@ const PATIENCE_MAX_MS: u64 = 60_000;
 pub(crate) struct Missed {
     since: BTreeMap<RelPath, u64>,
     latest: u64,
+    /// How many entries were missed when all were looked at last.
+    entries: u64,
 }
 
 impl Missed {
@@ -88,7 +91,7 @@ impl LocalReplica {
         let missed = locked(&self.missed);
         match scope {
             Scope::Some { paths, trees } if paths.iter().any(|p| missed.since.contains_key(p)) => {
-                if self.is_blind() && missed.since.len() as u64 > BRAKE_ENTRIES {
+                if self.is_blind() && missed.entries > BRAKE_ENTRIES {
                     return (Scope::Everything, true);
                 }
                 let mut paths = paths.clone();
@@ -119,9 +122,18 @@ impl LocalReplica {
         let oldest = age(missed.since.values().min().copied().unwrap_or(now));
         look.absent_ms = oldest;
         let entries = gone.len() as u64;
-        // What was told of while we looked may be the rest of it.
-        let is_quiet = age(missed.latest) >= self.settings.settle_ms
-            && (entries <= BRAKE_ENTRIES || !self.has_hints());
+        if all {
+            missed.entries = entries;
+        }
+        let is_large = entries > BRAKE_ENTRIES;
+        // Whoever removes much may pause on the way, and what was told of while we looked may be more of it.
+        let quiet_ms = if is_large {
+            self.settings.settle_max_ms
+        } else {
+            self.settings.settle_ms
+        };
+        let is_quiet = age(missed.latest) >= quiet_ms && !(is_large && self.has_hints());
+        let delay_ms = quiet_ms.saturating_sub(age(missed.latest)).max(1);
         let is_old = oldest >= self.patience_ms(entries);
         let counts = |since: u64| is_quiet || (is_old && age(since) >= self.settings.settle_ms);
         let mut kept = Vec::new();
@@ -135,7 +147,6 @@ impl LocalReplica {
                     missed.since.remove(&g.path);
                     missed.take_below(&g.path);
                 } else {
-                    let delay_ms = self.settings.settle_ms.max(1);
                     look.again.push((g.path.clone(), delay_ms));
                 }
                 top = Some((g.path.clone(), is_sure));
