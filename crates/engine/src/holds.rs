@@ -25,8 +25,6 @@ pub(crate) struct Hold {
     pub(crate) total: u64,
 }
 
-/// Deletions that follow each other within this time are one burst.
-const BURST_NS: u64 = 10_000_000_000;
 /// Rows of one directory are read together where at least so many are needed.
 const TOGETHER: usize = 8;
 
@@ -74,33 +72,23 @@ impl Session {
                 && !packed.contains(&f.path)
         };
         let deletes = look.findings.iter().filter(|f| is_delete(f)).count() as u64;
-        let (before, created) = self.lately(i, look.absent_ms);
-        let all = deletes + before;
-        let mut held = false;
-        if deletes > 0 && safety::holds_deletes(all, 0, total + before) {
-            let creates = created + self.creations(i, look);
-            if safety::holds_deletes(all, creates, total + before) {
-                let paths: BTreeSet<RelPath> = look
-                    .findings
-                    .iter()
-                    .filter(|f| is_delete(f))
-                    .map(|f| f.path.clone())
-                    .collect();
-                look.findings.retain(|f| !is_delete(f));
-                self.open_hold(i, HoldKind::Deletes, paths, total + before);
-                held = true;
-            }
-        }
         let now = self.env.monotonic_ns();
-        let creates = if look.findings.is_empty() {
-            0
-        } else {
-            self.creations(i, look)
-        };
-        let passed = if held { 0 } else { deletes };
-        if creates + passed > 0 {
-            self.slots[i].lately.push_back((now, passed, creates));
+        let before = self.slots[i].burst.deletes(now);
+        // A program that replaces files makes the new ones a little before it removes the old.
+        let since = now.saturating_sub((look.absent_ms + 500) * 1_000_000);
+        let created = self.slots[i].burst.creates_since(since);
+        let creates = self.creations(i, look);
+        let net = deletes.saturating_sub(created + creates);
+        let mut held = false;
+        if deletes > 0 && safety::holds_deletes(net + before, 0, total + before) {
+            let deleted = look.findings.iter().filter(|f| is_delete(f));
+            let paths = deleted.map(|f| f.path.clone()).collect();
+            look.findings.retain(|f| !is_delete(f));
+            self.open_hold(i, HoldKind::Deletes, paths, total + before);
+            held = true;
         }
+        let passed = if held { 0 } else { net };
+        self.slots[i].burst.note(now, passed, creates);
         self.brake_rewrites(i, look, t.files);
     }
 
@@ -151,37 +139,11 @@ impl Session {
         listed.is_ok() && found && !gone(&head)
     }
 
-    /// Deletions of the burst that is going on, and creations since it began (with a little before it,
-    /// because a program that replaces files makes the new ones first).
-    fn lately(&mut self, i: usize, absent_ms: u64) -> (u64, u64) {
-        const MS: u64 = 1_000_000;
-        let now = self.env.monotonic_ns();
-        let lately = &mut self.slots[i].lately;
-        while lately
-            .front()
-            .is_some_and(|(at, _, _)| now.saturating_sub(*at) > BURST_NS)
-        {
-            lately.pop_front();
-        }
-        let since = now.saturating_sub((absent_ms + 500) * MS);
-        let deletes = lately.iter().map(|(_, d, _)| d).sum();
-        let creates = lately
-            .iter()
-            .filter(|(at, _, _)| *at >= since)
-            .map(|(_, _, c)| c)
-            .sum();
-        (deletes, creates)
-    }
-
     /// What was noticed since then has been passed on now: the time that takes does not end a burst.
     pub(crate) fn passed_on(&mut self, since_ns: u64) {
         let now = self.env.monotonic_ns();
-        for slot in &mut self.slots {
-            let noticed = slot.lately.iter_mut().rev();
-            noticed
-                .take_while(|(at, _, _)| *at >= since_ns)
-                .for_each(|(at, _, _)| *at = now);
-        }
+        let bursts = self.slots.iter_mut().map(|s| &mut s.burst);
+        bursts.for_each(|b| b.passed_on(since_ns, now));
     }
 
     fn brake_rewrites(&mut self, i: usize, look: &mut Look, files: u64) {

@@ -16,6 +16,7 @@
 #![forbid(unsafe_code)]
 
 mod answer;
+mod burst;
 pub mod command;
 mod conflicts;
 mod cycle;

@@ -17,6 +17,7 @@ use instep_replica::env::Env;
 use instep_replica::records::{Member, PolicyRecord, ShareRecord};
 use instep_replica::{Book, Error, HintSet, Replica, ShareState, Totals, Waker};
 
+use crate::burst::Burst;
 use crate::command::{Answer, Command};
 use crate::holds::Hold;
 use crate::report::{Event, Monitor, State, Summary};
@@ -82,8 +83,8 @@ pub(crate) struct Slot {
     pub(crate) failed: bool,
     pub(crate) totals: Totals,
     pub(crate) touched_ns: Option<u64>,
-    /// Deletions and creations noticed lately: when, how many of each.
-    pub(crate) lately: VecDeque<(u64, u64, u64)>,
+    /// What was deleted and created on it lately.
+    pub(crate) burst: Burst,
 }
 
 pub(crate) type Request = (Command, mpsc::Sender<Answer>);
@@ -606,7 +607,7 @@ fn slot(replica: Arc<dyn Replica>) -> Slot {
         failed: false,
         totals: Totals::default(),
         touched_ns: None,
-        lately: VecDeque::new(),
+        burst: Burst::default(),
     }
 }
 

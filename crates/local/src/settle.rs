@@ -19,8 +19,8 @@ use crate::replica::{LocalReplica, locked};
 use crate::scan::Gone;
 
 const MS: u64 = 1_000_000;
-/// A burst waits this much longer for each entry of it, about as long as it takes to remove it.
-const PATIENCE_MS: u64 = 1;
+/// A burst waits this much longer for each entry of it: several times as long as removing it takes.
+const PATIENCE_MS: u64 = 5;
 /// No burst waits longer than this.
 const PATIENCE_MAX_MS: u64 = 60_000;
 
