@@ -117,7 +117,10 @@ impl LocalReplica {
         let tops = outermost(&gone)
             .into_iter()
             .filter(|t| !certain.contains(*t));
-        missed.note(&tops.collect(), all, now);
+        let tops: BTreeSet<&RelPath> = tops.collect();
+        missed.note(&tops, all, now);
+        // A part of what is missed is not judged alone, whatever led to it.
+        let is_whole = all || missed.since.len() == tops.len();
         let age = |since: u64| now.saturating_sub(since) / MS;
         let oldest = age(missed.since.values().min().copied().unwrap_or(now));
         look.absent_ms = oldest;
@@ -135,7 +138,8 @@ impl LocalReplica {
         let is_quiet = age(missed.latest) >= quiet_ms && !(is_large && self.has_hints());
         let delay_ms = quiet_ms.saturating_sub(age(missed.latest)).max(1);
         let is_old = oldest >= self.patience_ms(entries);
-        let counts = |since: u64| is_quiet || (is_old && age(since) >= self.settings.settle_ms);
+        let is_due = |since: u64| is_quiet || (is_old && age(since) >= self.settings.settle_ms);
+        let counts = |since: u64| is_whole && is_due(since);
         let mut kept = Vec::new();
         let mut top: Option<(RelPath, bool)> = None;
         // In tree order everything below a path follows it.

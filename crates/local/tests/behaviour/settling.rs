@@ -297,3 +297,22 @@ fn a_directory_that_an_arriving_file_brings_back_hides_what_left_with_the_old_on
     }
     assert!(missed, "nothing leads to it any more");
 }
+
+#[test]
+fn a_hint_at_a_part_of_a_large_deletion_lets_that_part_pass() {
+    let names: Vec<String> = (0..400).map(|n| format!("d{}/f{n:03}", n / 100)).collect();
+    let sim = with_files(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    let settings = Settings::default();
+    for dir in ["d0", "d1", "d2"] {
+        sim.remove(&p(dir)).unwrap();
+        assert_eq!(absent(&look(sim.replica())), [""; 0]);
+        pass(&sim, settings.settle_max_ms / 2);
+    }
+    let part = Scope::Some {
+        paths: [p("d0/f001")].into(),
+        trees: [].into(),
+    };
+    assert_eq!(absent(&sim.replica().look(&part).unwrap()), [""; 0]);
+    pass(&sim, settings.settle_max_ms);
+    assert_eq!(absent(&look(sim.replica())).len(), 303);
+}
