@@ -18,7 +18,7 @@ const UNSEEN_NS: u64 = 5_000_000_000;
 const UNSEEN_MAX: usize = 200;
 
 /// Nothing is known of what is there, or below it.
-fn is_unseen(problem: &Problem) -> bool {
+pub(crate) fn is_unseen(problem: &Problem) -> bool {
     matches!(problem.code, Code::Unreadable | Code::Mount)
 }
 

@@ -199,8 +199,11 @@ impl Session {
             .any(|r| r.is_derived_dir() || r.present().is_some_and(|v| v.kind == Kind::Dir));
         let yields = shown.is_some_and(|k| k != Kind::Dir);
         let alive_below = yields && is_dir && self.alive_below(path, pass);
-        let decision =
+        let mut decision =
             reconcile::reconcile(path, &sides, &extra, alive_below, &self.share.policies);
+        if decision.view.shown == Shown::Unknown && self.may_be_at_source(path) {
+            decision.actions.clear();
+        }
         pass.alive.insert(
             path.clone(),
             !is_tomb && decision.view.shown != Shown::Unknown || alive_below,

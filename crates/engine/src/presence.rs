@@ -6,9 +6,11 @@
 
 use std::sync::Arc;
 
+use instep_core::path::RelPath;
 use instep_core::policy::Role;
 use instep_replica::{Error, ErrorKind, Replica};
 
+use crate::cycle::is_unseen;
 use crate::report::{Event, State};
 use crate::session::{Session, Slot};
 
@@ -100,6 +102,32 @@ impl Session {
                 }
             }
         }
+    }
+
+    /// Whether a mirror's source may have something that it does not show: it is away, it could not look
+    /// there, or it is about to look again. Then nothing that a target has there is an extra.
+    pub(crate) fn may_be_at_source(&self, path: &RelPath) -> bool {
+        let later = self.later.get(path).filter(|l| l.due_ns != u64::MAX);
+        let sources = self.slots.iter().enumerate();
+        sources
+            .filter(|(_, slot)| slot.role == Role::Source)
+            .any(|(i, slot)| {
+                slot.failed
+                    || later.is_some_and(|l| l.replica.is_none_or(|r| r == i))
+                    || self.is_unseen_at(i, path)
+            })
+    }
+
+    /// Whether a replica could not look at a path, or at a directory above it.
+    fn is_unseen_at(&self, i: usize, path: &RelPath) -> bool {
+        let mut up = Some(path.clone());
+        while let Some(at) = up {
+            up = at.parent();
+            if self.problems.get(&(i, at)).is_some_and(is_unseen) {
+                return true;
+            }
+        }
+        false
     }
 
     fn revive(&mut self, i: usize) {

@@ -19,6 +19,7 @@ use instep_replica::{Book, Error, HintSet, Replica, ShareState, Totals, Waker};
 
 use crate::burst::Burst;
 use crate::command::{Answer, Command};
+use crate::cycle::is_unseen;
 use crate::holds::Hold;
 use crate::report::{Event, Monitor, State, Summary};
 
@@ -546,6 +547,8 @@ impl Session {
 
     pub(crate) fn close_problem(&mut self, replica: usize, path: &RelPath) {
         if let Some(problem) = self.problems.remove(&(replica, path.clone())) {
+            // What was left alone because of it is decided now.
+            self.compare_all |= is_unseen(&problem) && self.slots[replica].role == Role::Source;
             self.monitor.event(Event::Problem {
                 replica,
                 problem,
