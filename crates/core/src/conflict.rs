@@ -3,6 +3,7 @@
 //! Every replica that sees the same loser creates the identical entry, with the identical dot, and only if
 //! that dot is not yet in the entry's context: so a copy that a user deleted is not created again.
 
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -10,10 +11,26 @@ use alloc::vec::Vec;
 use crate::id::{ActorId, Dot};
 use crate::limits::NAME_BYTES_MAX;
 use crate::path::RelPath;
+use crate::time::Mtime;
 use crate::version::{Kind, Version};
 
 /// The dot of the entry that shows a loser beside its path.
 pub fn derived_dot(loser: Dot) -> Dot {
+    mixed(loser, 0)
+}
+
+/// The dot of the tombstone that a version leaves behind when it has to make room.
+pub fn end_dot(version: Dot) -> Dot {
+    mixed(version, 1)
+}
+
+/// The dot of a version whose own was used twice.
+pub fn reused_dot(dot: Dot, version: &Version) -> Dot {
+    let content = version.content.0.first_chunk().copied().unwrap_or_default();
+    mixed(dot, u64::from_be_bytes(content) | 2)
+}
+
+fn mixed(dot: Dot, use_for: u64) -> Dot {
     // SplitMix64 (Steele, Lea, Flood 2014) over actor and counter: well mixed, and the same everywhere.
     let mix = |mut x: u64| {
         x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -21,7 +38,7 @@ pub fn derived_dot(loser: Dot) -> Dot {
         x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         x ^ (x >> 31)
     };
-    let actor = mix(mix(u64::from_be_bytes(loser.actor.0)) ^ loser.counter);
+    let actor = mix(mix(u64::from_be_bytes(dot.actor.0)) ^ dot.counter).wrapping_add(use_for);
     Dot {
         actor: ActorId(actor.to_be_bytes()),
         counter: 1,
@@ -57,6 +74,18 @@ pub fn copy_version(version: &Version) -> Version {
         moved: None,
         meta_only: false,
         ..version.clone()
+    }
+}
+
+/// What is minted at the path of a version that had to make room.
+pub fn end_version(version: &Version) -> Version {
+    Version {
+        kind: Kind::Tomb,
+        size: 0,
+        mode: 0,
+        mtime: Mtime::default(),
+        target: Box::default(),
+        ..copy_version(version)
     }
 }
 
@@ -122,7 +151,6 @@ pub fn kind_word(kind: Kind) -> String {
 mod tests {
     use super::*;
     use crate::id::ContentId;
-    use crate::time::Mtime;
 
     fn version(te: i64) -> Version {
         Version {
@@ -193,6 +221,11 @@ mod tests {
         };
         assert_ne!(dot(1), dot(2));
         assert_eq!(dot(1), dot(1));
+        let loser = Dot {
+            actor: ActorId([9; 8]),
+            counter: 1,
+        };
+        assert_ne!(end_dot(loser), dot(1));
         assert_eq!(civil(0), (1970, 1, 1));
         assert_eq!(civil(-1), (1969, 12, 31));
     }

@@ -171,11 +171,16 @@ impl Entry {
     /// Everything that both know. Associative, commutative, idempotent.
     ///
     /// Two things cannot come from honest replicas, and are merged so that nothing is lost and all sides
-    /// agree: one dot with two versions (the greater counts), and two entries each of which claims to
-    /// supersede all of the other (both stay).
+    /// agree: one dot with two contents (the greater version counts, and the other becomes a sibling under a
+    /// dot that all sides find alike), and two entries each of which claims to supersede all of the other
+    /// (both stay).
     pub fn merge(&self, other: &Self) -> Self {
         if self == other {
             return self.clone();
+        }
+        if let Some(dot) = self.reused(other) {
+            let (one, two) = self.told_apart(other, dot);
+            return one.merge(&two);
         }
         let kept = |from: &Self, with: &Self| {
             from.siblings
@@ -194,6 +199,36 @@ impl Entry {
         let mut ctx = self.ctx.clone();
         ctx.join(&other.ctx);
         Self { ctx, siblings }
+    }
+
+    /// A dot under which both have something, but not the same. Counter zero is no event: what was there
+    /// before everything has no dot of its own.
+    pub fn reused(&self, other: &Self) -> Option<Dot> {
+        let differs = |(d, v): &&(Dot, Version)| {
+            d.counter > 0 && other.get(*d).is_some_and(|o| !o.same_content(v))
+        };
+        self.siblings.iter().find(differs).map(|(d, _)| *d)
+    }
+
+    /// Both, with the lesser of the two versions of one dot under another.
+    fn told_apart(&self, other: &Self, dot: Dot) -> (Self, Self) {
+        let (Some(mine), Some(theirs)) = (self.get(dot), other.get(dot)) else {
+            return (self.clone(), other.clone());
+        };
+        let greater = mine.max(theirs).clone();
+        let renamed = |entry: &Self, version: &Version| {
+            let mut entry = entry.clone();
+            if *version != greater {
+                let apart = crate::conflict::reused_dot(dot, version);
+                entry.ctx.add(apart);
+                entry.siblings.retain(|(d, _)| *d != dot && *d != apart);
+                entry.siblings.push((dot, greater.clone()));
+                entry.siblings.push((apart, version.clone()));
+                entry.siblings.sort_by_key(|(d, _)| *d);
+            }
+            entry
+        };
+        (renamed(self, mine), renamed(other, theirs))
     }
 
     /// How this relates to the other.

@@ -17,7 +17,7 @@ use crate::plan::{Action, Code, Goal, Keep, Precondition, Problem};
 use crate::policy::{Policies, Role};
 use crate::row::{Held, Row};
 use crate::version::{Kind, Version};
-use crate::view::{Shown, View, view_above};
+use crate::view::{Shown, View, has_content, is_preferred, view, view_above};
 
 /// What a directory is made with when no version says how.
 const STANDING_MODE: u16 = 0o755;
@@ -33,6 +33,9 @@ pub struct Side<'a> {
     pub writable: bool,
     /// It keeps permission bits.
     pub modes: bool,
+    /// Something above the path that is no directory keeps its name here: it is held, or waits for a person.
+    /// Then nothing can be put at the path, and whatever is above says why.
+    pub covered: bool,
 }
 
 /// What is to be done about one path.
@@ -78,6 +81,7 @@ pub fn reconcile(
             replica,
             row: side.row.unwrap_or(&empty),
             modes: side.modes,
+            covered: side.covered,
             alive_below,
             mirror: side.role == Role::Target,
         };
@@ -103,10 +107,62 @@ pub fn derived(path: &RelPath, entry: &Entry, view: &View) -> Vec<(RelPath, Entr
     let of = |loser: &Dot| {
         let version = entry.get(*loser)?;
         let beside = conflict::copy_path(path, *loser, version)?;
-        let dot = conflict::derived_dot(*loser);
-        Some((beside, Entry::first(dot, conflict::copy_version(version))))
+        Some((beside, copied(*loser, version)))
     };
-    view.beside.iter().filter_map(of).collect()
+    let files = view.beside.iter().filter_map(of);
+    files.chain(displaced_dir(path, entry, view)).collect()
+}
+
+/// The directory that gave its name to a preferred file or link.
+fn displaced_dir(path: &RelPath, entry: &Entry, view: &View) -> Option<(RelPath, Entry)> {
+    let dot = view.dot()?;
+    let winner = entry.get(dot).filter(|v| has_content(v))?;
+    let dirs = entry.siblings().iter().filter(|(_, v)| v.kind == Kind::Dir);
+    let (dir, version) = dirs.max_by_key(|(d, v)| (v.te, *d))?;
+    let beside = conflict::copy_path(path, dot, winner)?;
+    Some((beside, copied(*dir, version)))
+}
+
+fn copied(dot: Dot, version: &Version) -> Entry {
+    Entry::first(conflict::derived_dot(dot), conflict::copy_version(version))
+}
+
+/// Where everything that is alive below a path goes, because a file or link of a preferred replica has the
+/// name; `None` where a directory keeps its name.
+pub fn home(path: &RelPath, entry: &Entry, policies: &Policies) -> Option<RelPath> {
+    let dot = view(entry, policies).dot()?;
+    let winner = entry.get(dot).filter(|v| has_content(v))?;
+    if is_preferred(entry, dot, policies) {
+        conflict::copy_path(path, dot, winner)
+    } else {
+        None
+    }
+}
+
+/// What moving out of the way makes of one path: the entry at its new place, and the one that ends it at
+/// `from`, where it was. Everybody who knows the same makes the same of it, with the same dots. It must not
+/// be ended before somebody has it at its new place.
+pub fn moved_out(from: &RelPath, entry: &Entry, policies: &Policies) -> Option<(Entry, Entry)> {
+    let view = view(entry, policies);
+    let lives = |d: &Dot| match view.shown {
+        Shown::Version { dot, .. } => dot == *d,
+        Shown::Frozen => true,
+        Shown::Unknown | Shown::Standing => false,
+    };
+    let alive = entry.siblings().iter().filter(|(_, v)| !v.is_tomb());
+    let mut out: Option<(Entry, Entry)> = None;
+    for (dot, version) in alive.filter(|(d, _)| lives(d)) {
+        let mut copy = conflict::copy_version(version);
+        copy.moved = Some(from.clone());
+        let there = Entry::first(conflict::derived_dot(*dot), copy);
+        let end = conflict::end_dot(*dot);
+        let here = entry.record(end, conflict::end_version(version));
+        out = Some(match out {
+            Some((t, h)) => (t.merge(&there), h.merge(&here)),
+            None => (there, here),
+        });
+    }
+    out
 }
 
 /// One replica that is to show the view.
@@ -115,6 +171,7 @@ struct Target<'a> {
     replica: usize,
     row: &'a Row,
     modes: bool,
+    covered: bool,
     alive_below: bool,
     mirror: bool,
 }
@@ -128,7 +185,8 @@ impl Target<'_> {
         match view.shown {
             Shown::Unknown if self.mirror => Ok(self.remove_extra(known)),
             Shown::Unknown => Ok(None),
-            Shown::Frozen => Ok(self.record(known, self.row.shown)),
+            Shown::Frozen => Ok(self.frozen(known)),
+            Shown::Standing if self.covered => Ok(None),
             Shown::Standing => self.standing(known, view),
             Shown::Version { dot, mode } => {
                 let Some(version) = entry.get(dot) else {
@@ -137,12 +195,25 @@ impl Target<'_> {
                 if version.is_tomb() {
                     return Ok(self.absent(known, dot, view));
                 }
+                if self.covered {
+                    return Ok(None);
+                }
                 if let Some(held) = self.row.held {
                     return Err(self.held(held));
                 }
                 self.present(known, dot, version, mode, view)
             }
         }
+    }
+
+    /// What it shows stays, and with it what is known of that: a version that others have superseded
+    /// meanwhile would not be recognised in an entry that has forgotten it.
+    fn frozen(&self, known: Entry) -> Option<Action> {
+        let is_forgotten = self.row.shown.is_some_and(|d| known.get(d).is_none());
+        if is_forgotten {
+            return None;
+        }
+        self.record(known, self.row.shown)
     }
 
     /// A mirror's target remembers what it had seen, so that its own versions count as superseded.
@@ -190,14 +261,15 @@ impl Target<'_> {
         if self.is_dir() {
             return Ok(self.stand_on(known));
         }
-        Ok(Some(self.acting(
-            Goal::Dir {
-                mode: STANDING_MODE,
-            },
-            known,
-            None,
-            self.keep(view),
-        )))
+        Ok(Some(self.make_standing(known, view)))
+    }
+
+    fn make_standing(&self, known: Entry, view: &View) -> Action {
+        let goal = Goal::Dir {
+            mode: STANDING_MODE,
+        };
+        let keep = self.keep(&known, view);
+        self.acting(goal, known, None, keep)
     }
 
     /// What is there stands for its contents from now on, with the mode that all such directories have.
@@ -217,8 +289,13 @@ impl Target<'_> {
         if is_dir && self.alive_below {
             return self.stand_on(known);
         }
+        if self.row.print.is_some() && self.alive_below {
+            // What is below needs the name at once, not after the next look.
+            return Some(self.make_standing(known, view));
+        }
         if self.row.print.is_some() {
-            return Some(self.acting(Goal::Absent, known, Some(tomb), self.keep(view)));
+            let keep = self.keep(&known, view);
+            return Some(self.acting(Goal::Absent, known, Some(tomb), keep));
         }
         self.record(known, if self.alive_below { None } else { Some(tomb) })
     }
@@ -268,23 +345,20 @@ impl Target<'_> {
             },
             Kind::Tomb => Goal::Absent,
         };
-        Ok(Some(self.acting(goal, known, Some(dot), self.keep(view))))
+        let keep = self.keep(&known, view);
+        Ok(Some(self.acting(goal, known, Some(dot), keep)))
     }
 
     /// What is displaced lost a conflict, or is superseded.
-    fn keep(&self, view: &View) -> Keep {
-        let here = self.row.present().zip(self.row.shown);
-        match here {
-            Some((_, dot)) if view.losers.contains(&dot) => Keep::Version(dot),
-            Some((v, _)) => {
-                let same = |d: &&Dot| self.row.entry.get(**d).is_some_and(|l| l.same_content(v));
-                view.losers
-                    .iter()
-                    .find(same)
-                    .map_or(Keep::Trash, |d| Keep::Version(*d))
-            }
-            None => Keep::Trash,
-        }
+    fn keep(&self, known: &Entry, view: &View) -> Keep {
+        let Some(here) = self.row.present() else {
+            return Keep::Trash;
+        };
+        let is_here = |d: &&Dot| known.get(**d).is_some_and(|l| l.same_content(here));
+        let mut lost = view.losers.iter().filter(is_here);
+        let own = lost.clone().find(|d| self.row.shown == Some(**d));
+        own.or_else(|| lost.next())
+            .map_or(Keep::Trash, |d| Keep::Version(*d))
     }
 
     fn record(&self, known: Entry, shown: Option<Dot>) -> Option<Action> {

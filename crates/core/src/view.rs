@@ -51,17 +51,35 @@ impl View {
 
 /// The view of an entry, given whether anything below its path is alive: then the path is a directory, and
 /// a file or link that would have the name is shown beside it. What is alive cannot be moved away on all
-/// replicas at one instant.
+/// replicas at one instant. A file or link of a preferred replica waits until there is room for it; see
+/// [`crate::reconcile::home`].
 pub fn view_above(entry: &Entry, alive_below: bool, policies: &Policies) -> View {
     let mut view = view(entry, policies);
     if let Some(dot) = view.dot().filter(|_| alive_below)
         && entry.get(dot).is_some_and(has_content)
     {
+        if is_preferred(entry, dot, policies) {
+            view.shown = Shown::Frozen;
+            view.beside.clear();
+            return view;
+        }
         view.shown = Shown::Standing;
         view.losers.insert(0, dot);
         view.beside.clone_from(&view.losers);
     }
     view
+}
+
+/// Whether a sibling is by a replica whose versions are preferred in a conflict at this path.
+pub(crate) fn is_preferred(entry: &Entry, dot: Dot, policies: &Policies) -> bool {
+    let policy = policies.at(epoch(entry.siblings()));
+    matches!(policy, ConflictPolicy::Prefer(actors) if actors.contains(&dot.actor))
+}
+
+/// The newest epoch that the siblings know.
+fn epoch(siblings: &[(Dot, Version)]) -> u32 {
+    let epochs = siblings.iter().map(|(_, v)| v.policy_epoch);
+    epochs.max().unwrap_or(0)
 }
 
 type Sibling<'a> = &'a (Dot, Version);
@@ -98,12 +116,7 @@ fn shown(winner: Sibling<'_>, siblings: &[(Dot, Version)]) -> Shown {
 
 /// Known on entry: at least two siblings, none of which saw another.
 fn concurrent(siblings: &[(Dot, Version)], policies: &Policies) -> View {
-    let epoch = siblings
-        .iter()
-        .map(|(_, v)| v.policy_epoch)
-        .max()
-        .unwrap_or(0);
-    let policy = policies.at(epoch);
+    let policy = policies.at(epoch(siblings));
     // 1. A change of metadata alone does not compete with a change of content or a deletion.
     let mut rivals: Vec<Sibling<'_>> = siblings
         .iter()
@@ -127,8 +140,9 @@ fn concurrent(siblings: &[(Dot, Version)], policies: &Policies) -> View {
         };
     }
     // 3. An edit beats a deletion, unless the preferred replica is the one that deleted.
-    let preferred_tomb = prefers(&policy, &rivals).filter(|s| s.1.is_tomb());
-    if preferred_tomb.is_none() && rivals.iter().any(|s| !s.1.is_tomb()) {
+    let preferred = prefers(&policy, &rivals);
+    let is_deleted = preferred.is_some_and(|s| s.1.is_tomb());
+    if !is_deleted && rivals.iter().any(|s| !s.1.is_tomb()) {
         rivals.retain(|s| !s.1.is_tomb());
     }
     let Some(newest) = rivals.iter().copied().max_by_key(|s| key(s)) else {
@@ -144,9 +158,10 @@ fn concurrent(siblings: &[(Dot, Version)], policies: &Policies) -> View {
         .copied()
         .filter(|s| s.1.kind == Kind::Dir)
         .max_by_key(|s| key(s));
-    // 4. A directory keeps the name, because its children cannot be moved atomically everywhere.
+    // 4. A directory keeps the name, because its children cannot be moved atomically everywhere; but not
+    // against the preferred replica.
     let all_same = rivals.iter().all(|s| s.1.same_content(&newest.1));
-    let winner = match dir.or_else(|| prefers(&policy, &rivals)) {
+    let winner = match preferred.or(dir) {
         Some(chosen) if !all_same => chosen,
         _ => newest,
     };
@@ -174,14 +189,11 @@ fn concurrent(siblings: &[(Dot, Version)], policies: &Policies) -> View {
 
 /// Whether `x` changed only metadata of content that the concurrent `y` edited or deleted.
 fn is_vacuous(x: &Version, y: &Version) -> bool {
+    let followed = y.prev.contains(&x.content) && !x.prev.contains(&y.content);
     x.meta_only
         && match y.kind {
-            Kind::Tomb => y.content == x.content && !x.is_tomb(),
-            Kind::File | Kind::Dir | Kind::Link => {
-                y.content != x.content
-                    && y.prev.contains(&x.content)
-                    && !x.prev.contains(&y.content)
-            }
+            Kind::Tomb => !x.is_tomb() && (y.content == x.content || followed),
+            Kind::File | Kind::Dir | Kind::Link => y.content != x.content && followed,
         }
 }
 
@@ -190,7 +202,8 @@ fn must_ask(rivals: &[Sibling<'_>]) -> bool {
         && rivals.iter().any(|s| !s.1.same_content(&rivals[0].1))
 }
 
-fn has_content(v: &Version) -> bool {
+/// Whether it is something that can be lost.
+pub(crate) fn has_content(v: &Version) -> bool {
     matches!(v.kind, Kind::File | Kind::Link)
 }
 

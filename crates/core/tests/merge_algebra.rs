@@ -402,12 +402,27 @@ fn numbers_have_one_form() {
 }
 
 #[test]
-fn one_dot_with_two_versions_is_resolved_alike_everywhere() {
+fn one_dot_with_two_contents_loses_one_or_is_resolved_differently() {
     let dot = Dot {
         actor: ActorId([1; 8]),
         counter: 1,
     };
     let (a, b) = (Entry::first(dot, file(1)), Entry::first(dot, file(2)));
-    assert_eq!(a.merge(&b), b.merge(&a));
-    assert_eq!(a.merge(&b).siblings().len(), 1);
+    let both = a.merge(&b);
+    assert_eq!(both, b.merge(&a));
+    let contents: BTreeSet<_> = both.siblings().iter().map(|(_, v)| v.content).collect();
+    assert_eq!(contents, [file(1).content, file(2).content].into());
+    assert_eq!(both.get(dot), Some(&file(2)));
+    // Who hears of either again learns nothing.
+    assert_eq!(both.merge(&a), both);
+    assert_eq!(b.merge(&both), both);
+    let three = both.merge(&Entry::first(dot, file(3)));
+    assert_eq!(three, a.merge(&b.merge(&Entry::first(dot, file(3)))));
+    assert_eq!(three.siblings().len(), 3);
+    // Metadata alone is no reason for an alarm.
+    let touched = Entry::first(dot, Version { te: 9, ..file(1) });
+    assert_eq!(a.merge(&touched), touched);
+    // What was there before all events has no dot of its own.
+    let before = |content| Entry::first(Dot::before(ActorId([1; 8])), file(content));
+    assert_eq!(before(1).merge(&before(2)), before(2));
 }

@@ -55,6 +55,7 @@ fn directories_that_stand_for_their_contents_keep_different_modes() {
         role: Role::Both,
         writable: true,
         modes: true,
+        covered: false,
     };
     let sides = [side(&plain), side(&private)];
     let decision = reconcile(&path, &sides, &Entry::default(), true, &Policies::default());

@@ -149,6 +149,9 @@ fn a_deletion_beats_a_change_of_metadata_of_what_it_deleted() {
     row_of_all("fA! tA", "2||");
     row_of_all("tA fA!", "1||");
     row_of_all("lA! tA", "2||");
+    // Of what it had edited before.
+    row_of_all("fA! tB<A", "2||");
+    row_of_all("tB<A fA!", "1||");
     // Of something else than it deleted.
     row("fA! tB", "1||", "1||", "1||", "frozen|1|");
 }
@@ -165,18 +168,18 @@ fn links_conflict_like_files() {
 }
 
 #[test]
-fn directories_merge_and_survive_a_deletion() {
+fn directories_merge_and_survive_a_deletion_unless_it_is_preferred() {
     row_of_all("d d", "2||");
     row_of_all("d tA", "1||");
-    row_of_all("tA d", "2||");
+    row("tA d", "2||", "2||", "1||", "2||");
 }
 
 #[test]
-fn a_directory_keeps_the_name_and_the_other_goes_beside_it() {
+fn a_directory_keeps_the_name_unless_a_file_is_preferred() {
     row("d fA", "1|2|2", "1|2|2", "1|2|2", "frozen|2|");
-    row("fA d", "2|1|1", "2|1|1", "2|1|1", "frozen|1|");
+    row("fA d", "2|1|1", "2|1|1", "1||", "frozen|1|");
     row("d lA", "1|2|2", "1|2|2", "1|2|2", "frozen|2|");
-    row("lA d", "2|1|1", "2|1|1", "2|1|1", "frozen|1|");
+    row("lA d", "2|1|1", "2|1|1", "1||", "frozen|1|");
 }
 
 #[test]
@@ -191,15 +194,9 @@ fn three_siblings() {
     row("fA fB tC", "2|1|", "2|1|1", "1|2|", "frozen|1 2|");
     row("fA fB fC", "3|1 2|", "3|1 2|1 2", "1|2 3|", "frozen|1 2 3|");
     row("tA fB fC", "3|2|", "3|2|2", "1|2 3|", "frozen|2 3|");
-    row(
-        "fA d lB",
-        "2|1 3|1 3",
-        "2|1 3|1 3",
-        "2|1 3|1 3",
-        "frozen|1 3|",
-    );
-    row("tA d fB", "2|3|3", "2|3|3", "2|3|3", "frozen|3|");
-    row("tA tB d", "3||", "3||", "3||", "3||");
+    row("fA d lB", "2|1 3|1 3", "2|1 3|1 3", "1|3|", "frozen|1 3|");
+    row("tA d fB", "2|3|3", "2|3|3", "1|3|", "frozen|3|");
+    row("tA tB d", "3||", "3||", "1||", "3||");
     // Two losers of the same content are one.
     row("fA fA fB", "3|2|", "3|2|2", "1|3|", "frozen|1 2 3|");
     // A loser of the winner's content is none.

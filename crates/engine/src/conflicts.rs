@@ -3,6 +3,7 @@
 use instep_core::entry::Entry;
 use instep_core::id::{ContentId, Dot};
 use instep_core::path::RelPath;
+use instep_core::plan::{Code, Problem};
 use instep_core::reconcile::{self, Decision};
 use instep_core::version::Kind;
 use instep_core::view::view;
@@ -54,6 +55,25 @@ impl Session {
                 resolved: None,
             };
             self.note_conflict(path, &key, &record, *loser, winner, version.content);
+        }
+    }
+
+    /// Two replicas claim one dot for different contents: a copied or rolled-back root that went unnoticed.
+    /// Both contents are kept; a person should know.
+    pub(crate) fn note_reuse(&mut self, path: &RelPath, rows: &Rows) {
+        let known: Vec<(usize, &Entry)> = rows
+            .iter()
+            .enumerate()
+            .filter_map(|(i, row)| Some((i, &row.as_ref()?.entry)))
+            .collect();
+        let reused = known.iter().enumerate().find_map(|(n, (i, entry))| {
+            let mut before = known[..n].iter();
+            before.find_map(|(_, other)| Some((*i, entry.reused(other)?)))
+        });
+        if let Some((i, dot)) = reused {
+            let detail = format!("two different contents have the dot {dot}; both are kept");
+            let (path, code) = (path.clone(), Code::DotReused);
+            self.open_problem(i, Problem { path, code, detail });
         }
     }
 
@@ -217,7 +237,7 @@ impl Session {
         Ok(())
     }
 
-    fn rows_at(&self, path: &RelPath) -> Rows {
+    pub(crate) fn rows_at(&self, path: &RelPath) -> Rows {
         self.slots
             .iter()
             .map(|s| s.replica.row(path).ok().flatten())

@@ -29,6 +29,7 @@ pub mod preview;
 mod rejoin;
 pub mod report;
 mod repositories;
+mod room;
 pub mod session;
 mod transfer;
 

@@ -50,6 +50,11 @@ pub(crate) struct Pass {
 }
 
 impl Pass {
+    /// What is known of a path beyond the replicas' rows.
+    pub(crate) fn known(&self, path: &RelPath) -> Entry {
+        self.derived.get(path).cloned().unwrap_or_default()
+    }
+
     /// Adds what is known of a path beyond the replicas' rows.
     pub(crate) fn add_known(&mut self, path: RelPath, entry: &Entry) {
         let known = self.derived.entry(path).or_default();
@@ -179,14 +184,16 @@ impl Session {
                     role: slot.role,
                     writable: slot.online() && can.writable,
                     modes: can.modes,
+                    covered: false,
                 }
             })
             .collect()
     }
 
     pub(crate) fn decide(&mut self, path: &RelPath, rows: &Rows, pass: &mut Pass) -> Decision {
-        let extra = pass.derived.get(path).cloned().unwrap_or_default();
-        let sides = self.sides(rows);
+        self.give_way(path, rows, pass);
+        let extra = pass.known(path);
+        let mut sides = self.sides(rows);
         let known = reconcile::merged(&sides, &extra);
         let shown = view(&known, &self.share.policies)
             .dot()
@@ -199,10 +206,18 @@ impl Session {
             .any(|r| r.is_derived_dir() || r.present().is_some_and(|v| v.kind == Kind::Dir));
         let yields = shown.is_some_and(|k| k != Kind::Dir);
         let alive_below = yields && is_dir && self.alive_below(path, pass);
+        if self.cover(path, &mut sides, pass) {
+            self.covered.insert(path.clone());
+        } else {
+            self.covered.remove(path);
+        }
         let mut decision =
             reconcile::reconcile(path, &sides, &extra, alive_below, &self.share.policies);
         if decision.view.shown == Shown::Unknown && self.may_be_at_source(path) {
             decision.actions.clear();
+        }
+        if alive_below && decision.view.shown == Shown::Frozen {
+            self.wait_for_room(path, &decision.entry);
         }
         pass.alive.insert(
             path.clone(),
@@ -314,6 +329,7 @@ impl Session {
         for (beside, entry) in &decision.derived {
             pass.add_known(beside.clone(), entry);
         }
+        self.note_reuse(path, rows);
         if !decision.view.losers.is_empty() {
             self.note_conflicts(path, decision, rows);
         }
@@ -423,6 +439,7 @@ impl Session {
         match outcome {
             Outcome::Done => {
                 self.close_problem(i, &action.path);
+                self.uncover(&action.path);
                 self.count(i, action, pass);
             }
             Outcome::Superseded => self.retry(action.path.clone(), None, 1),

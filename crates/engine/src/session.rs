@@ -147,6 +147,8 @@ pub struct Session {
     /// Paths to be looked at (on that replica, or planned on all) at a later time.
     pub(crate) later: BTreeMap<RelPath, Later>,
     pub(crate) problems: BTreeMap<(usize, RelPath), Problem>,
+    /// Paths that wait for a name above them.
+    pub(crate) covered: BTreeSet<RelPath>,
     pub(crate) holds: Vec<Hold>,
     pub(crate) in_flight: BTreeSet<(usize, ContentId)>,
     pub(crate) compare_all: bool,
@@ -215,6 +217,7 @@ impl Session {
             dirty: BTreeSet::new(),
             later: BTreeMap::new(),
             problems: BTreeMap::new(),
+            covered: BTreeSet::new(),
             holds: Vec::new(),
             in_flight: BTreeSet::new(),
             compare_all: false,
@@ -452,6 +455,7 @@ impl Session {
         let clean = self.is_idle()
             && self.holds.is_empty()
             && self.problems.is_empty()
+            && self.covered.is_empty()
             && !self.slots.iter().any(|s| s.failed || s.only_read());
         let mark = instep_replica::records::hex(&self.env.random());
         for slot in self.slots.iter().filter(|s| s.online()) {
@@ -548,6 +552,7 @@ impl Session {
     pub(crate) fn close_problem(&mut self, replica: usize, path: &RelPath) {
         if let Some(problem) = self.problems.remove(&(replica, path.clone())) {
             // What was left alone because of it is decided now.
+            self.uncover(path);
             self.compare_all |= is_unseen(&problem) && self.slots[replica].role == Role::Source;
             self.monitor.event(Event::Problem {
                 replica,

@@ -26,9 +26,13 @@ impl Origins {
     }
 
     fn find(&self, action: &Action, content: ContentId) -> Option<Box<dyn Content>> {
-        self.0
-            .iter()
-            .find_map(|o| o.replica.open(&action.path, content).ok().flatten())
+        let version = action.shown.and_then(|d| action.entry.get(d));
+        // Where it was moved from it may still be.
+        let places = [Some(&action.path), version.and_then(|v| v.moved.as_ref())];
+        places.into_iter().flatten().find_map(|path| {
+            let mut all = self.0.iter();
+            all.find_map(|o| o.replica.open(path, content).ok().flatten())
+        })
     }
 }
 

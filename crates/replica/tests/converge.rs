@@ -227,6 +227,7 @@ fn sides<'a>(all: &'a [Rows], path: &RelPath) -> Vec<Side<'a>> {
         role: Role::Both,
         writable: true,
         modes: true,
+        covered: false,
     };
     all.iter().map(side).collect()
 }

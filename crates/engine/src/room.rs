@@ -1,0 +1,133 @@
+//! Names that are taken: what waits below one that keeps its name, and what makes room for another.
+//!
+//! Below a name that a special file has, or that waits for a person, nothing can be put; such paths are
+//! remembered, and planned again when the name is free. What is alive below a file of a preferred replica
+//! goes to a directory beside it: it is ended at its old place only when somebody has it at the new one, so
+//! that dying in between loses nothing.
+
+use instep_core::entry::Entry;
+use instep_core::path::RelPath;
+use instep_core::plan::{Code, Problem};
+use instep_core::policy::ConflictPolicy;
+use instep_core::reconcile::{self, Side};
+use instep_core::version::Kind;
+use instep_core::view::{Shown, view};
+
+use crate::plan::{Pass, Rows};
+use crate::session::Session;
+
+/// Something has a name and keeps it.
+fn is_taken(problem: &Problem) -> bool {
+    matches!(
+        problem.code,
+        Code::Special | Code::UnsafeLink | Code::NameClash | Code::Mount
+    )
+}
+
+/// The directories above a path, innermost first, without the root.
+fn above(path: &RelPath) -> impl Iterator<Item = RelPath> {
+    std::iter::successors(path.parent(), RelPath::parent).filter(|d| !d.is_root())
+}
+
+impl Session {
+    fn may_wait(&self) -> bool {
+        let waits =
+            |p: &ConflictPolicy| matches!(p, ConflictPolicy::Manual | ConflictPolicy::Prefer(_));
+        self.share.policies.0.values().any(waits)
+    }
+
+    fn known_at(&self, path: &RelPath, pass: &Pass) -> (Rows, Entry) {
+        let rows = self.rows_at(path);
+        let known = reconcile::merged(&self.sides(&rows), &pass.known(path));
+        (rows, known)
+    }
+
+    /// Marks the replicas on which nothing can be put at a path. Returns whether there are any.
+    pub(crate) fn cover(&self, path: &RelPath, sides: &mut [Side<'_>], pass: &Pass) -> bool {
+        let may_wait = self.may_wait();
+        if !may_wait && self.problems.is_empty() {
+            return false;
+        }
+        for dir in above(path) {
+            for (i, side) in sides.iter_mut().enumerate() {
+                let problem = self.problems.get(&(i, dir.clone()));
+                side.covered |= problem.is_some_and(is_taken);
+            }
+            if !may_wait {
+                continue;
+            }
+            let (rows, known) = self.known_at(&dir, pass);
+            let waits = view(&known, &self.share.policies).shown == Shown::Frozen
+                || reconcile::home(&dir, &known, &self.share.policies).is_some();
+            for (side, row) in sides.iter_mut().zip(&rows) {
+                let is_dir = row.as_ref().is_some_and(|r| {
+                    r.is_derived_dir() || r.present().is_some_and(|v| v.kind == Kind::Dir)
+                });
+                side.covered |= waits && !is_dir;
+            }
+        }
+        sides.iter().any(|s| s.covered)
+    }
+
+    /// A name is free, or something new has it: what waited below is planned again.
+    pub(crate) fn uncover(&mut self, path: &RelPath) {
+        let waiting = self.covered.range(path.clone()..);
+        let below: Vec<RelPath> = waiting.take_while(|p| p.is_within(path)).cloned().collect();
+        for path in below {
+            self.covered.remove(&path);
+            self.dirty.insert(path);
+        }
+    }
+
+    /// Adds what follows for a path from a file above it that takes the name of a directory.
+    pub(crate) fn give_way(&mut self, path: &RelPath, rows: &Rows, pass: &mut Pass) {
+        if !self.may_wait() {
+            return;
+        }
+        for top in above(path) {
+            let (_, known) = self.known_at(&top, pass);
+            let Some(home) = reconcile::home(&top, &known, &self.share.policies) else {
+                continue;
+            };
+            let known = reconcile::merged(&self.sides(rows), &pass.known(path));
+            let moved = reconcile::moved_out(path, &known, &self.share.policies);
+            if let (Some((there, here)), Some(new)) = (moved, path.rebase(&top, &home)) {
+                if self.has_arrived(&new, &there) {
+                    pass.add_known(path.clone(), &here);
+                } else {
+                    pass.add_known(new, &there);
+                    self.retry(path.clone(), None, 1);
+                }
+            }
+        }
+    }
+
+    fn has_arrived(&self, path: &RelPath, entry: &Entry) -> bool {
+        let rows = self.rows_at(path);
+        let knows = |known: &Entry| {
+            let mut dots = entry.siblings().iter();
+            dots.all(|(dot, _)| known.ctx().covers(*dot))
+        };
+        rows.iter().flatten().any(|row| knows(&row.entry))
+    }
+
+    /// A file of a preferred replica waits for room: everything below is to give way.
+    pub(crate) fn wait_for_room(&mut self, path: &RelPath, known: &Entry) {
+        if reconcile::home(path, known, &self.share.policies).is_none() {
+            return;
+        }
+        self.retry(path.clone(), None, 1);
+        let mut below = Vec::new();
+        for slot in self.slots.iter().filter(|s| s.online()) {
+            let read = slot.replica.subtree(path, &mut |path, row| {
+                if row.print.is_some() {
+                    below.push(path);
+                }
+                std::ops::ControlFlow::Continue(())
+            });
+            // Whoever cannot be read goes offline by its next call; when it is back everything is compared.
+            let _found_later = read;
+        }
+        self.dirty.extend(below);
+    }
+}

@@ -1,0 +1,280 @@
+//! Files and directories that want one name, under every policy: all replicas agree, nothing is lost, and
+//! a session comes to its end.
+#![allow(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use instep_core::id::ShareId;
+use instep_core::path::RelPath;
+use instep_engine::report::{Event, Monitor};
+use instep_engine::session::End;
+use instep_engine::{Session, SessionOptions};
+use instep_replica::env::{Env, StepEnv};
+use instep_replica::memory::{MemoryReplica, Object};
+use instep_replica::records::PolicyRecord;
+use instep_replica::{Replica, Waker};
+
+struct Silent;
+
+impl Monitor for Silent {
+    fn event(&mut self, _: Event) {}
+}
+
+/// Whoever waits lets time pass.
+struct Clock(StepEnv);
+
+impl Env for Clock {
+    fn wall_ns(&self) -> i64 {
+        self.0.wall_ns()
+    }
+
+    fn monotonic_ns(&self) -> u64 {
+        self.0.monotonic_ns()
+    }
+
+    fn sleep_ms(&self, ms: u64) {
+        self.0.sleep_ms(ms);
+    }
+
+    fn wait(&self, _: &Waker, timeout: Duration) {
+        self.sleep_ms(timeout.as_millis() as u64);
+    }
+
+    fn random(&self) -> [u8; 16] {
+        self.0.random()
+    }
+
+    fn workers(&self) -> usize {
+        1
+    }
+
+    fn boot_id(&self) -> String {
+        self.0.boot_id()
+    }
+
+    fn spawn(&self, _: &str, work: Box<dyn FnOnce() + Send>) {
+        work();
+    }
+}
+
+fn p(path: &str) -> RelPath {
+    RelPath::new(path.as_bytes()).unwrap()
+}
+
+struct World {
+    env: Arc<Clock>,
+    replicas: Vec<Arc<MemoryReplica>>,
+    policy: PolicyRecord,
+    dice: u64,
+}
+
+impl World {
+    fn new(policy: PolicyRecord, seed: u64) -> Self {
+        let env = Arc::new(Clock(StepEnv::new(seed)));
+        let open = |label| {
+            let env = env.clone() as Arc<dyn Env>;
+            Arc::new(MemoryReplica::new(label, ShareId([1; 16]), env))
+        };
+        let replicas = ["A", "B", "C"].map(open);
+        Self {
+            policy: match policy {
+                PolicyRecord::Prefer(_) => PolicyRecord::Prefer(replicas[0].id().to_string()),
+                other => other,
+            },
+            replicas: replicas.into(),
+            env,
+            dice: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
+        }
+    }
+
+    /// Xorshift64 (Marsaglia 2003).
+    fn roll(&mut self, below: u64) -> usize {
+        self.dice ^= self.dice << 13;
+        self.dice ^= self.dice >> 7;
+        self.dice ^= self.dice << 17;
+        ((self.dice >> 11) % below) as usize
+    }
+
+    fn write(&self, i: usize, path: &str) {
+        let text = format!("{path} by {i}");
+        self.replicas[i]
+            .user_write(&p(path), text.as_bytes())
+            .unwrap();
+    }
+
+    fn sync(&self, who: &[usize]) -> End {
+        let all = who
+            .iter()
+            .map(|i| self.replicas[*i].clone() as Arc<dyn Replica>);
+        let options = SessionOptions {
+            once: true,
+            policy: Some(self.policy.clone()),
+            ..SessionOptions::default()
+        };
+        let env: Arc<dyn Env> = self.env.clone();
+        let began_ns = self.env.wall_ns();
+        let mut session = Session::start(env, all.collect(), options, Box::new(Silent)).unwrap();
+        let end = session.run().unwrap();
+        let took_ms = (self.env.wall_ns() - began_ns) / 1_000_000;
+        assert!(
+            took_ms < 10_000,
+            "it tried again and again for {took_ms} ms: {end:?}"
+        );
+        end
+    }
+
+    /// Files and links with what is in them, directories with nothing.
+    fn tree(&self, i: usize) -> Vec<String> {
+        let tree = self.replicas[i].tree();
+        let line = |(path, object): (&RelPath, &Object)| match object {
+            Object::Dir { .. } => format!("{path}/"),
+            _ => format!("{path}: {}", String::from_utf8_lossy(object.bytes())),
+        };
+        tree.iter().map(line).collect()
+    }
+
+    fn edit(&mut self, step: u64) {
+        const PATHS: [&str; 8] = ["d", "d/a", "d/e", "d/e/a", "e", "e/a", "e/d", "e/d/a"];
+        let (who, path) = (self.roll(3), p(PATHS[self.roll(8)]));
+        let replica = self.replicas[who].clone();
+        self.env.sleep_ms(7);
+        match self.roll(6) {
+            0 => drop(replica.user_remove(&path)),
+            1 | 2 => {
+                let is_file = replica.tree().get(&path).is_some_and(|o| !o.is_dir());
+                if is_file || self.roll(2) == 0 {
+                    drop(replica.user_remove(&path));
+                }
+                drop(replica.user_mkdir(&path));
+            }
+            _ => {
+                if replica.tree().get(&path).is_some_and(Object::is_dir) && self.roll(2) == 0 {
+                    drop(replica.user_remove(&path));
+                }
+                drop(replica.user_write(&path, format!("step {step}").as_bytes()));
+            }
+        }
+    }
+}
+
+/// The first of a world's replicas is preferred; its id is known when it is there.
+fn prefer_a() -> PolicyRecord {
+    PolicyRecord::Prefer(String::new())
+}
+
+#[test]
+fn a_preferred_file_does_not_get_the_name_of_a_directory() {
+    let world = World::new(prefer_a(), 1);
+    world.write(0, "d");
+    world.write(1, "d/x");
+    world.write(1, "d/e/y");
+    world.write(2, "z");
+    let end = world.sync(&[0, 1, 2]);
+    let tree = world.tree(0);
+    let home = tree.iter().find(|l| l.starts_with("d.conflict-")).unwrap();
+    let home = home.split([':', '/']).next().unwrap();
+    let want = [
+        "d: d by 0".to_owned(),
+        format!("{home}/"),
+        format!("{home}/e/"),
+        format!("{home}/e/y: d/e/y by 1"),
+        format!("{home}/x: d/x by 1"),
+        "z: z by 2".to_owned(),
+    ];
+    for i in 0..3 {
+        assert_eq!(world.tree(i), want, "on {i}");
+    }
+    assert_eq!(end.problems, []);
+    // What has moved is where it is now: deleting the file does not bring it back to its old place.
+    world.replicas[2].user_remove(&p("d")).unwrap();
+    world.sync(&[0, 1, 2]);
+    for i in 0..3 {
+        assert_eq!(world.tree(i), want[1..], "on {i}");
+    }
+}
+
+#[test]
+fn what_is_below_a_name_that_something_else_has_is_tried_for_ever() {
+    let world = World::new(PolicyRecord::Newest, 1);
+    world.write(0, "d/x");
+    world.write(0, "a");
+    world.replicas[1].user_special(&p("d")).unwrap();
+    let end = world.sync(&[0, 1, 2]);
+    assert_eq!(world.tree(1)[0], "a: a by 0");
+    assert!(world.tree(2).contains(&"d/x: d/x by 0".to_owned()));
+    let problems: Vec<_> = end
+        .problems
+        .iter()
+        .map(|(i, p)| (*i, p.path.to_string()))
+        .collect();
+    assert_eq!(problems, [(1, "d".to_owned())]);
+    world.replicas[1].user_remove(&p("d")).unwrap();
+    let end = world.sync(&[0, 1, 2]);
+    assert_eq!(end.problems, []);
+    assert_eq!(world.tree(1), world.tree(0));
+}
+
+#[test]
+fn a_person_is_asked_and_what_is_below_is_tried_for_ever() {
+    let world = World::new(PolicyRecord::Manual, 1);
+    world.write(0, "d");
+    world.write(1, "d/x");
+    world.write(2, "a");
+    world.sync(&[0, 1, 2]);
+    assert_eq!(world.tree(0), ["a: a by 2", "d: d by 0"]);
+    assert_eq!(world.tree(1), ["a: a by 2", "d/", "d/x: d/x by 1"]);
+    assert_eq!(world.tree(2), ["a: a by 2"]);
+    // A user's decision: the directory.
+    world.replicas[0].user_remove(&p("d")).unwrap();
+    world.sync(&[0, 1, 2]);
+    world.write(1, "d/y");
+    world.sync(&[0, 1, 2]);
+    for i in 0..3 {
+        assert_eq!(
+            world.tree(i),
+            ["a: a by 2", "d/", "d/x: d/x by 1", "d/y: d/y by 1"],
+            "on {i}"
+        );
+    }
+}
+
+fn run(policy: &PolicyRecord) {
+    for seed in 1..=60 {
+        let mut world = World::new(policy.clone(), seed);
+        for step in 0..14 {
+            world.edit(step);
+            if world.roll(5) == 0 {
+                let pairs = [[0, 1], [1, 2], [0, 2]];
+                let pair = pairs[world.roll(3)];
+                world.sync(&pair);
+            }
+        }
+        let end = world.sync(&[0, 1, 2]);
+        assert_eq!(end.problems, [], "seed {seed}");
+        let trees: BTreeSet<_> = (0..3).map(|i| world.tree(i)).collect();
+        let can_differ = *policy == PolicyRecord::Manual;
+        assert!(can_differ || trees.len() == 1, "seed {seed}: {trees:#?}");
+    }
+}
+
+#[test]
+fn replicas_differ_under_newest() {
+    run(&PolicyRecord::Newest);
+}
+
+#[test]
+fn replicas_differ_under_keep_both() {
+    run(&PolicyRecord::KeepBoth);
+}
+
+#[test]
+fn replicas_differ_under_prefer() {
+    run(&prefer_a());
+}
+
+#[test]
+fn a_session_under_manual_does_not_end() {
+    run(&PolicyRecord::Manual);
+}
