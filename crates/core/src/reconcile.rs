@@ -349,14 +349,17 @@ impl Target<'_> {
         Ok(Some(self.acting(goal, known, Some(dot), keep)))
     }
 
-    /// What is displaced lost a conflict, or is superseded.
+    /// What is displaced lost a conflict, had to make room (and may lose where it goes), or is superseded.
     fn keep(&self, known: &Entry, view: &View) -> Keep {
-        let Some(here) = self.row.present() else {
+        let Some((here, dot)) = self.row.present().zip(self.row.shown) else {
             return Keep::Trash;
         };
+        if known.get(conflict::end_dot(dot)).is_some() {
+            return Keep::Version(conflict::derived_dot(dot));
+        }
         let is_here = |d: &&Dot| known.get(**d).is_some_and(|l| l.same_content(here));
         let mut lost = view.losers.iter().filter(is_here);
-        let own = lost.clone().find(|d| self.row.shown == Some(**d));
+        let own = lost.clone().find(|d| **d == dot);
         own.or_else(|| lost.next())
             .map_or(Keep::Trash, |d| Keep::Version(*d))
     }

