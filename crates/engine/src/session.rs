@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use instep_core::id::{ContentId, ShareId};
 use instep_core::path::RelPath;
-use instep_core::plan::Problem;
+use instep_core::plan::{Code, Problem};
 use instep_core::policy::Role;
 use instep_replica::env::Env;
 use instep_replica::records::{Member, PolicyRecord, ShareRecord};
@@ -550,7 +550,13 @@ impl Session {
     }
 
     pub(crate) fn close_problem(&mut self, replica: usize, path: &RelPath) {
-        if let Some(problem) = self.problems.remove(&(replica, path.clone())) {
+        let key = (replica, path.clone());
+        // An alarm is for a person; that the next action succeeds does not end it.
+        let is_alarm = |p: &Problem| p.code == Code::DotReused;
+        if self.problems.get(&key).is_some_and(is_alarm) {
+            return;
+        }
+        if let Some(problem) = self.problems.remove(&key) {
             // What was left alone because of it is decided now.
             self.uncover(path);
             self.compare_all |= is_unseen(&problem) && self.slots[replica].role == Role::Source;

@@ -5,16 +5,22 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use instep_core::id::ShareId;
+use instep_chunk::content_id;
+use instep_core::entry::Entry;
+use instep_core::id::{ContentId, Dot, ShareId};
 use instep_core::path::RelPath;
-use instep_core::plan::Code;
+use instep_core::plan::Keep::Trash;
+use instep_core::plan::{Action, Code, Goal, Outcome, Precondition};
+use instep_core::time::Mtime;
+use instep_core::version::{Kind, Version};
 use instep_engine::report::{Event, Monitor};
 use instep_engine::session::End;
 use instep_engine::{Session, SessionOptions};
+use instep_replica::content::Bytes;
 use instep_replica::env::{Env, StepEnv};
 use instep_replica::memory::{MemoryReplica, Object};
 use instep_replica::records::PolicyRecord;
-use instep_replica::{Replica, Waker};
+use instep_replica::{Content, Replica, Sources, Waker};
 
 struct Silent;
 
@@ -258,6 +264,69 @@ fn a_person_is_asked_and_what_is_below_is_tried_for_ever() {
             "on {i}"
         );
     }
+}
+
+/// Has the bytes that anybody wants.
+struct Given(&'static [u8]);
+
+impl Sources for Given {
+    fn open(&self, _: &Action, _: ContentId) -> Option<Box<dyn Content>> {
+        Some(Box::new(Bytes(self.0.to_vec())))
+    }
+}
+
+/// Makes a replica have a file under a dot that somebody else chose.
+fn install(replica: &MemoryReplica, path: &RelPath, bytes: &'static [u8], dot: Dot) {
+    let (content, size) = (content_id(bytes), bytes.len() as u64);
+    let mtime = Mtime::from_nanos(1);
+    let version = Version {
+        kind: Kind::File,
+        content,
+        size,
+        mode: 0o644,
+        mtime,
+        te: 1,
+        mode_te: 1,
+        target: Box::default(),
+        prev: Vec::new(),
+        moved: None,
+        meta_only: false,
+        policy_epoch: 0,
+    };
+    let action = Action {
+        replica: 0,
+        path: path.clone(),
+        before: Precondition::Absent,
+        goal: Goal::File {
+            content,
+            size,
+            mode: 0o644,
+            mtime,
+        },
+        keep: Trash,
+        entry: Entry::first(dot, version),
+        shown: Some(dot),
+    };
+    let done = replica.apply(&[action], &Given(bytes)).unwrap();
+    assert_eq!(done, [Outcome::Done]);
+}
+
+#[test]
+fn one_of_two_contents_that_claim_one_dot_is_lost_without_an_alarm() {
+    let world = World::new(PolicyRecord::Newest, 1);
+    let dot = Dot {
+        actor: world.replicas[0].actor(),
+        counter: 9000,
+    };
+    install(&world.replicas[0], &p("x"), b"one", dot);
+    install(&world.replicas[1], &p("x"), b"two", dot);
+    let end = world.sync(&[0, 1, 2]);
+    let codes: Vec<_> = end.problems.iter().map(|(_, p)| p.code).collect();
+    assert_eq!(codes, [Code::DotReused]);
+    assert_eq!(end.summary.conflicts, 1);
+    assert_eq!(world.tree(2), ["x: two"]);
+    let kept = world.replicas[0].open(&p("x"), content_id(b"one")).unwrap();
+    assert!(kept.is_some());
 }
 
 fn run(policy: &PolicyRecord) {
