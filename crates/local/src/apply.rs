@@ -24,6 +24,7 @@ use crate::recover;
 use crate::replace;
 use crate::replica::LocalReplica;
 use crate::rules::DirRules;
+use crate::spelling::{self, Spelled};
 use crate::trash::{self, Displaced};
 use crate::tree::{self, ours};
 
@@ -109,6 +110,7 @@ pub fn apply(
         actions,
         sources,
         slots: &slots,
+        spelled: Mutex::default(),
     };
     worker.run();
     let done: Vec<Done> = slots
@@ -249,6 +251,8 @@ struct Worker<'a> {
     actions: &'a [Action],
     sources: &'a dyn Sources,
     slots: &'a [Mutex<Option<Done>>],
+    /// Directories of the batch, and whether they are spelled on disk as in their paths.
+    spelled: Mutex<BTreeMap<RelPath, bool>>,
 }
 
 /// The order of stages within a batch.
@@ -348,6 +352,9 @@ impl Worker<'_> {
             Ok(dir) => dir,
             Err(outcome) => return Done::not(outcome),
         };
+        if self.is_clash(action, &dir) {
+            return Done::not(clash(action));
+        }
         match &action.goal {
             Goal::File { .. } => self.file(action, &dir, buffer),
             Goal::Dir { mode } => self.dir(action, &dir, *mode),
@@ -357,6 +364,24 @@ impl Worker<'_> {
             Goal::Rename { from } => self.rename(action, &dir, from),
             Goal::Record => unreachable!("handled above"),
         }
+    }
+
+    /// Whether something with another name answers to the action's, or to one above it.
+    fn is_clash(&self, action: &Action, dir: &Dir) -> bool {
+        if self.replica.profile.case_sensitive {
+            return false;
+        }
+        let Some((parent, name)) = action.path.split() else {
+            return false;
+        };
+        let is_there = matches!(dir.stat(name), Ok(Some(_)));
+        if is_there && !Spelled::of(self.replica, dir).has(name.as_bytes()) {
+            return true;
+        }
+        let mut spelled = self.spelled.lock().unwrap_or_else(PoisonError::into_inner);
+        !*spelled
+            .entry(parent)
+            .or_insert_with_key(|parent| spelling::is_spelled(self.replica, parent))
     }
 
     /// Whether a program is at work on what the path belongs to, or that has not changed as it should have.
@@ -852,6 +877,14 @@ fn stage(action: &Action) -> Stage {
         }
         Goal::Record => Stage::Records,
     }
+}
+
+fn clash(action: &Action) -> Outcome {
+    Outcome::Blocked(Problem {
+        path: action.path.clone(),
+        code: Code::NameClash,
+        detail: "this file system takes it for a name that differs in case or form".into(),
+    })
 }
 
 fn missing(action: &Action) -> Outcome {

@@ -31,6 +31,7 @@ pub mod root;
 pub mod rules;
 pub mod scan;
 mod settle;
+mod spelling;
 pub mod trash;
 pub mod tree;
 pub mod watch;

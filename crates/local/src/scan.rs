@@ -23,6 +23,7 @@ use crate::groups;
 use crate::print::{Digest, print};
 use crate::replica::LocalReplica;
 use crate::rules::DirRules;
+use crate::spelling::{self, Spelled};
 use crate::tree;
 
 /// A directory to be walked.
@@ -246,26 +247,31 @@ fn examine_paths(
                 }
             },
         };
+        if !spelling::is_spelled(replica, &dir_path) {
+            // Another directory answers to this name.
+            group
+                .iter()
+                .for_each(|path| without_parent(replica, path, out));
+            continue;
+        }
         let rules = replica.rules.of_dir(&dir_path);
         if rules.is_excluded() {
             continue;
         }
+        let spelled = Spelled::of(replica, &dir);
         for path in group {
             replica.rules.touch(&dir, &path);
-            examine_path(
-                replica,
-                &dir,
-                &path,
-                trees.contains(&path),
-                &rules,
-                work,
-                out,
-            );
+            let Some(name) = path.name().filter(|n| spelled.has(n.as_bytes())) else {
+                without_parent(replica, &path, out);
+                continue;
+            };
+            let whole = trees.contains(&path);
+            examine_path(replica, &dir, &path, name, whole, &rules, work, out);
         }
     }
 }
 
-/// What is below something that is no directory is gone, also where the index forgot the directory first.
+/// A name that has no place is gone. What is below something that is no directory is gone, also where the index forgot the directory first.
 fn without_parent(replica: &LocalReplica, path: &RelPath, out: &mut Walked) {
     let rules = replica
         .rules
@@ -277,16 +283,20 @@ fn without_parent(replica: &LocalReplica, path: &RelPath, out: &mut Walked) {
     }
 }
 
+#[expect(
+    clippy::too_many_arguments,
+    reason = "one name of a directory in parts that are borrowed apart"
+)]
 fn examine_path(
     replica: &LocalReplica,
     dir: &Dir,
     path: &RelPath,
+    name: Name<'_>,
     whole: bool,
     rules: &DirRules,
     work: &mut Vec<Work>,
     out: &mut Walked,
 ) {
-    let Some(name) = path.name() else { return };
     let row = match replica.index().get(path) {
         Ok(row) => row,
         Err(e) => return out.problem(path, Code::Unreadable, e.chain()),

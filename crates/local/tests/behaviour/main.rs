@@ -11,6 +11,7 @@ mod groups;
 mod identity;
 mod ignore;
 mod moves;
+mod names;
 mod recovery;
 mod rejoin;
 mod renew;
