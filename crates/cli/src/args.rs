@@ -205,10 +205,11 @@ pub(crate) struct Session {
     /// Look at everything this often instead of relying on events alone: 500ms, 30s, 5m, 1h
     #[arg(long, value_name = "DUR", env = "INSTEP_POLL", hide_env_values = true, value_parser = quantity::duration)]
     pub(crate) poll: Option<Duration>,
-    /// Synchronize owner and group too
+    /// Synchronize owner and group too, by name where both sides know it; only root may give files away, and
+    /// what cannot be set is listed and left alone
     #[arg(long, env = "INSTEP_OWNER", hide_env_values = true, value_parser = clap::builder::FalseyValueParser::new())]
     pub(crate) owner: bool,
-    /// Synchronize extended attributes too
+    /// Synchronize extended attributes of users too (user.*), up to 64 KiB for each file or directory
     #[arg(long, env = "INSTEP_XATTR", hide_env_values = true, value_parser = clap::builder::FalseyValueParser::new())]
     pub(crate) xattr: bool,
     /// Apply .gitignore files too

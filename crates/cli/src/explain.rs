@@ -75,6 +75,8 @@ pub(crate) const PAGES: &[Page] = &[
     page!(2116),
     page!(2117),
     page!(2118),
+    page!(2119),
+    page!(2120),
     page!(2201),
     page!(2301),
     page!(2302),
@@ -112,13 +114,13 @@ mod tests {
     fn codes_of_core() -> Vec<Code> {
         use Code::{
             Changing, ContentMissing, DotReused, Husk, IgnoreSyntax, Mount, NameClash, NoSpace,
-            ReadOnly, RootGone, Special, TooManySiblings, Unreadable, UnsafeLink, Unwritable,
-            WatchLimit,
+            NotKept, ReadOnly, RootGone, Special, TooManyAttributes, TooManySiblings, Unreadable,
+            UnsafeLink, Unwritable, WatchLimit,
         };
         match Unreadable {
             Unreadable | Unwritable | ReadOnly | NoSpace | Changing | Special | UnsafeLink
             | Husk | Mount | NameClash | ContentMissing | TooManySiblings | WatchLimit
-            | IgnoreSyntax | RootGone | DotReused => {}
+            | IgnoreSyntax | NotKept | TooManyAttributes | RootGone | DotReused => {}
         }
         vec![
             Unreadable,
@@ -135,6 +137,8 @@ mod tests {
             TooManySiblings,
             WatchLimit,
             IgnoreSyntax,
+            NotKept,
+            TooManyAttributes,
             RootGone,
             DotReused,
         ]

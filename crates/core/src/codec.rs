@@ -4,14 +4,16 @@
 //! anything is allocated. Decoding what encoding wrote gives the same value; anything else is refused.
 
 use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::fmt;
 
+use crate::attributes::{Account, Attributes, Owner, Sayings, Xattrs};
 use crate::entry::{Context, Entry};
 use crate::id::{ActorId, ContentId, Dot};
 use crate::limits;
 use crate::path::RelPath;
-use crate::time::Mtime;
+use crate::time::{Hlc, Mtime};
 use crate::version::{Kind, Version};
 
 /// Why bytes are not an entry.
@@ -208,6 +210,10 @@ const HAS_MOVED: u8 = 1 << 4;
 const META_ONLY: u8 = 1 << 5;
 const HAS_EPOCH: u8 = 1 << 6;
 const MODE_OLDER: u8 = 1 << 7;
+/// Beside the permission bits, so that versions without attributes keep the form that they always had.
+const HAS_ATTRIBUTES: u16 = 1 << 9;
+const HAS_OWNER: u8 = 1;
+const HAS_XATTRS: u8 = 1 << 1;
 
 /// Appends a version.
 pub fn put_version(out: &mut Vec<u8>, v: &Version) {
@@ -226,7 +232,12 @@ pub fn put_version(out: &mut Vec<u8>, v: &Version) {
             | flag(v.policy_epoch != 0, HAS_EPOCH)
             | flag(v.mode_te != v.te, MODE_OLDER),
     );
-    put_u64(out, u64::from(v.mode));
+    let also = if v.attributes.is_some() {
+        HAS_ATTRIBUTES
+    } else {
+        0
+    };
+    put_u64(out, u64::from(v.mode | also));
     put_i64(out, v.te);
     put_i64(out, v.mtime.secs);
     put_u64(out, u64::from(v.mtime.nanos));
@@ -252,6 +263,115 @@ pub fn put_version(out: &mut Vec<u8>, v: &Version) {
     if v.mode_te != v.te {
         put_i64(out, v.mode_te);
     }
+    if let Some(sayings) = &v.attributes {
+        put_sayings(out, sayings);
+    }
+}
+
+/// As [`put_attributes`], each part with its instant.
+fn put_sayings(out: &mut Vec<u8>, sayings: &Sayings) {
+    put_parts(
+        out,
+        sayings.owner.as_ref().map(|(at, owner)| (Some(*at), owner)),
+        sayings
+            .xattrs
+            .as_ref()
+            .map(|(at, xattrs)| (Some(*at), xattrs)),
+    );
+}
+
+/// Appends attributes.
+pub fn put_attributes(out: &mut Vec<u8>, attributes: &Attributes) {
+    put_parts(
+        out,
+        attributes.owner.as_ref().map(|owner| (None, owner)),
+        attributes.xattrs.as_ref().map(|xattrs| (None, xattrs)),
+    );
+}
+
+fn put_parts(
+    out: &mut Vec<u8>,
+    owner: Option<(Option<Hlc>, &Owner)>,
+    xattrs: Option<(Option<Hlc>, &Xattrs)>,
+) {
+    let flag = |on: bool, bit: u8| if on { bit } else { 0 };
+    out.push(flag(owner.is_some(), HAS_OWNER) | flag(xattrs.is_some(), HAS_XATTRS));
+    if let Some((at, owner)) = owner {
+        at.into_iter().for_each(|at| put_i64(out, at));
+        for account in [&owner.user, &owner.group] {
+            put_u64(out, u64::from(account.id()));
+            put_bytes(out, account.name());
+        }
+    }
+    if let Some((at, xattrs)) = xattrs {
+        at.into_iter().for_each(|at| put_i64(out, at));
+        put_u64(out, xattrs.iter().len() as u64);
+        for (name, value) in xattrs.iter() {
+            put_bytes(out, name);
+            put_bytes(out, value);
+        }
+    }
+}
+
+fn account(r: &mut Reader<'_>) -> Result<Account, DecodeError> {
+    let id = u32::try_from(r.u64()?).map_err(|_| DecodeError::Invalid)?;
+    Account::new(id, r.bytes(limits::ACCOUNT_NAME_BYTES_MAX)?).ok_or(DecodeError::Invalid)
+}
+
+fn xattrs(r: &mut Reader<'_>) -> Result<Xattrs, DecodeError> {
+    // Each takes at least one byte of the limit.
+    let n = r.count(limits::XATTR_BYTES_MAX)?;
+    let mut all = BTreeMap::new();
+    let mut last: &[u8] = &[];
+    for _ in 0..n {
+        let name = r.bytes(limits::NAME_BYTES_MAX)?;
+        let value = r.bytes(limits::XATTR_BYTES_MAX)?;
+        if name <= last {
+            return Err(DecodeError::Invalid);
+        }
+        last = name;
+        all.insert(name.into(), value.into());
+    }
+    Xattrs::new(all).ok_or(DecodeError::Invalid)
+}
+
+fn owner(r: &mut Reader<'_>) -> Result<Owner, DecodeError> {
+    Ok(Owner {
+        user: account(r)?,
+        group: account(r)?,
+    })
+}
+
+/// Which parts follow.
+fn parts(r: &mut Reader<'_>) -> Result<(bool, bool), DecodeError> {
+    let parts = r.u8()?;
+    if parts & !(HAS_OWNER | HAS_XATTRS) != 0 {
+        return Err(DecodeError::Invalid);
+    }
+    Ok((parts & HAS_OWNER != 0, parts & HAS_XATTRS != 0))
+}
+
+fn sayings(r: &mut Reader<'_>) -> Result<Sayings, DecodeError> {
+    let (has_owner, has_xattrs) = parts(r)?;
+    let owner = if has_owner {
+        Some((r.i64()?, owner(r)?))
+    } else {
+        None
+    };
+    let xattrs = if has_xattrs {
+        Some((r.i64()?, xattrs(r)?))
+    } else {
+        None
+    };
+    Ok(Sayings { owner, xattrs })
+}
+
+/// Reads attributes.
+pub fn attributes(r: &mut Reader<'_>) -> Result<Attributes, DecodeError> {
+    let (has_owner, has_xattrs) = parts(r)?;
+    let owner = if has_owner { Some(owner(r)?) } else { None };
+    let xattrs = if has_xattrs { Some(xattrs(r)?) } else { None };
+    Ok(Attributes { owner, xattrs })
 }
 
 fn nonempty(bytes: &[u8]) -> Result<&[u8], DecodeError> {
@@ -270,6 +390,16 @@ fn nonzero(n: u64) -> Result<u64, DecodeError> {
     }
 }
 
+/// Permission bits, and whether attributes follow at the end.
+fn mode(r: &mut Reader<'_>) -> Result<(u16, bool), DecodeError> {
+    let bits = u16::try_from(r.u64()?).map_err(|_| DecodeError::Invalid)?;
+    let mode = bits & !HAS_ATTRIBUTES;
+    if mode > 0o777 {
+        return Err(DecodeError::Invalid);
+    }
+    Ok((mode, bits & HAS_ATTRIBUTES != 0))
+}
+
 /// Reads a version.
 pub fn version(r: &mut Reader<'_>) -> Result<Version, DecodeError> {
     let flags = r.u8()?;
@@ -279,10 +409,7 @@ pub fn version(r: &mut Reader<'_>) -> Result<Version, DecodeError> {
         2 => Kind::Link,
         _ => Kind::Tomb,
     };
-    let mode = u16::try_from(r.u64()?)
-        .ok()
-        .filter(|m| *m <= 0o777)
-        .ok_or(DecodeError::Invalid)?;
+    let (mode, has_attributes) = mode(r)?;
     let te = r.i64()?;
     let secs = r.i64()?;
     let nanos = u32::try_from(r.u64()?)
@@ -325,6 +452,7 @@ pub fn version(r: &mut Reader<'_>) -> Result<Version, DecodeError> {
             .filter(|at| *at != te)
             .ok_or(DecodeError::Invalid)?,
     };
+    let attributes = has_attributes.then(|| sayings(r).map(Box::new));
     Ok(Version {
         kind,
         content,
@@ -333,6 +461,7 @@ pub fn version(r: &mut Reader<'_>) -> Result<Version, DecodeError> {
         mtime: Mtime { secs, nanos },
         te,
         mode_te,
+        attributes: attributes.transpose()?,
         target,
         prev,
         moved,

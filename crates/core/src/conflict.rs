@@ -161,6 +161,7 @@ mod tests {
             mtime: Mtime::default(),
             te,
             mode_te: te,
+            attributes: None,
             target: Box::default(),
             prev: Vec::new(),
             moved: None,

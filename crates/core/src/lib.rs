@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 extern crate alloc;
 
+pub mod attributes;
 pub mod codec;
 pub mod conflict;
 pub mod entry;

@@ -8,6 +8,10 @@ pub const PATH_BYTES_MAX: usize = 64 * 1024;
 pub const PATH_DEPTH_MAX: usize = 4096;
 /// Bytes of a symbolic link's target.
 pub const LINK_TARGET_BYTES_MAX: usize = 4096;
+/// Bytes of the extended attributes of one object, names and values together.
+pub const XATTR_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of the name of a user or group: more than any system's.
+pub const ACCOUNT_NAME_BYTES_MAX: usize = 255;
 /// Siblings of one entry; more are never dropped, the path is held instead.
 pub const SIBLINGS_MAX: usize = 32;
 /// Actors of one causal context.

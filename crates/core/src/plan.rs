@@ -153,6 +153,10 @@ pub enum Code {
     WatchLimit = 2117,
     /// A bad line in an ignore file.
     IgnoreSyntax = 2118,
+    /// An owner or extended attributes that cannot be kept here; the content is.
+    NotKept = 2119,
+    /// More extended attributes than are carried.
+    TooManyAttributes = 2120,
     /// The root is missing, unmounted, replaced, or lost its marker.
     RootGone = 2201,
     /// Two different contents claim one dot: an integrity alarm.

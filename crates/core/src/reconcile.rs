@@ -9,6 +9,7 @@
 
 use alloc::vec::Vec;
 
+use crate::attributes::{self, Carried};
 use crate::conflict;
 use crate::entry::Entry;
 use crate::id::Dot;
@@ -36,6 +37,8 @@ pub struct Side<'a> {
     /// Something above the path that is no directory keeps its name here: it is held, or waits for a person.
     /// Then nothing can be put at the path, and whatever is above says why.
     pub covered: bool,
+    /// Which attributes it carries.
+    pub carried: Carried,
 }
 
 /// What is to be done about one path.
@@ -82,6 +85,7 @@ pub fn reconcile(
             row: side.row.unwrap_or(&empty),
             modes: side.modes,
             covered: side.covered,
+            carried: side.carried,
             alive_below,
             mirror: side.role == Role::Target,
         };
@@ -172,6 +176,7 @@ struct Target<'a> {
     row: &'a Row,
     modes: bool,
     covered: bool,
+    carried: Carried,
     alive_below: bool,
     mirror: bool,
 }
@@ -316,7 +321,8 @@ impl Target<'_> {
                 && version.kind != Kind::Link
                 && self.row.print.is_some_and(|p| p.mode != mode);
             let time_differs = version.kind != Kind::Dir && here.mtime != version.mtime;
-            if !mode_differs && !time_differs {
+            let is_due = attributes::is_due(self.row, &known, version.kind, self.carried);
+            if !mode_differs && !time_differs && !is_due {
                 return Ok(self.record(known, Some(dot)));
             }
             let mtime = (version.kind != Kind::Dir).then_some(version.mtime);

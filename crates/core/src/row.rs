@@ -9,6 +9,9 @@
 //! | none | none | known but not materialised here (held, untracked or waiting) |
 //! | none | present | a directory that stands only because something below it is alive |
 
+use alloc::boxed::Box;
+
+use crate::attributes::Seen;
 use crate::entry::Entry;
 use crate::id::Dot;
 use crate::version::Version;
@@ -48,6 +51,8 @@ pub struct Row {
     pub shown: Option<Dot>,
     /// What it looked like.
     pub print: Option<Print>,
+    /// Owner and extended attributes on disk here; none where they are not looked at.
+    pub seen: Option<Box<Seen>>,
     /// Why it is not materialised.
     pub held: Option<Held>,
     /// The epoch in which the row was written; above the last durable epoch it is suspect after a crash.

@@ -3,6 +3,7 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
+use crate::attributes::Sayings;
 use crate::id::ContentId;
 use crate::path::RelPath;
 use crate::time::{Hlc, Mtime};
@@ -39,6 +40,8 @@ pub struct Version {
     pub te: Hlc,
     /// When `mode` was last changed, so that a concurrent edit does not undo a chmod.
     pub mode_te: Hlc,
+    /// Owner and extended attributes, as far as whoever minted it knew what was said of them.
+    pub attributes: Option<Box<Sayings>>,
     /// A link's target; empty otherwise.
     pub target: Box<[u8]>,
     /// Contents that this path had before, newest first, at most [`crate::limits::PREVIOUS_MAX`].

@@ -61,6 +61,7 @@ fn version(text: &str, te: i64) -> Version {
         mtime: Mtime::from_nanos(if kind == Kind::Dir { 0 } else { te }),
         te,
         mode_te: te,
+        attributes: None,
         target: if kind == Kind::Link {
             b"to"[..].into()
         } else {
@@ -128,6 +129,7 @@ fn side(row: Option<&Row>) -> Side<'_> {
         writable: true,
         modes: true,
         covered: false,
+        carried: instep_core::attributes::Carried::default(),
     }
 }
 

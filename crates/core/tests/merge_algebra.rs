@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem::size_of;
 
+use instep_core::attributes::{Account, Owner, Sayings, Xattrs};
 use instep_core::codec::{DecodeError, Reader, entry as decode, put_entry, put_u64};
 use instep_core::entry::{Context, Entry, Relation};
 use instep_core::id::{ActorId, ContentId, Dot};
@@ -27,6 +28,7 @@ fn file(content: u64) -> Version {
         mtime: Mtime::default(),
         te: content as i64,
         mode_te: content as i64,
+        attributes: None,
         target: Box::default(),
         prev: Vec::new(),
         moved: None,
@@ -259,6 +261,22 @@ fn any_path() -> impl Strategy<Value = RelPath> {
     vec("[a-zA-Z. é]{0,8}x", 0..4).prop_map(|v| RelPath::new(v.join("/").as_bytes()).unwrap())
 }
 
+fn any_attributes() -> impl Strategy<Value = Sayings> {
+    let account = || {
+        (0..u32::MAX, "[a-z]{0,8}")
+            .prop_map(|(id, name)| Account::new(id, name.as_bytes()).unwrap())
+    };
+    let owner = (account(), account()).prop_map(|(user, group)| Owner { user, group });
+    let pairs = vec(("user\\.[a-z]{1,4}", vec(any::<u8>(), 0..9)), 0..4);
+    let xattrs = pairs.prop_map(|pairs| {
+        let boxed = |(name, value): (String, Vec<u8>)| (name.into_bytes().into(), value.into());
+        Xattrs::new(pairs.into_iter().map(boxed).collect()).unwrap()
+    });
+    let owner = prop::option::of((any::<i64>(), owner));
+    let xattrs = prop::option::of((any::<i64>(), xattrs));
+    (owner, xattrs).prop_map(|(owner, xattrs)| Sayings { owner, xattrs })
+}
+
 fn any_version() -> impl Strategy<Value = Version> {
     let kind = prop::sample::select(vec![Kind::File, Kind::Dir, Kind::Link, Kind::Tomb]);
     let times = (
@@ -274,10 +292,11 @@ fn any_version() -> impl Strategy<Value = Version> {
         prop::option::of(any_path()),
         any::<bool>(),
         prop_oneof![Just(0), any::<u32>()],
+        prop::option::of(any_attributes()),
     );
     (kind, content, any::<u64>(), 0..=0o777_u16, times, rest).prop_map(
         |(kind, content, size, mode, (secs, nanos, te, mode_te), rest)| {
-            let (target, prev, moved, meta_only, policy_epoch) = rest;
+            let (target, prev, moved, meta_only, policy_epoch, attributes) = rest;
             Version {
                 kind,
                 content: if kind == Kind::Dir {
@@ -290,6 +309,7 @@ fn any_version() -> impl Strategy<Value = Version> {
                 mtime: Mtime { secs, nanos },
                 te,
                 mode_te: mode_te.unwrap_or(te),
+                attributes: attributes.map(Box::new),
                 target: target.into(),
                 prev: prev.into_iter().map(ContentId).collect(),
                 moved,
@@ -316,7 +336,14 @@ fn any_entry() -> impl Strategy<Value = Entry> {
 fn retained(entry: &Entry) -> usize {
     let of = |(_, v): &(Dot, Version)| {
         let moved = v.moved.as_ref().map_or(0, |p| p.as_bytes().len());
-        size_of::<(Dot, Version)>() + v.target.len() + 32 * v.prev.len() + moved
+        let attributes = v.attributes.as_deref().map_or(0, |a| {
+            let names = a.owner.iter().flat_map(|(_, o)| [&o.user, &o.group]);
+            let xattrs = a.xattrs.iter().flat_map(|(_, x)| x.iter());
+            size_of::<Sayings>()
+                + names.map(|n| n.name().len()).sum::<usize>()
+                + xattrs.map(|(n, v)| n.len() + v.len() + 32).sum::<usize>()
+        });
+        size_of::<(Dot, Version)>() + v.target.len() + 32 * v.prev.len() + moved + attributes
     };
     entry.siblings().iter().map(of).sum::<usize>() + entry.ctx().iter().len() * size_of::<Dot>()
 }
@@ -386,6 +413,63 @@ fn counts_beyond_what_follows_are_refused_at_once() {
     bytes.extend_from_slice(&[7; 8]);
     bytes.push(1);
     assert_eq!(decoded(&bytes), Err(DecodeError::Invalid));
+}
+
+/// A version as it was written before there were attributes, byte by byte.
+fn plain_bytes() -> Vec<u8> {
+    let mut bytes = vec![1, 1];
+    bytes.extend_from_slice(&[7; 8]);
+    bytes.push(3);
+    // Flags, mode 0644, te 5, mtime 2 s.
+    bytes.extend_from_slice(&[0, 0xa4, 0x03, 10, 4, 0]);
+    bytes.extend_from_slice(&[9; 32]);
+    // Size; no context beyond the sibling's own.
+    bytes.extend_from_slice(&[8, 0]);
+    bytes
+}
+
+#[test]
+fn a_version_without_attributes_has_the_bytes_that_it_always_had() {
+    let bytes = plain_bytes();
+    let entry = decoded(&bytes).unwrap();
+    let (_, version) = &entry.siblings()[0];
+    assert_eq!((version.mode, version.size, version.te), (0o644, 8, 5));
+    assert_eq!(version.attributes, None);
+    assert_eq!(encoded(&entry), bytes);
+}
+
+#[test]
+fn attributes_have_one_form_and_nothing_that_guards_the_system_is_read() {
+    let mut bytes = plain_bytes();
+    let context = bytes.pop().unwrap();
+    bytes[13] |= 0x04;
+    let at = bytes.len();
+    bytes.extend_from_slice(b"\x03\x08\x21\x03www\x00\x00\x0a\x01\x06user.a\x01x");
+    bytes.push(context);
+    let entry = decoded(&bytes).unwrap();
+    let attributes = entry.siblings()[0].1.attributes.as_deref().unwrap();
+    let (since, owner) = attributes.owner.as_ref().unwrap();
+    assert_eq!(*since, 4);
+    assert_eq!((owner.user.id(), owner.user.name()), (33, &b"www"[..]));
+    assert_eq!((owner.group.id(), owner.group.name()), (0, &b""[..]));
+    let (since, xattrs) = attributes.xattrs.as_ref().unwrap();
+    assert_eq!(*since, 5);
+    assert_eq!(xattrs.get(b"user.a"), Some(&b"x"[..]));
+    assert_eq!(encoded(&entry), bytes);
+    let with = |bad: &[u8]| {
+        let mut out = bytes[..at].to_vec();
+        out.extend_from_slice(bad);
+        out.push(0);
+        decoded(&out)
+    };
+    for bad in [
+        &b"\x02\x00\x01\x13security.capability\x00"[..],
+        b"\x02\x00\x02\x06user.b\x00\x06user.a\x00",
+        b"\x01\x00\xff\xff\xff\xff\x0f\x00\x00\x00",
+        b"\x04",
+    ] {
+        assert_eq!(with(bad), Err(DecodeError::Invalid), "{bad:?}");
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Directories that stand only because of what is in them are alike everywhere.
 #![allow(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
 
+use instep_core::attributes::Carried;
 use instep_core::entry::Entry;
 use instep_core::id::{ActorId, ContentId, Dot};
 use instep_core::path::RelPath;
@@ -24,6 +25,7 @@ fn tomb() -> Entry {
         mtime: Mtime::default(),
         te: 1,
         mode_te: 1,
+        attributes: None,
         target: Box::default(),
         prev: Vec::new(),
         moved: None,
@@ -56,6 +58,7 @@ fn directories_that_stand_for_their_contents_keep_different_modes() {
         writable: true,
         modes: true,
         covered: false,
+        carried: Carried::default(),
     };
     let sides = [side(&plain), side(&private)];
     let decision = reconcile(&path, &sides, &Entry::default(), true, &Policies::default());

@@ -30,6 +30,7 @@ fn version(kind: Kind, content: u8, te: i64) -> Version {
         mtime: Mtime::from_nanos(te),
         te,
         mode_te: te,
+        attributes: None,
         target: Box::default(),
         prev: Vec::new(),
         moved: None,
@@ -307,6 +308,7 @@ fn any_sibling() -> impl Strategy<Value = Version> {
                 let content = if kind == Kind::Dir { 0 } else { content };
                 Version {
                     mode_te,
+                    attributes: None,
                     prev,
                     meta_only,
                     policy_epoch,

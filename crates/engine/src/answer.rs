@@ -238,7 +238,7 @@ impl Session {
                 ChangeKind::Update => "update",
                 ChangeKind::Delete => "delete",
                 ChangeKind::Move => "move",
-                ChangeKind::Metadata => "metadata",
+                ChangeKind::Metadata | ChangeKind::Attributes => "metadata",
             }
             .to_owned(),
             path: change.path.to_string(),

@@ -1,5 +1,6 @@
 //! Conflicts: noted on every replica when a version loses, open until a person settles them.
 
+use instep_core::attributes;
 use instep_core::entry::Entry;
 use instep_core::id::{ContentId, Dot};
 use instep_core::path::RelPath;
@@ -267,6 +268,7 @@ impl Session {
             mtime: instep_core::time::Mtime::from_nanos(record.te),
             te: record.te,
             mode_te: record.te,
+            attributes: None,
             target: Box::default(),
             prev: Vec::new(),
             moved: None,
@@ -319,7 +321,7 @@ impl Session {
         &mut self,
         path: &RelPath,
         known: &Entry,
-        version: instep_core::version::Version,
+        mut version: instep_core::version::Version,
     ) -> Result<(), Refusal> {
         let writer = self
             .slots
@@ -335,6 +337,9 @@ impl Session {
             code: 2201,
             why: e.chain(),
         })?;
+        // What counts of attributes does not depend on whose content was chosen.
+        let said = attributes::said(known, version.kind).to_sayings();
+        version.attributes = said.or(version.attributes);
         let decided = known.record(dot, version);
         self.resolutions.insert(path.clone(), decided);
         self.dirty.insert(path.clone());

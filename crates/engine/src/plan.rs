@@ -185,6 +185,7 @@ impl Session {
                     writable: slot.online() && can.writable,
                     modes: can.modes,
                     covered: false,
+                    carried: can.carried,
                 }
             })
             .collect()
@@ -425,6 +426,9 @@ impl Session {
         for (action, outcome) in actions.iter().zip(outcomes) {
             self.take_outcome(i, action, outcome, pass);
         }
+        for problem in self.slots[i].replica.take_problems() {
+            self.open_problem(i, problem);
+        }
         self.monitor.event(Event::Progress(pass.progress));
     }
 
@@ -493,6 +497,7 @@ impl Session {
             Goal::File { size, .. } => (created(action), *size),
             Goal::Dir { .. } | Goal::Link { .. } => (created(action), 0),
             Goal::Absent => (ChangeKind::Delete, 0),
+            Goal::Metadata { .. } if has_attributes(action) => (ChangeKind::Attributes, 0),
             Goal::Metadata { .. } => (ChangeKind::Metadata, 0),
             Goal::Rename { .. } => (ChangeKind::Move, 0),
             Goal::Record => return,
@@ -627,6 +632,12 @@ fn replaces_dir(action: &Action) -> bool {
             ..
         }
     ) && matches!(action.goal, Goal::File { .. } | Goal::Link { .. })
+}
+
+/// Whether the version that an action shows says anything of owner or extended attributes.
+fn has_attributes(action: &Action) -> bool {
+    let shown = action.entry.get_shown(action.shown);
+    shown.is_some_and(|v| v.attributes.is_some())
 }
 
 fn created(action: &Action) -> ChangeKind {

@@ -87,6 +87,7 @@ mod tests {
             mtime: Mtime::default(),
             te: 5,
             mode_te: 5,
+            attributes: None,
             target: Box::default(),
             prev: prev.iter().map(|c| ContentId([*c; 32])).collect(),
             moved: None,

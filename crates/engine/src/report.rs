@@ -19,6 +19,8 @@ pub enum ChangeKind {
     Move,
     /// Only its mode or time changed.
     Metadata,
+    /// Only its owner or extended attributes changed, or its mode or time too.
+    Attributes,
 }
 
 /// One change that reached other replicas.

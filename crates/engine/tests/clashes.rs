@@ -287,6 +287,7 @@ fn install(replica: &MemoryReplica, path: &RelPath, bytes: &'static [u8], dot: D
         mtime,
         te: 1,
         mode_te: 1,
+        attributes: None,
         target: Box::default(),
         prev: Vec::new(),
         moved: None,

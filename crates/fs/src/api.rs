@@ -46,6 +46,15 @@ pub struct Stat {
     pub mount_root: bool,
 }
 
+/// Whose names are meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Party {
+    /// Users.
+    User,
+    /// Groups.
+    Group,
+}
+
 /// One name of a listing, with its stat.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListItem {
@@ -76,6 +85,8 @@ pub struct Profile {
     pub case_sensitive: bool,
     /// Permission bits are kept.
     pub modes: bool,
+    /// Extended attributes of users are kept.
+    pub xattrs: bool,
     /// Modification times are kept to this many nanoseconds.
     pub mtime_granularity_ns: u32,
     /// The file system's identity: its UUID-like `f_fsid`, or the device number where there is none.

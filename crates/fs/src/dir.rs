@@ -5,12 +5,13 @@
 
 use std::os::fd::BorrowedFd;
 
+use instep_core::attributes::Xattrs;
 use instep_core::path::Name;
 use instep_core::time::Mtime;
 
 #[cfg(feature = "sim")]
 use crate::api::Error;
-use crate::api::{Kind, Profile, Result, Stat};
+use crate::api::{Kind, Party, Profile, Result, Stat};
 use crate::os::{OsDir, OsFile, OsLease, OsLockFile};
 #[cfg(feature = "sim")]
 use crate::sim::{SimDir, SimFile, SimLease, SimLockFile};
@@ -271,6 +272,37 @@ impl Dir {
         both!(DirImpl, self, |a| a.set_mtime(name, mtime))
     }
 
+    /// Sets owner and group of whatever the name is, of a link itself too; none leaves what is there. The
+    /// system takes bits above the permissions away from a file that changes hands.
+    pub fn set_owner(&self, name: Name<'_>, user: Option<u32>, group: Option<u32>) -> Result<()> {
+        both!(DirImpl, self, |a| a.set_owner(name, user, group))
+    }
+
+    /// This directory's own extended attributes, as of [`File::xattrs`].
+    pub fn xattrs_self(&self) -> Result<Option<Xattrs>> {
+        both!(DirImpl, self, |a| a.xattrs_self())
+    }
+
+    /// Sets one of this directory's own extended attributes, or removes it.
+    pub fn set_xattr_self(&self, name: &[u8], value: Option<&[u8]>) -> Result<()> {
+        both!(DirImpl, self, |a| a.set_xattr_self(name, value))
+    }
+
+    /// The name that a user or group has on this machine.
+    pub fn account_name(&self, party: Party, id: u32) -> Option<Vec<u8>> {
+        both!(DirImpl, self, |a| a.account_name(party, id))
+    }
+
+    /// The number that a user or group has on this machine.
+    pub fn account_id(&self, party: Party, name: &[u8]) -> Option<u32> {
+        both!(DirImpl, self, |a| a.account_id(party, name))
+    }
+
+    /// As which user this process acts.
+    pub fn acting_user(&self) -> u32 {
+        both!(DirImpl, self, |a| a.acting_user())
+    }
+
     /// Makes the names in this directory durable.
     pub fn sync(&self) -> Result<()> {
         both!(DirImpl, self, |a| a.sync())
@@ -346,6 +378,21 @@ impl File {
     /// Sets the modification time. The access time stays.
     pub fn set_mtime(&self, mtime: Mtime) -> Result<()> {
         both!(FileImpl, self, |a| a.set_mtime(mtime))
+    }
+
+    /// Sets owner and group; none leaves what is there.
+    pub fn set_owner(&self, user: Option<u32>, group: Option<u32>) -> Result<()> {
+        both!(FileImpl, self, |a| a.set_owner(user, group))
+    }
+
+    /// The extended attributes that users may set; none when they are more than is carried.
+    pub fn xattrs(&self) -> Result<Option<Xattrs>> {
+        both!(FileImpl, self, |a| a.xattrs())
+    }
+
+    /// Sets an extended attribute, or removes it.
+    pub fn set_xattr(&self, name: &[u8], value: Option<&[u8]>) -> Result<()> {
+        both!(FileImpl, self, |a| a.set_xattr(name, value))
     }
 
     /// Makes the content durable. After an error the content is not to be trusted, and a second call

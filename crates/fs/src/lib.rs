@@ -19,5 +19,5 @@ pub mod place;
 pub mod sim;
 pub mod watch;
 
-pub use api::{Error, ErrorKind, Kind, ListItem, Profile, Result, Stat};
+pub use api::{Error, ErrorKind, Kind, ListItem, Party, Profile, Result, Stat};
 pub use dir::{Dir, File, Lease, LockFile, Space};

@@ -4,6 +4,8 @@
 //! no call follows a link at that name; an error is never turned into absence. Nothing here retries for the
 //! caller except `EINTR` and the transient `EAGAIN` of `openat2`.
 
+mod accounts;
+mod attributes;
 mod dir;
 mod file;
 mod listing;

@@ -6,6 +6,7 @@
 //! and the order of calls; no wall clock, no thread, no hash order. A hook may run before every call of the
 //! engine and act as the user there. Never touches a real file.
 
+mod attributes;
 mod config;
 mod content;
 mod data;

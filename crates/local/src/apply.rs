@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
+use instep_core::attributes::Seen;
 use instep_core::group;
 use instep_core::id::ContentId;
 use instep_core::path::RelPath;
@@ -17,6 +18,7 @@ use instep_fs::{Dir, ErrorKind, Stat};
 use instep_replica::{Result, Sources};
 use instep_store::Durability;
 
+use crate::attributes::Object;
 use crate::content::{self, Failed};
 use crate::groups;
 use crate::print::{print, vouched};
@@ -38,6 +40,8 @@ pub struct Done {
     pub outcome: Outcome,
     /// What is on disk now and what it looks like; none leaves the row as it was.
     pub print: Option<Option<Print>>,
+    /// What is on disk now of owner and extended attributes, where they are carried.
+    pub seen: Option<Box<Seen>>,
     /// What the index knows of the path, if more than the action said.
     pub entry: Option<instep_core::entry::Entry>,
     /// What was displaced, by its key.
@@ -52,6 +56,7 @@ impl Done {
         Self {
             outcome,
             print: None,
+            seen: None,
             entry: None,
             displaced: Vec::new(),
             is_ignored: false,
@@ -66,11 +71,17 @@ impl Done {
         }
     }
 
+    /// It happened to an object with these attributes.
+    fn wearing(self, seen: Option<Box<Seen>>) -> Self {
+        Self { seen, ..self }
+    }
+
     /// It happened, and this is what is there now.
     pub fn with(print: Option<Print>) -> Self {
         Self {
             outcome: Outcome::Done,
             print: Some(print),
+            seen: None,
             entry: None,
             displaced: Vec::new(),
             is_ignored: false,
@@ -201,6 +212,7 @@ fn prune(replica: &LocalReplica, actions: &[Action], outcomes: &[Outcome]) -> Re
             let gone = Row {
                 shown,
                 print: None,
+                seen: None,
                 epoch: index.epoch(),
                 ..row.clone()
             };
@@ -235,6 +247,11 @@ fn write_rows(replica: &LocalReplica, actions: &[Action], done: Vec<Done>) -> Re
                 entry: done.entry.unwrap_or_else(|| action.entry.clone()),
                 shown: action.shown.filter(|_| !done.is_ignored),
                 print: seen,
+                seen: if only_told {
+                    old.as_ref().and_then(|old| old.seen.clone())
+                } else {
+                    done.seen.filter(|_| seen.is_some())
+                },
                 held,
                 epoch: index.epoch(),
             };
@@ -462,13 +479,15 @@ impl Worker<'_> {
         match action.before {
             Precondition::Absent => {
                 match self.new_file(action, dir, content, size, mode, mtime, buffer) {
-                    Ok(print) => Done::with(Some(print)),
+                    Ok((print, seen)) => Done::with(Some(print)).wearing(seen),
                     Err(outcome) => Done::not(outcome),
                 }
             }
             Precondition::Unchanged { .. } => {
                 match self.staged_file(action, content, size, mode, mtime, buffer) {
-                    Ok(name) => replace::exchange(self.replica, action, dir, &name),
+                    Ok((name, seen)) => {
+                        replace::exchange(self.replica, action, dir, &name).wearing(seen)
+                    }
                     Err(outcome) => Done::not(outcome),
                 }
             }
@@ -489,14 +508,15 @@ impl Worker<'_> {
         mode: u16,
         mtime: instep_core::time::Mtime,
         buffer: &mut Vec<u8>,
-    ) -> core::result::Result<Print, Outcome> {
+    ) -> core::result::Result<(Print, Option<Box<Seen>>), Outcome> {
         let path = &action.path;
         let name = path.name().ok_or(Outcome::Superseded)?;
         let fail = |e: instep_fs::Error| failed(path, &e);
         if self.replica.is_staged_file(content) || !self.replica.profile.unnamed_files {
-            let staged = self.staged_file(action, content, size, mode, mtime, buffer)?;
+            let (staged, seen) = self.staged_file(action, content, size, mode, mtime, buffer)?;
             let from = &self.replica.ours().ok_or(Outcome::Superseded)?.staging;
-            return Self::give(from, &staged, dir, name).map_err(|e| failed(path, &e));
+            let given = Self::give(from, &staged, dir, name).map_err(|e| failed(path, &e))?;
+            return Ok((given, seen));
         }
         let mut from = self
             .sources
@@ -504,10 +524,14 @@ impl Worker<'_> {
             .ok_or_else(|| missing(action))?;
         let file = dir.create_unnamed(u32::from(mode)).map_err(fail)?;
         self.fill(action, &file, from.as_mut(), content, size, buffer)?;
+        let seen = self
+            .replica
+            .give_attributes(action, Object::File(&file))
+            .map_err(fail)?;
         file.set_mtime(mtime).map_err(fail)?;
         let before = file.stat().map_err(fail)?;
         dir.publish(&file, name).map_err(fail)?;
-        Ok(vouched(&before, file.stat().ok().as_ref()))
+        Ok((vouched(&before, file.stat().ok().as_ref()), seen))
     }
 
     /// Gives a staged object its free name.
@@ -569,16 +593,19 @@ impl Worker<'_> {
         mode: u16,
         mtime: instep_core::time::Mtime,
         buffer: &mut Vec<u8>,
-    ) -> core::result::Result<String, Outcome> {
+    ) -> core::result::Result<(String, Option<Box<Seen>>), Outcome> {
         let staging = &self.replica.ours().ok_or(Outcome::Superseded)?.staging;
         let fail = |e: instep_fs::Error| failed(&action.path, &e);
         if let Some(name) = self.replica.take_staged(content) {
             let dress = || {
+                let object = Object::Named(staging, ours(&name), instep_fs::Kind::File);
+                let seen = self.replica.give_attributes(action, object)?;
                 staging.set_mode(ours(&name), u32::from(mode))?;
-                staging.set_mtime(ours(&name), mtime)
+                staging.set_mtime(ours(&name), mtime)?;
+                Ok(seen)
             };
-            dress().map_err(fail)?;
-            return Ok(name);
+            let seen = dress().map_err(fail)?;
+            return Ok((name, seen));
         }
         let mut from = self
             .sources
@@ -590,12 +617,21 @@ impl Worker<'_> {
             .map_err(fail)?;
         let filled = self
             .fill(action, &file, from.as_mut(), content, size, buffer)
-            .and_then(|()| file.set_mtime(mtime).map_err(fail));
-        if let Err(outcome) = filled {
-            let _stale = staging.remove_file(ours(&name));
-            return Err(outcome);
+            .and_then(|()| {
+                let seen = self
+                    .replica
+                    .give_attributes(action, Object::File(&file))
+                    .map_err(fail)?;
+                file.set_mtime(mtime).map_err(fail)?;
+                Ok(seen)
+            });
+        match filled {
+            Ok(seen) => Ok((name, seen)),
+            Err(outcome) => {
+                let _stale = staging.remove_file(ours(&name));
+                Err(outcome)
+            }
         }
-        Ok(name)
     }
 
     fn dir(&self, action: &Action, dir: &Dir, mode: u16) -> Done {
@@ -605,23 +641,32 @@ impl Worker<'_> {
         };
         // Its contents must get in; the mode proper follows when they are.
         let open_mode = u32::from(mode) | 0o700;
+        let wear = |dir: &Dir, name| {
+            let object = Object::Named(dir, name, instep_fs::Kind::Dir);
+            self.replica.give_attributes(action, object)
+        };
         let made = match action.before {
-            Precondition::Absent => dir.make_dir(name, open_mode).map(|()| None),
+            Precondition::Absent => dir
+                .make_dir(name, open_mode)
+                .and_then(|()| Ok((None, wear(dir, name)?))),
             Precondition::Unchanged { .. } => {
                 let Some(ours_dirs) = self.replica.ours() else {
                     return Done::not(Outcome::Superseded);
                 };
                 let staged = trash::fresh_name(self.replica);
-                ours_dirs
-                    .staging
+                let staging = &ours_dirs.staging;
+                staging
                     .make_dir(ours(&staged), open_mode)
-                    .map(|()| Some(staged))
+                    .and_then(|()| wear(staging, ours(&staged)))
+                    .map(|seen| (Some(staged), seen))
             }
         };
         let mut done = match made {
             Err(e) => return Done::not(failed(path, &e)),
-            Ok(None) => Done::with(None),
-            Ok(Some(staged)) => replace::exchange(self.replica, action, dir, &staged),
+            Ok((None, seen)) => Done::with(None).wearing(seen),
+            Ok((Some(staged), seen)) => {
+                replace::exchange(self.replica, action, dir, &staged).wearing(seen)
+            }
         };
         if done.outcome != Outcome::Done {
             return done;
@@ -655,16 +700,19 @@ impl Worker<'_> {
         let staged = trash::fresh_name(self.replica);
         let make = || {
             ours_dirs.staging.make_link(ours(&staged), target)?;
-            ours_dirs.staging.set_mtime(ours(&staged), *mtime)
+            let object = Object::Named(&ours_dirs.staging, ours(&staged), instep_fs::Kind::Link);
+            let seen = self.replica.give_attributes(action, object)?;
+            ours_dirs.staging.set_mtime(ours(&staged), *mtime)?;
+            Ok(seen)
         };
         match make() {
-            Ok(()) if action.before == Precondition::Absent => {
+            Ok(seen) if action.before == Precondition::Absent => {
                 match Self::give(&ours_dirs.staging, &staged, dir, name) {
-                    Ok(print) => Done::with(Some(print)),
+                    Ok(print) => Done::with(Some(print)).wearing(seen),
                     Err(e) => Done::not(failed(path, &e)),
                 }
             }
-            Ok(()) => replace::exchange(self.replica, action, dir, &staged),
+            Ok(seen) => replace::exchange(self.replica, action, dir, &staged).wearing(seen),
             Err(e) => Done::not(failed(path, &e)),
         }
     }
@@ -718,8 +766,9 @@ impl Worker<'_> {
             return Done::not(Outcome::Superseded);
         };
         let mut lease = None;
+        let mut seen = None;
         let mut set = || -> instep_fs::Result<core::result::Result<Print, Outcome>> {
-            let stat = if matches!(
+            let mut stat = if matches!(
                 action.before,
                 Precondition::Unchanged {
                     kind: Kind::File,
@@ -739,8 +788,12 @@ impl Worker<'_> {
                     _ => return Ok(Err(Outcome::Superseded)),
                 }
             };
-            // RACE: what a user saves over the name before the next calls gets our time or mode; it is
-            // another inode, so it is read again.
+            // RACE: what a user saves over the name before the next calls gets our time, mode or owner; it
+            // is another inode, so it is read again.
+            match self.replica.give_in_place(action, dir, name, &mut stat)? {
+                Ok(given) => seen = given,
+                Err(outcome) => return Ok(Err(outcome)),
+            }
             if stat.kind != instep_fs::Kind::Link && (stat.mode & 0o777) != u32::from(mode) {
                 dir.set_mode(name, stat.mode & 0o7000 | u32::from(mode))?;
             }
@@ -760,15 +813,19 @@ impl Worker<'_> {
                 .map_or_else(|| print(&stat), |s| print(&s))))
         };
         match set() {
-            Ok(Ok(print)) => Done::with(Some(print)),
+            Ok(Ok(print)) => Done::with(Some(print)).wearing(seen),
             Ok(Err(outcome)) => Done::not(outcome),
-            Err(e) => Done::not(failed(path, &e)),
+            Err(e) => {
+                self.replica.doubt_attributes(path);
+                Done::not(failed(path, &e))
+            }
         }
     }
 
     /// One object of this replica moves to the action's path.
     fn rename(&self, action: &Action, dir: &Dir, from: &RelPath) -> Done {
-        let move_it = || -> instep_fs::Result<core::result::Result<Print, Outcome>> {
+        let mut seen = None;
+        let mut move_it = || -> instep_fs::Result<core::result::Result<Print, Outcome>> {
             let (Some(name), Some((parent, old))) = (action.path.name(), from.split()) else {
                 return Ok(Err(Outcome::Superseded));
             };
@@ -803,6 +860,8 @@ impl Worker<'_> {
                 .stat(name)?
                 .filter(|s| ours(s) && s.mtime == before.mtime);
             if let Some(s) = stat.filter(|s| s.kind == instep_fs::Kind::File) {
+                let object = Object::Named(dir, name, s.kind);
+                seen = self.replica.give_attributes(action, object)?;
                 if (s.mode & 0o777) != u32::from(mode) {
                     dir.set_mode(name, u32::from(mode))?;
                 }
@@ -818,7 +877,7 @@ impl Worker<'_> {
                 .map_or_else(|| print(&before), |s| print(&s))))
         };
         match move_it() {
-            Ok(Ok(print)) => Done::with(Some(print)),
+            Ok(Ok(print)) => Done::with(Some(print)).wearing(seen),
             Ok(Err(outcome)) => Done::not(outcome),
             Err(e) => Done::not(failed(&action.path, &e)),
         }

@@ -5,6 +5,8 @@
 //! record  record.rs findings become dots and rows
 //! apply   apply.rs  actions, each after its precondition; replace.rs is the one place where user data
 //!                   is displaced
+//!         attributes.rs  owner and extended attributes, where they are carried: read by a look, given by
+//!                   an action
 //! barrier replica.rs  data, names, then the index survive a power cut
 //! ```
 //!
@@ -16,6 +18,7 @@
 #![forbid(unsafe_code)]
 
 pub mod apply;
+mod attributes;
 pub mod content;
 pub mod groups;
 pub mod index;

@@ -12,6 +12,7 @@ use instep_core::version::{Kind, Version};
 use instep_replica::Look;
 use instep_replica::look::{Finding, Found, Move};
 
+use crate::attributes;
 use crate::print::print;
 use crate::scan::{self, Candidate, Gone};
 
@@ -49,8 +50,14 @@ pub fn split(
             continue;
         };
         let mut found = scan::present(Kind::File, v.content, &c.stat, Box::default(), false);
-        if let Found::Present { moved_from, .. } = &mut found {
+        if let Found::Present {
+            moved_from,
+            attributes,
+            ..
+        } = &mut found
+        {
             *moved_from = Some(g.path.clone());
+            *attributes = g.row.seen.as_ref().map(|s| Box::new(s.attributes.clone()));
         }
         known.push(Finding {
             path: c.path,
@@ -77,6 +84,7 @@ pub fn detect(gone: &[Gone], by_ino: &ByInode, look: &mut Look) -> BTreeSet<RelP
             kind,
             content,
             print,
+            attributes,
             moved_from,
             ..
         } = &mut finding.found
@@ -97,6 +105,7 @@ pub fn detect(gone: &[Gone], by_ino: &ByInode, look: &mut Look) -> BTreeSet<RelP
             });
         if let Some(g) = same {
             taken.insert(g.path.clone());
+            attributes::inherit(attributes, &g.row, *kind);
             *moved_from = Some(g.path.clone());
             to_from.insert(finding.path.clone(), g.path.clone());
             if *kind == Kind::Dir {
@@ -129,7 +138,7 @@ fn is_dressed_alike(row: &Row, found: &Found) -> bool {
     };
     let same_mode = *kind == Kind::Link || row.print.is_some_and(|p| p.mode == *mode);
     let same_time = |v: &Version| *kind == Kind::Dir || v.mtime == *mtime;
-    same_mode && row.present().is_some_and(same_time)
+    same_mode && attributes::is_alike(row, found) && row.present().is_some_and(same_time)
 }
 
 /// What lies at or below a path is one run in tree order.

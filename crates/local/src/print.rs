@@ -1,8 +1,8 @@
 //! Fingerprints: what an object looks like to `stat`, and what a whole directory looks like.
 //!
 //! A fingerprint is compared for equality with an earlier one of the same place and nothing else. It covers
-//! the change time, which no program can set back. A directory's own fingerprint covers only its identity
-//! and mode: its times change with its contents, and those are looked at anyway.
+//! the change time, which no program can set back. A directory's own fingerprint covers only its identity,
+//! mode and owner: its times change with its contents, and those are looked at anyway.
 
 use instep_core::row::Print;
 use instep_fs::{Kind, Stat};
@@ -40,6 +40,8 @@ pub fn print(stat: &Stat) -> Print {
         h = mix(h, stat.size);
         h = mix(h ^ stat.mtime.secs as u64, u64::from(stat.mtime.nanos));
         h = mix(h ^ stat.ctime.secs as u64, u64::from(stat.ctime.nanos));
+    } else {
+        h = mix(h, u64::from(stat.uid) << 32 | u64::from(stat.gid));
     }
     Print {
         ino: stat.ino,
@@ -56,6 +58,7 @@ pub fn vouched(ours: &Stat, now: Option<&Stat>) -> Print {
         s.ino == ours.ino
             && s.kind == ours.kind
             && s.mode == ours.mode
+            && (s.uid, s.gid) == (ours.uid, ours.gid)
             && (s.kind == Kind::Dir || s.size == ours.size && s.mtime == ours.mtime)
     };
     now.filter(same).map_or_else(|| print(ours), print)

@@ -16,6 +16,7 @@ use instep_fs::{Dir, ErrorKind as FsErrorKind, File};
 use instep_replica::env::Env;
 use instep_replica::{Content, Look};
 
+use crate::attributes::ReadXattrs;
 use crate::content::{Hashed, hash_file};
 use crate::print::print;
 use crate::replica::{LocalReplica, locked};
@@ -53,6 +54,8 @@ enum Reading {
         id: ContentId,
         high_entropy: bool,
         bytes: Option<Arc<Vec<u8>>>,
+        /// Where they are carried.
+        xattrs: Option<ReadXattrs>,
     },
     /// Somebody writes it.
     Busy,
@@ -91,6 +94,8 @@ struct Reader {
     env: Arc<dyn Env>,
     root: Dir,
     leases: bool,
+    /// Extended attributes are carried.
+    xattrs: bool,
 }
 
 impl Content for KeptContent {
@@ -216,33 +221,48 @@ impl Reader {
         }
         match aside(&file, c) {
             Aside::Pending => return Reading::Aside,
-            Aside::Done(hashed) => return hashed_as(hashed, None),
+            Aside::Done(hashed) => return self.hashed_as(&file, c, hashed, None),
             Aside::No => {}
         }
         // What the walk saw is what must still be there when all has been read.
         if c.stat.size > KEPT_FILE_BYTES {
-            return hash_file(&file, &c.stat, buffer)
-                .map_or_else(Reading::Failed, |hashed| hashed_as(hashed, None));
+            return match hash_file(&file, &c.stat, buffer) {
+                Ok(hashed) => self.hashed_as(&file, c, hashed, None),
+                Err(e) => Reading::Failed(e),
+            };
         }
         let mut bytes = Vec::with_capacity(c.stat.size as usize);
         match hash_file(&file, &c.stat, &mut bytes) {
             Ok(hashed) => {
                 bytes.truncate(c.stat.size as usize);
-                hashed_as(hashed, Some(bytes))
+                self.hashed_as(&file, c, hashed, Some(bytes))
             }
             Err(e) => Reading::Failed(e),
         }
     }
-}
 
-fn hashed_as(hashed: Hashed, bytes: Option<Vec<u8>>) -> Reading {
-    match hashed {
-        Hashed::Content { id, high_entropy } => Reading::Content {
+    /// Content, with the extended attributes where they are carried, if these stood still too.
+    fn hashed_as(
+        &self,
+        file: &File,
+        c: &Candidate,
+        hashed: Hashed,
+        bytes: Option<Vec<u8>>,
+    ) -> Reading {
+        let Hashed::Content { id, high_entropy } = hashed else {
+            return Reading::Busy;
+        };
+        let xattrs = self.xattrs.then(|| file.xattrs());
+        let stands_still = || file.stat().is_ok_and(|now| now.ctime == c.stat.ctime);
+        if xattrs.is_some() && !stands_still() {
+            return Reading::Busy;
+        }
+        Reading::Content {
             id,
             high_entropy,
             bytes: bytes.map(Arc::new),
-        },
-        Hashed::Changing => Reading::Busy,
+            xattrs,
+        }
     }
 }
 
@@ -252,6 +272,7 @@ impl LocalReplica {
             env: self.env.clone(),
             root: self.root.clone(),
             leases: self.profile.leases,
+            xattrs: self.carried().xattrs,
         }
     }
 
@@ -308,16 +329,21 @@ impl LocalReplica {
                     id,
                     high_entropy,
                     bytes,
+                    xattrs,
                 } => {
                     locked(&self.busy).remove(&c.path);
                     if let Some(bytes) = bytes {
                         locked(&self.kept).add(id, bytes);
                     }
-                    let found = self.judge(c, id, high_entropy);
-                    look.findings.push(instep_replica::Finding {
+                    let found = Some(self.judge(c, id, high_entropy));
+                    let xattrs = || xattrs.unwrap_or(Ok(None));
+                    let (row, problems) = (c.row.as_ref(), &mut look.problems);
+                    let found = self.told(&c.path, found, xattrs, &c.stat, row, problems);
+                    let found = found.map(|found| instep_replica::Finding {
                         path: c.path.clone(),
                         found,
                     });
+                    look.findings.extend(found);
                 }
                 Reading::Busy => look.again.push((c.path.clone(), self.back_off(&c.path))),
                 Reading::Missing => look.again.push((c.path.clone(), 2)),

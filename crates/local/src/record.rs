@@ -52,6 +52,7 @@ pub fn record(replica: &LocalReplica, look: &Look, share: &ShareState) -> Result
         if doubtful {
             recover::doubt(&row, &finding.found, &mut new);
         }
+        replica.forget_uncarried(&mut new);
         if new != row {
             new.epoch = index.epoch();
             index.put(path, old.as_ref(), &new)?;

@@ -32,7 +32,7 @@ use crate::scan::{self, Candidate};
 use crate::settle::Missed;
 use crate::tree::{self, Ours, ours};
 use crate::watch::Watch;
-use crate::{apply, record, recover, trash};
+use crate::{apply, attributes, record, recover, trash};
 
 /// What a user may set for one replica.
 #[derive(Debug, Clone)]
@@ -56,6 +56,10 @@ pub struct Settings {
     pub preview: bool,
     /// Displaced objects are kept this long.
     pub trash_days: u64,
+    /// Carry owner and group.
+    pub owner: bool,
+    /// Carry extended attributes.
+    pub xattrs: bool,
 }
 
 impl Default for Settings {
@@ -70,6 +74,8 @@ impl Default for Settings {
             poll: false,
             preview: false,
             trash_days: instep_core::limits::TRASH_DAYS,
+            owner: false,
+            xattrs: false,
         }
     }
 }
@@ -162,6 +168,7 @@ pub struct LocalReplica {
     modes_later: Mutex<BTreeMap<RelPath, u16>>,
     pub(crate) hashed_aside: Arc<Mutex<HashedAside>>,
     noted: Mutex<Vec<Problem>>,
+    pub(crate) accounts: Mutex<attributes::Accounts>,
     pub(crate) by_content: Mutex<trash::ByContent>,
     next_unwatched_ns: Mutex<u64>,
     pub(crate) kept: Mutex<crate::reading::Kept>,
@@ -214,6 +221,7 @@ impl LocalReplica {
             strong_replace: p.exchange && p.leases,
             reflink: p.reflink,
             modes: p.modes,
+            carried: attributes::carried(&parts.settings, p, &parts.root),
             links: true,
             case_sensitive: p.case_sensitive,
         };
@@ -251,6 +259,7 @@ impl LocalReplica {
             modes_later: Mutex::default(),
             hashed_aside: Arc::default(),
             noted: Mutex::default(),
+            accounts: Mutex::default(),
             by_content: Mutex::default(),
             next_unwatched_ns: Mutex::default(),
             kept: Mutex::default(),
@@ -381,11 +390,15 @@ impl LocalReplica {
 
     /// Remembers a problem for the next look.
     pub(crate) fn note_problem(&self, path: &RelPath, e: &instep_fs::Error) {
-        let problem = Problem {
+        self.note(Problem {
             path: path.clone(),
             code: Code::Unwritable,
             detail: e.to_string(),
-        };
+        });
+    }
+
+    /// As [`Self::note_problem`], of any kind.
+    pub(crate) fn note(&self, problem: Problem) {
         locked(&self.noted).push(problem);
     }
 
@@ -424,7 +437,7 @@ impl LocalReplica {
     pub(crate) fn made_dir(&self, path: &RelPath) {
         // Without a digest the directory's rows are compared one by one: slower, not wrong.
         let mut digest = Digest::default();
-        digest.add(b"/", self.rules.of_dir(path).stamp());
+        digest.add(b"/", self.stamp(self.rules.of_dir(path).stamp()));
         let mut index = self.index();
         // A user may have taken away what the index has here; that is still to be found.
         let mut stale = false;
@@ -500,6 +513,7 @@ impl LocalReplica {
             let row = Row {
                 shown: None,
                 print: Some(print),
+                seen: None,
                 epoch: index.epoch(),
                 ..row
             };
@@ -748,6 +762,7 @@ impl Replica for LocalReplica {
                 "rejoining: its index was lost or older, so the others know better".to_owned(),
             );
         }
+        notes.extend(attributes::note(&self.settings, self.capabilities.carried));
         Description {
             label: self.settings.label.clone(),
             location: self.settings.location.clone(),
@@ -937,6 +952,10 @@ impl Replica for LocalReplica {
         Ok(outcomes)
     }
 
+    fn take_problems(&self) -> Vec<Problem> {
+        std::mem::take(&mut locked(&self.noted))
+    }
+
     fn rename(&self, from: &RelPath, to: &RelPath) -> Result<Outcome> {
         self.guard()?;
         let (Some((from_dir, from_name)), Some((to_dir, to_name))) = (from.split(), to.split())
@@ -979,6 +998,7 @@ impl Replica for LocalReplica {
                     entry,
                     shown: theirs.shown,
                     print: None,
+                    seen: None,
                     held: None,
                     epoch,
                 };
@@ -991,6 +1011,7 @@ impl Replica for LocalReplica {
                     entry,
                     shown: theirs.shown.filter(|_| print.is_some()),
                     print,
+                    seen: source.and_then(|r| r.seen),
                     held: None,
                     epoch,
                 }

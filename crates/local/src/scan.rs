@@ -19,6 +19,7 @@ use instep_fs::{Dir, ErrorKind, Kind as FsKind, Stat};
 use instep_replica::look::{Finding, Found};
 use instep_replica::{Look, Scope};
 
+use crate::attributes::Object;
 use crate::groups;
 use crate::print::{Digest, print};
 use crate::replica::LocalReplica;
@@ -367,14 +368,14 @@ fn walk_dir(
     replica
         .rules
         .listed(&dir, &path, has_own, has_git, &mut rules);
-    digest.add(b"/", rules.stamp());
+    digest.add(b"/", replica.stamp(rules.stamp()));
     out.examined += scratch.items.len() as u64;
     scratch.rows.clear();
     {
         let mut index = replica.index();
         if index.digest(&path) == Some(digest) {
             drop(index);
-            enter_known(&dir, &path, scratch, &rules, more);
+            enter_known(replica, &dir, &path, scratch, &rules, more, out);
             return;
         }
         let rows = &mut scratch.rows;
@@ -458,11 +459,13 @@ fn list(
 
 /// Nothing changed here; what is below may have.
 fn enter_known(
+    replica: &LocalReplica,
     dir: &Dir,
     path: &RelPath,
     scratch: &Scratch,
     rules: &DirRules,
     more: &mut Vec<Work>,
+    out: &mut Walked,
 ) {
     for (start, end, stat) in &scratch.items {
         if stat.kind != FsKind::Dir || stat.mount_root {
@@ -472,6 +475,9 @@ fn enter_known(
             continue;
         };
         if !rules.ignores(name, true) {
+            if replica.carried().xattrs {
+                examine_xattrs(replica, dir, &path.join(name), stat, out);
+            }
             more.push(Work {
                 path: path.join(name),
                 parent: Some(dir.clone()),
@@ -479,6 +485,28 @@ fn enter_known(
             });
         }
     }
+}
+
+/// A directory's fingerprint tells nothing of its extended attributes.
+fn examine_xattrs(
+    replica: &LocalReplica,
+    dir: &Dir,
+    path: &RelPath,
+    stat: &Stat,
+    out: &mut Walked,
+) {
+    let Some(name) = path.name() else { return };
+    let row = match replica.index().get(path) {
+        Ok(row) => row,
+        Err(e) => return out.problem(path, Code::Unreadable, e.chain()),
+    };
+    let object = Object::Named(dir, name, stat.kind);
+    let xattrs = || object.xattrs();
+    let found = replica.told(path, None, xattrs, stat, row.as_ref(), &mut out.problems);
+    out.findings.extend(found.map(|found| Finding {
+        path: path.clone(),
+        found,
+    }));
 }
 
 /// Names and rows of one directory, both in order of name.
@@ -636,6 +664,13 @@ fn examine(
         // What was below the directory is gone, whatever took its name.
         absent_below(replica, path, rules, out);
     }
+    if stat.kind != FsKind::Dir && row.as_ref().is_some_and(|r| r.print == Some(seen)) {
+        let again = replica.told_again(path, dir, stat, row.as_ref(), &mut out.problems);
+        out.findings.extend(again.map(|found| Finding {
+            path: path.clone(),
+            found,
+        }));
+    }
     match stat.kind {
         FsKind::Special => {
             out.problem(
@@ -647,7 +682,10 @@ fn examine(
             false
         }
         FsKind::Dir => {
-            if let Some(found) = examine_dir(row.as_ref(), stat, seen) {
+            let found = examine_dir(row.as_ref(), stat, seen);
+            let (object, row) = (Object::Named(dir, name, stat.kind), row.as_ref());
+            let xattrs = || object.xattrs();
+            if let Some(found) = replica.told(path, found, xattrs, stat, row, &mut out.problems) {
                 out.findings.push(Finding {
                     path: path.clone(),
                     found,
@@ -657,7 +695,7 @@ fn examine(
         }
         FsKind::Link => {
             if row.as_ref().and_then(|r| r.print) != Some(seen) {
-                examine_link(dir, path, stat, row.as_ref(), seen, out);
+                examine_link(replica, dir, path, stat, row.as_ref(), seen, out);
             }
             false
         }
@@ -756,6 +794,7 @@ fn examine_dir(row: Option<&Row>, stat: &Stat, seen: Print) -> Option<Found> {
 }
 
 fn examine_link(
+    replica: &LocalReplica,
     dir: &Dir,
     path: &RelPath,
     stat: &Stat,
@@ -780,10 +819,14 @@ fn examine_link(
     } else {
         present(Kind::Link, content, stat, target.into(), false)
     };
-    out.findings.push(Finding {
+    let Some(name) = path.name() else { return };
+    let object = Object::Named(dir, name, stat.kind);
+    let xattrs = || object.xattrs();
+    let found = replica.told(path, Some(found), xattrs, stat, row, &mut out.problems);
+    out.findings.extend(found.map(|found| Finding {
         path: path.clone(),
         found,
-    });
+    }));
 }
 
 /// A finding's value for what is on disk.
@@ -810,6 +853,7 @@ pub fn present(
         },
         target,
         print: print(stat),
+        attributes: None,
         moved_from: None,
         high_entropy,
     }

@@ -1,5 +1,6 @@
 //! What a replica declares it can do, and how it introduces itself.
 
+use instep_core::attributes::Carried;
 use instep_core::policy::Role;
 
 /// What a replica can and cannot do. The conformance suite holds it to exactly this.
@@ -16,6 +17,8 @@ pub struct Capabilities {
     pub reflink: bool,
     /// Permission bits are kept.
     pub modes: bool,
+    /// Which of owner and extended attributes are carried.
+    pub carried: Carried,
     /// Symbolic links are kept.
     pub links: bool,
     /// Names that differ only by case are different names.

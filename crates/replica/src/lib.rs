@@ -143,6 +143,11 @@ pub trait Replica: Send + Sync {
     /// Content that is not staged is taken from `sources`.
     fn apply(&self, actions: &[Action], sources: &dyn Sources) -> Result<Vec<Outcome>>;
 
+    /// Difficulties that actions met although they were carried out, since the last call or look.
+    fn take_problems(&self) -> Vec<Problem> {
+        Vec::new()
+    }
+
     /// Renames `from` with everything below it to `to`, if `from` is unchanged and `to` is free. Only the
     /// disk changes; [`Replica::adopt_move`] tells the index.
     fn rename(&self, from: &RelPath, to: &RelPath) -> Result<Outcome>;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use instep_core::attributes::Attributes;
 use instep_core::id::{ContentId, Dot};
 use instep_core::path::RelPath;
 use instep_core::plan::Problem;
@@ -49,6 +50,8 @@ pub enum Found {
         target: Box<[u8]>,
         /// What it looks like, to notice the next change.
         print: Print,
+        /// Owner and extended attributes, as far as they are looked at.
+        attributes: Option<Box<Attributes>>,
         /// Where the identical object was before.
         moved_from: Option<RelPath>,
         /// The content looks random now (compressed or encrypted).

@@ -35,6 +35,7 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use instep_chunk::content_id;
+use instep_core::attributes::Carried;
 use instep_core::id::{ActorId, ContentId, Dot, ReplicaId, ShareId};
 use instep_core::path::RelPath;
 use instep_core::plan::{Action, Code, Goal, Outcome, Problem};
@@ -143,6 +144,7 @@ impl MemoryReplica {
                 strong_replace: true,
                 reflink: false,
                 modes: true,
+                carried: Carried::default(),
                 links: true,
                 case_sensitive: true,
             },

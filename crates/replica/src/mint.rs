@@ -5,6 +5,7 @@
 //! about; a change made while the row was materialised supersedes all siblings, one made while it was not is
 //! concurrent with them. Nothing here writes anything.
 
+use instep_core::attributes::{self, Attributes, Said, Sayings, Since};
 use instep_core::entry::{Context, Entry};
 use instep_core::id::{ContentId, Dot};
 use instep_core::limits::PREVIOUS_MAX;
@@ -44,12 +45,14 @@ pub fn after(
         Found::Forgotten => Row {
             shown: None,
             print: None,
+            seen: None,
             ..row.clone()
         },
         Found::Ancestor { dot, seen } => ancestor(row, seen, *dot),
         Found::Held(held) => Row {
             shown: None,
             print: None,
+            seen: None,
             held: Some(*held),
             ..row.clone()
         },
@@ -61,6 +64,7 @@ pub fn after(
             mtime,
             target,
             print,
+            attributes,
             moved_from,
             ..
         } => {
@@ -72,6 +76,7 @@ pub fn after(
                 mtime: *mtime,
                 target,
                 print: *print,
+                attributes: attributes.as_deref(),
                 moved_from: moved_from.as_ref(),
             };
             seen.record(row, next)
@@ -117,6 +122,7 @@ fn gone(row: &Row, moved_to: Option<&RelPath>, next: &mut dyn FnMut() -> Event) 
         return Row {
             shown,
             print: None,
+            seen: None,
             held: None,
             ..row.clone()
         };
@@ -130,6 +136,7 @@ fn gone(row: &Row, moved_to: Option<&RelPath>, next: &mut dyn FnMut() -> Event) 
         mtime: Mtime::default(),
         te: event.hlc,
         mode_te: event.hlc,
+        attributes: None,
         target: Box::default(),
         prev: previous(was, was.content),
         moved: moved_to.cloned(),
@@ -140,6 +147,7 @@ fn gone(row: &Row, moved_to: Option<&RelPath>, next: &mut dyn FnMut() -> Event) 
         entry: row.entry.record(event.dot, tomb),
         shown: Some(event.dot),
         print: None,
+        seen: None,
         held: None,
         epoch: row.epoch,
     }
@@ -157,6 +165,25 @@ fn previous(was: &Version, content: ContentId) -> Vec<ContentId> {
     out
 }
 
+/// Since when there are no extended attributes where there never were any: less than anything else.
+const NOTHING: Hlc = 0;
+/// Since when what we once brought to a disk is as it is there: less than what its maker says.
+const BROUGHT: Hlc = 1;
+
+/// What counts of one part, given what is here and since when, what was here before, and what was said of it.
+fn counts<'a, T: PartialEq>(
+    here: Option<&'a T>,
+    was: Option<&T>,
+    said: Since<'a, T>,
+    came: Hlc,
+    now: Hlc,
+) -> Since<'a, T> {
+    match (here, was) {
+        (Some(here), Some(was)) if here != was => Some((now, here)),
+        _ => said.or(here.map(|here| (came, here))),
+    }
+}
+
 /// [`Found::Present`], borrowed.
 struct Seen<'a> {
     kind: Kind,
@@ -166,6 +193,7 @@ struct Seen<'a> {
     mtime: Mtime,
     target: &'a [u8],
     print: Print,
+    attributes: Option<&'a Attributes>,
     moved_from: Option<&'a RelPath>,
 }
 
@@ -190,6 +218,13 @@ impl Seen<'_> {
             entry,
             shown,
             print: Some(self.print),
+            seen: self.attributes.map(|here| {
+                let had = row.seen.as_deref().filter(|had| had.attributes == *here);
+                Box::new(attributes::Seen {
+                    attributes: here.clone(),
+                    refused_to: had.and_then(|had| had.refused_to),
+                })
+            }),
             held: None,
             epoch: row.epoch,
         }
@@ -205,7 +240,65 @@ impl Seen<'_> {
             self.same_content(v)
                 && row.print.is_some_and(|p| p.mode == self.mode)
                 && (self.kind == Kind::Dir || v.mtime == self.mtime)
+                && !self.says_more(row)
         })
+    }
+
+    /// Whether a user changed an attribute, or nobody ever said what is there.
+    fn says_more(&self, row: &Row) -> bool {
+        let said = attributes::said(&row.entry, self.kind);
+        self.changes_attributes(row)
+            || self.attributes.is_some_and(|here| {
+                said.owner.is_none() && here.owner.is_some()
+                    || said.xattrs.is_none() && here.xattrs.is_some()
+            })
+    }
+
+    /// Whether an attribute is other than when it was last looked at. One that was not looked at before was
+    /// not changed.
+    fn changes_attributes(&self, row: &Row) -> bool {
+        let (Some(here), Some(seen)) = (self.attributes, row.seen.as_deref()) else {
+            return false;
+        };
+        let was = &seen.attributes;
+        (was.owner.is_some() && here.owner.is_some() && was.owner != here.owner)
+            || (was.xattrs.is_some() && here.xattrs.is_some() && was.xattrs != here.xattrs)
+    }
+
+    /// What the version says of attributes, part by part: what a user changed here, since now; else what was
+    /// said of it (also where this disk could not be given that, or does not carry it); else what is here.
+    ///
+    /// What is here came with the version, if it was made here. Where it was only brought here before anybody
+    /// asked for attributes, what its maker says counts; and that there are none counts least.
+    fn said(&self, row: &Row, te: Hlc, event: Event) -> Option<Box<Sayings>> {
+        let is_same_object = row.present().is_some_and(|v| v.kind == self.kind);
+        let said = if is_same_object {
+            attributes::said(&row.entry, self.kind)
+        } else {
+            Said::default()
+        };
+        let was = row.seen.as_deref().filter(|_| is_same_object);
+        let was = was.map(|seen| &seen.attributes);
+        let here = self.attributes;
+        let owner = here.and_then(|a| a.owner.as_ref());
+        let xattrs = here.and_then(|a| a.xattrs.as_ref());
+        let had_owner = was.and_then(|a| a.owner.as_ref());
+        let had_xattrs = was.and_then(|a| a.xattrs.as_ref());
+        let is_brought = |shown: Dot| is_same_object && shown.actor != event.dot.actor;
+        let came = if row.shown.is_some_and(is_brought) {
+            BROUGHT
+        } else {
+            te
+        };
+        let came_xattrs = match xattrs {
+            Some(xattrs) if xattrs.iter().len() > 0 => came,
+            _ => NOTHING,
+        };
+        Said {
+            owner: counts(owner, had_owner, said.owner, came, event.hlc),
+            xattrs: counts(xattrs, had_xattrs, said.xattrs, came_xattrs, event.hlc),
+        }
+        .to_sayings()
     }
 
     /// The sibling that was not materialised here and turns out to be what is on disk.
@@ -237,6 +330,7 @@ impl Seen<'_> {
             mtime,
             te,
             mode_te: self.mode_te(row, te, event.hlc),
+            attributes: self.said(row, te, event),
             target: self.target.into(),
             prev: was.map(|v| previous(v, self.content)).unwrap_or_default(),
             moved: self.moved_from.cloned(),
@@ -289,6 +383,7 @@ mod tests {
             mtime: Mtime { secs, nanos: 0 },
             target: Box::default(),
             print: print(u64::from(content) + u64::from(mode) + secs as u64, mode),
+            attributes: None,
             moved_from: None,
             high_entropy: false,
         }
@@ -372,6 +467,7 @@ mod tests {
             mtime,
             target,
             print: print(77, 0o644),
+            attributes: None,
             moved_from: None,
             high_entropy: false,
         };

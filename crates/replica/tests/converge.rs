@@ -7,6 +7,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use instep_chunk::content_id;
+use instep_core::attributes::Carried;
 use instep_core::entry::Entry;
 use instep_core::id::{ContentId, ShareId};
 use instep_core::path::RelPath;
@@ -228,6 +229,7 @@ fn sides<'a>(all: &'a [Rows], path: &RelPath) -> Vec<Side<'a>> {
         writable: true,
         modes: true,
         covered: false,
+        carried: Carried::default(),
     };
     all.iter().map(side).collect()
 }

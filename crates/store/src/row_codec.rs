@@ -1,9 +1,12 @@
 //! The byte form of a row: what a path's record looks like on disk.
 //!
-//! Layout: format, flags, entry, shown, print, epoch. Canonical: every row has exactly one form, and bytes
+//! Layout: format, flags, entry, shown, print, epoch, seen. Canonical: every row has exactly one form, and bytes
 //! that encoding does not write are refused, so that damage inside a record is noticed.
 
-use instep_core::codec::{DecodeError, Reader, entry, put_entry, put_u64};
+use instep_core::attributes::Seen;
+use instep_core::codec::{
+    DecodeError, Reader, attributes, entry, put_attributes, put_entry, put_u64,
+};
 use instep_core::entry::Entry;
 use instep_core::id::{ActorId, Dot};
 use instep_core::limits;
@@ -22,7 +25,7 @@ const HAS_PRINT: u8 = 1 << 2;
 const HELD_SHIFT: u8 = 3;
 const HELD: u8 = 0b111 << HELD_SHIFT;
 const HAS_EPOCH: u8 = 1 << 6;
-const KNOWN: u8 = SHOWN | HAS_PRINT | HELD | HAS_EPOCH;
+const HAS_SEEN: u8 = 1 << 7;
 
 fn held_code(held: Option<Held>) -> u8 {
     match held {
@@ -72,7 +75,8 @@ pub fn put_row(out: &mut Vec<u8>, row: &Row) {
         shown
             | flag(row.print.is_some(), HAS_PRINT)
             | held_code(row.held) << HELD_SHIFT
-            | flag(row.epoch != 0, HAS_EPOCH),
+            | flag(row.epoch != 0, HAS_EPOCH)
+            | flag(row.seen.is_some(), HAS_SEEN),
     );
     put_entry(out, &row.entry);
     match (index, row.shown) {
@@ -91,6 +95,11 @@ pub fn put_row(out: &mut Vec<u8>, row: &Row) {
     if row.epoch != 0 {
         put_u64(out, u64::from(row.epoch));
     }
+    if let Some(seen) = &row.seen {
+        put_attributes(out, &seen.attributes);
+        // One more than the user id, so that nobody takes one byte.
+        put_u64(out, seen.refused_to.map_or(0, |id| u64::from(id) + 1));
+    }
 }
 
 /// Reads a row, and nothing after it.
@@ -100,9 +109,6 @@ pub fn row(bytes: &[u8]) -> Result<Row, DecodeError> {
         return Err(DecodeError::Invalid);
     }
     let flags = r.u8()?;
-    if flags & !KNOWN != 0 {
-        return Err(DecodeError::Invalid);
-    }
     let held = held_of((flags & HELD) >> HELD_SHIFT)?;
     let entry = entry(&mut r)?;
     let shown = shown(&mut r, flags & SHOWN, &entry)?;
@@ -116,11 +122,17 @@ pub fn row(bytes: &[u8]) -> Result<Row, DecodeError> {
     } else {
         nonzero_u32(&mut r)?
     };
+    let seen = if flags & HAS_SEEN == 0 {
+        None
+    } else {
+        Some(Box::new(seen(&mut r)?))
+    };
     r.finish()?;
     Ok(Row {
         entry,
         shown,
         print,
+        seen,
         held,
         epoch,
     })
@@ -159,6 +171,18 @@ fn print(r: &mut Reader<'_>) -> Result<Print, DecodeError> {
     let hash = u64::from_le_bytes(r.array()?);
     let mode = u16::try_from(r.u64()?).map_err(|_| DecodeError::Invalid)?;
     Ok(Print { ino, hash, mode })
+}
+
+fn seen(r: &mut Reader<'_>) -> Result<Seen, DecodeError> {
+    let attributes = attributes(r)?;
+    let refused_to = match r.u64()? {
+        0 => None,
+        n => Some(u32::try_from(n - 1).map_err(|_| DecodeError::Invalid)?),
+    };
+    Ok(Seen {
+        attributes,
+        refused_to,
+    })
 }
 
 fn nonzero_u32(r: &mut Reader<'_>) -> Result<u32, DecodeError> {

@@ -1,7 +1,7 @@
 //! `plan`: what `sync` would do, from the same planner; creates nothing anywhere.
 
 use instep_core::path::RelPath;
-use instep_core::plan::{Goal, Precondition};
+use instep_core::plan::{Action, Goal, Precondition};
 use instep_core::policy::Role;
 use instep_engine::preview::{self, Line, Preview};
 use instep_engine::report::Silent;
@@ -190,10 +190,18 @@ fn class(line: &Line) -> (&'static str, &'static str) {
         _ if line.conflict => ("conflict", "newest at the path, the other kept,"),
         (Goal::Rename { .. }, _) => ("rename", "rename"),
         (Goal::Absent, _) => ("trash", "trash"),
+        (Goal::Metadata { .. }, _) if has_attributes(action) => {
+            ("mode", "mode, time, owner or attributes")
+        }
         (Goal::Metadata { .. } | Goal::Record, _) => ("mode", "mode or time"),
         (_, Precondition::Absent) => ("copy", "copy"),
         (_, Precondition::Unchanged { .. }) => ("update", "update"),
     }
+}
+
+fn has_attributes(action: &Action) -> bool {
+    let shown = action.entry.get_shown(action.shown);
+    shown.is_some_and(|v| v.attributes.is_some())
 }
 
 fn document(view: &PlanView, preview: &Preview) -> serde_json::Value {

@@ -328,8 +328,8 @@ fn state(word: &str) -> Result<State, String> {
 fn code(number: u16) -> Option<Code> {
     use Code::{
         Changing, ContentMissing, DotReused, Husk, IgnoreSyntax, Mount, NameClash, NoSpace,
-        ReadOnly, RootGone, Special, TooManySiblings, Unreadable, UnsafeLink, Unwritable,
-        WatchLimit,
+        NotKept, ReadOnly, RootGone, Special, TooManyAttributes, TooManySiblings, Unreadable,
+        UnsafeLink, Unwritable, WatchLimit,
     };
     [
         Unreadable,
@@ -346,6 +346,8 @@ fn code(number: u16) -> Option<Code> {
         TooManySiblings,
         WatchLimit,
         IgnoreSyntax,
+        NotKept,
+        TooManyAttributes,
         RootGone,
         DotReused,
     ]

@@ -294,7 +294,7 @@ pub(crate) fn change_word(kind: ChangeKind) -> &'static str {
         ChangeKind::Update => "update",
         ChangeKind::Delete => "delete",
         ChangeKind::Move => "move",
-        ChangeKind::Metadata => "metadata",
+        ChangeKind::Metadata | ChangeKind::Attributes => "metadata",
     }
 }
 

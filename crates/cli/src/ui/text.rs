@@ -254,6 +254,7 @@ impl Lines {
             ChangeKind::Delete => String::from("deleted, kept in trash"),
             ChangeKind::Move => String::from("renamed"),
             ChangeKind::Metadata => String::from("mode or time"),
+            ChangeKind::Attributes => String::from("mode, time, owner or attributes"),
         };
         let route = self.route(change.from, &change.to, now_ns);
         format!("{route}   {path:<30}   {what}   {}", span(change.lag_ns))

@@ -118,6 +118,7 @@ fn sides<'a>(replicas: &[&'a Rows], path: &RelPath) -> Vec<Side<'a>> {
         writable: true,
         modes: true,
         covered: false,
+        carried: instep_core::attributes::Carried::default(),
     };
     replicas.iter().map(side).collect()
 }

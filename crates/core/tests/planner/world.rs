@@ -346,6 +346,7 @@ impl World {
             mtime: object.mtime,
             te,
             mode_te,
+            attributes: None,
             target: link_target(&object),
             prev: was
                 .as_ref()

@@ -100,6 +100,7 @@ fn judged(fs_type: String) -> Profile {
         read_only: false,
         case_sensitive: !foreign,
         modes: !foreign,
+        xattrs: full || t == "overlay",
         mtime_granularity_ns: match t {
             "vfat" | "msdos" => 2_000_000_000,
             "ext2" | "ext3" => 1_000_000_000,
@@ -145,6 +146,7 @@ impl<'a> Probe<'a> {
         profile.reflink = second.reflink_from(&first).is_ok();
         profile.modes =
             dir.set_mode(a, 0o640).is_ok() && dir.stat(a)?.is_some_and(|s| s.mode == 0o640);
+        profile.xattrs = first.set_xattr(b"user.instep", Some(b"1")).is_ok();
         profile.case_sensitive = dir.stat(name(&self.upper))?.is_none();
         profile.mtime_granularity_ns = granularity(dir, a)?.unwrap_or(profile.mtime_granularity_ns);
         // A descriptor that can write would refuse the lease.

@@ -1,11 +1,12 @@
 //! Every call on real directories: the one for temporary files, and tmpfs.
 #![allow(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
 
+use instep_core::attributes::Xattrs;
 use instep_core::path::Name;
 use instep_core::time::Mtime;
 
 use crate::dir::{DirImpl, FileImpl};
-use crate::{Dir, ErrorKind, Kind};
+use crate::{Dir, ErrorKind, Kind, Party};
 
 fn n(name: &(impl AsRef<[u8]> + ?Sized)) -> Name<'_> {
     Name::new(name.as_ref()).unwrap()
@@ -205,13 +206,71 @@ fn probing_tells_the_truth_and_leaves_nothing_behind() {
     everywhere(|dir, _| {
         let tried = dir.profile(Some(dir)).unwrap();
         assert!(tried.exchange && tried.unnamed_files && tried.leases && tried.case_sensitive);
-        assert!(tried.modes && !tried.read_only);
+        assert!(tried.modes && tried.xattrs && !tried.read_only);
         assert_eq!(tried.mtime_granularity_ns, 1);
         assert_eq!(dir.profile(None).unwrap().fs_type, tried.fs_type);
         let mut left = 0;
         dir.list(&mut |_, _| left += 1).unwrap();
         assert_eq!(left, 0);
         assert!(dir.free_space().unwrap().bytes > 0);
+    });
+}
+
+fn one(name: &str, value: &[u8]) -> Xattrs {
+    let all = std::collections::BTreeMap::from([(name.as_bytes().into(), value.into())]);
+    Xattrs::new(all).unwrap()
+}
+
+#[test]
+fn attributes_of_users_come_and_go_and_others_are_out_of_reach() {
+    everywhere(|dir, _| {
+        put(dir, "f", b"x");
+        dir.make_dir(n("d"), 0o700).unwrap();
+        let (file, sub) = (
+            dir.open_file(n("f")).unwrap(),
+            dir.open_dir(n("d")).unwrap(),
+        );
+        assert_eq!(file.xattrs().unwrap(), Some(Xattrs::default()));
+        let long = vec![b'v'; 2000];
+        file.set_xattr(b"user.a", Some(&long)).unwrap();
+        assert_eq!(file.xattrs().unwrap(), Some(one("user.a", &long)));
+        let guard = file.set_xattr(b"trusted.a", Some(b"1"));
+        assert_eq!(kind(guard), ErrorKind::Denied);
+        file.set_xattr(b"user.a", None).unwrap();
+        file.set_xattr(b"user.a", None).unwrap();
+        assert_eq!(file.xattrs().unwrap(), Some(Xattrs::default()));
+        sub.set_xattr_self(b"user.b", Some(b"2")).unwrap();
+        assert_eq!(sub.xattrs_self().unwrap(), Some(one("user.b", b"2")));
+    });
+}
+
+#[test]
+fn an_owner_is_set_on_a_link_itself_or_refused() {
+    everywhere(|dir, _| {
+        put(dir, "f", b"x");
+        dir.make_link(n("l"), b"f").unwrap();
+        let before = dir.stat(n("f")).unwrap().unwrap();
+        let given = dir.set_owner(n("l"), Some(4321), None);
+        let (file, link) = (dir.stat(n("f")).unwrap(), dir.stat(n("l")).unwrap());
+        assert_eq!(file, Some(before), "the link was followed");
+        if dir.acting_user() == 0 {
+            given.unwrap();
+            assert_eq!(link.unwrap().uid, 4321);
+        } else {
+            assert_eq!(kind(given), ErrorKind::Denied);
+        }
+    });
+}
+
+#[test]
+fn accounts_are_known_by_name_and_number() {
+    everywhere(|dir, _| {
+        for party in [Party::User, Party::Group] {
+            assert_eq!(dir.account_name(party, 0), Some(b"root".to_vec()));
+            assert_eq!(dir.account_id(party, b"root"), Some(0));
+            assert_eq!(dir.account_id(party, b"nobody-has-this-name"), None);
+            assert_eq!(dir.account_name(party, 3_999_999_999), None);
+        }
     });
 }
 

@@ -1,5 +1,7 @@
 //! What a simulated file system can do, and the ready-made profiles.
 
+use std::collections::BTreeMap;
+
 /// Which images a power cut may leave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CrashModel {
@@ -24,9 +26,9 @@ pub struct SimConfig {
     pub fs_type: String,
     /// The device number.
     pub dev: u64,
-    /// Owner of everything.
+    /// Who the process under test is, and owner of everything it makes. Only 0 can give things away.
     pub uid: u32,
-    /// Group of everything.
+    /// Group of everything it makes.
     pub gid: u32,
     /// `RENAME_EXCHANGE` works.
     pub exchange: bool,
@@ -46,6 +48,10 @@ pub struct SimConfig {
     pub hard_links: bool,
     /// Mode bits are kept.
     pub modes: bool,
+    /// Extended attributes are kept.
+    pub xattrs: bool,
+    /// Names of users, and of the groups with the same numbers.
+    pub accounts: BTreeMap<u32, String>,
     /// Nothing can be changed.
     pub read_only: bool,
     /// Names that differ by ASCII case are different names.
@@ -96,6 +102,8 @@ impl SimConfig {
             reflink: false,
             hard_links: true,
             modes: true,
+            xattrs: true,
+            accounts: BTreeMap::from([(0, "root".to_owned()), (1000, "user".to_owned())]),
             read_only: false,
             case_sensitive: true,
             mtime_granularity_ns: 1,
@@ -157,6 +165,7 @@ impl SimConfig {
             leases: false,
             hard_links: false,
             modes: false,
+            xattrs: false,
             case_sensitive: false,
             mtime_granularity_ns: 2_000_000_000,
             multigrain: false,

@@ -126,8 +126,8 @@ impl World {
         self.note(id, Write::Meta)
     }
 
-    fn note(&mut self, id: NodeId, write: Write) -> Sys<()> {
-        let meta = self.node(id)?.inode.meta;
+    pub(super) fn note(&mut self, id: NodeId, write: Write) -> Sys<()> {
+        let meta = self.node(id)?.inode.meta.clone();
         self.disk.wrote(id, write, meta);
         Ok(())
     }

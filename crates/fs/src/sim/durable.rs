@@ -7,6 +7,7 @@
 //! Never reads the live tree.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use instep_core::time::Mtime;
 
@@ -19,7 +20,7 @@ use super::image::{apply_change, apply_sectors, apply_size, apply_write, clip, r
 pub(super) type NodeId = u64;
 
 /// The attributes of an inode.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Meta {
     pub(super) mode: u32,
     pub(super) uid: u32,
@@ -27,7 +28,12 @@ pub(super) struct Meta {
     pub(super) mtime: Mtime,
     pub(super) ctime: Mtime,
     pub(super) btime: Mtime,
+    /// Shared, because every change of anything keeps a copy.
+    pub(super) xattrs: Arc<XattrMap>,
 }
+
+/// Extended attributes by name.
+pub(super) type XattrMap = BTreeMap<Box<[u8]>, Box<[u8]>>;
 
 /// The names in a directory.
 pub(super) type Entries = BTreeMap<Box<[u8]>, NodeId>;
@@ -219,7 +225,7 @@ impl Durable {
         if (whole || !self.lazy_times)
             && let Some(item) = items[..logged].last()
         {
-            node.meta = item.meta;
+            node.meta = item.meta.clone();
         }
         let rest: Vec<Dirty> = items[logged..].to_vec();
         if !rest.is_empty() {
@@ -238,7 +244,7 @@ impl Durable {
         };
         for item in &items {
             apply_size(node, &item.write);
-            node.meta = item.meta;
+            node.meta = item.meta.clone();
         }
     }
 
@@ -322,7 +328,7 @@ impl Durable {
         };
         let mut kept: Vec<Dirty> = Vec::new();
         for item in items {
-            node.meta = item.meta;
+            node.meta = item.meta.clone();
             match &item.write {
                 Write::Bytes(..) => kept.push(item),
                 Write::Len(len) => {
@@ -339,7 +345,7 @@ impl Durable {
             }
         }
         for item in &mut kept {
-            item.meta = node.meta;
+            item.meta = node.meta.clone();
         }
         if !kept.is_empty() {
             self.dirty.insert(id, kept);
@@ -445,7 +451,7 @@ impl Durable {
         let floor = if self.lazy_times { 0 } else { reached };
         let upto = floor + rng.below((items.len() - floor) as u64 + 1) as usize;
         if let Some(item) = items[..upto].last() {
-            node.meta = item.meta;
+            node.meta = item.meta.clone();
         }
     }
 }

@@ -28,7 +28,7 @@ impl SimFile {
         &self.0
     }
 
-    fn on<T>(
+    pub(super) fn on<T>(
         &self,
         op: &'static str,
         verb: &str,

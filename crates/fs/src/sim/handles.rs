@@ -96,7 +96,7 @@ impl SimDir {
     }
 
     /// Runs `run` on this directory and `name`.
-    fn on<T>(
+    pub(super) fn on<T>(
         &self,
         op: &'static str,
         verb: &str,
@@ -488,6 +488,7 @@ impl SimDir {
                     read_only: cfg.read_only,
                     case_sensitive: cfg.case_sensitive,
                     modes: cfg.modes,
+                    xattrs: cfg.xattrs,
                     mtime_granularity_ns: cfg.mtime_granularity_ns,
                     fs_id: cfg.dev,
                 })

@@ -3,6 +3,8 @@
 //! Owns nothing: it changes the live tree and notes each operation for the durable image. Invariant: a call
 //! that fails has changed nothing.
 
+use std::sync::Arc;
+
 use instep_core::time::Mtime;
 use rustix::io::Errno;
 
@@ -27,6 +29,7 @@ impl World {
             mtime: at,
             ctime: at,
             btime: at,
+            xattrs: Arc::default(),
         };
         let inode = Inode {
             ino: self.take_ino(),

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
 
+mod attributes;
 mod calls;
 mod crashes;
 mod events;

@@ -5,6 +5,7 @@
 //! handle, or is the root. Errors are plain system numbers; nothing here knows of handles or of faults.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use instep_core::time::Mtime;
 use rustix::io::Errno;
@@ -123,6 +124,7 @@ impl World {
             mtime: at,
             ctime: at,
             btime: at,
+            xattrs: Arc::default(),
         };
         let body = Body::Dir {
             entries: BTreeMap::new(),

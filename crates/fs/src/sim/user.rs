@@ -76,7 +76,7 @@ enum Act {
 }
 
 impl World {
-    fn resolve(&self, path: &[u8]) -> Sys<NodeId> {
+    pub(super) fn resolve(&self, path: &[u8]) -> Sys<NodeId> {
         let path = RelPath::new(path).map_err(|_| no(Errno::INVAL))?;
         path.components()
             .try_fold(self.root, |dir, name| self.lookup(dir, name.as_bytes()))
@@ -242,7 +242,7 @@ impl World {
         let open = self.user_fds.get_mut(&fd.0).ok_or(no(Errno::BADF))?;
         let (id, place, mapped) = (open.id, open.place.clone(), open.mapped);
         let silent = core::mem::replace(&mut open.stored, mapped);
-        let before = self.node(id)?.inode.meta;
+        let before = self.node(id)?.inode.meta.clone();
         let end = offset + bytes.len() as u64;
         if mapped && end > self.node(id)?.inode.content().map_or(0, Content::len) {
             return Err(no(Errno::FAULT));
@@ -292,7 +292,7 @@ impl World {
 }
 
 impl SimFs {
-    fn user<T>(
+    pub(super) fn user<T>(
         &self,
         verb: &str,
         path: &[u8],

@@ -29,6 +29,13 @@ pub(super) fn classify(
     other_boot: bool,
 ) -> Result<()> {
     let path = &intended.path;
+    let want = intended.entry.get_shown(intended.shown);
+    let want = want.filter(|v| !v.is_tomb()).map(|v| v.content);
+    if intended.old.is_some() && intended.old == want {
+        // Names stay as they are: only metadata was to change.
+        replica.doubt_attributes(path);
+        return Ok(());
+    }
     let old = replica.index().get(path)?;
     if old.as_ref().is_some_and(|row| has_moved_on(row, intended)) {
         return Ok(());
@@ -45,11 +52,14 @@ pub(super) fn classify(
             entry: intended.entry.clone(),
             shown: intended.shown,
             print,
+            seen: None,
             held: None,
             epoch: replica.index().epoch(),
         },
     };
-    replica.index().put(path, old.as_ref(), &new)
+    let mut index = replica.index();
+    replica.look_at_attributes(&mut index, path)?;
+    index.put(path, old.as_ref(), &new)
 }
 
 /// The row has moved on since: the intent was carried out, and what a user did after it counts.

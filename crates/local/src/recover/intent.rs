@@ -43,7 +43,10 @@ fn changes_names(action: &Action) -> bool {
 
 /// Writes down what a batch is about to do.
 pub fn intend(replica: &LocalReplica, actions: &[Action]) -> Result<()> {
-    let intended: Vec<&Action> = actions.iter().filter(|a| changes_names(a)).collect();
+    let intended: Vec<&Action> = actions
+        .iter()
+        .filter(|a| changes_names(a) || replica.changes_attributes(a))
+        .collect();
     if intended.is_empty() {
         return Ok(());
     }

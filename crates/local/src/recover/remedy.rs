@@ -32,6 +32,7 @@ pub(super) fn unseen(row: &Row) -> Row {
     Row {
         shown: None,
         print: None,
+        seen: None,
         ..row.clone()
     }
 }
@@ -82,6 +83,7 @@ fn await_anew(replica: &LocalReplica, intended: &Intended, print: Option<Print>)
         entry: intended.entry.clone(),
         shown: None,
         print,
+        seen: None,
         held: None,
         epoch: index.epoch(),
     };

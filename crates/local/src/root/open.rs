@@ -338,6 +338,8 @@ impl Opener {
             preview,
             settle_ms: if preview { 0 } else { usual.settle_ms },
             trash_days: u64::from(self.options.trash_days),
+            owner: self.options.owner,
+            xattrs: self.options.xattr,
             ..usual
         }
     }

@@ -92,6 +92,7 @@ pub(crate) fn incoming(
         },
         te: i64::try_from(n).unwrap(),
         mode_te: 1,
+        attributes: None,
         target: Box::default(),
         prev: vec![was]
             .into_iter()

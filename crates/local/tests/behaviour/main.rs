@@ -7,6 +7,7 @@ mod support;
 
 mod acts;
 mod aftermath;
+mod attributes;
 mod groups;
 mod identity;
 mod ignore;

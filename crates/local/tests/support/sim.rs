@@ -97,6 +97,12 @@ pub(crate) struct Sim {
     pub(crate) replica: Option<LocalReplica>,
     /// Watches, and so gives hints.
     pub(crate) watches: bool,
+    /// What it is told apart by from other machines.
+    pub(crate) tag: u8,
+    /// Carries owners.
+    pub(crate) owner: bool,
+    /// Carries extended attributes.
+    pub(crate) xattrs: bool,
 }
 
 impl Sim {
@@ -107,6 +113,11 @@ impl Sim {
 
     /// A machine whose replica gives hints, when asked for them, if `watches`.
     pub(crate) fn with_watch(config: SimConfig, watches: bool) -> Self {
+        Self::tagged(config, watches, 1)
+    }
+
+    /// One of several machines, told apart by `tag`.
+    pub(crate) fn tagged(config: SimConfig, watches: bool, tag: u8) -> Self {
         let env = SimEnv {
             fs: Mutex::new(SimFs::new(config)),
             drawn: AtomicU64::new(1),
@@ -118,6 +129,9 @@ impl Sim {
             gone: Arc::default(),
             replica: None,
             watches,
+            tag,
+            owner: false,
+            xattrs: false,
         };
         sim.open();
         sim
@@ -144,9 +158,9 @@ impl Sim {
         }
         let dirs = Ours::open(root.open_dir(ours(".instep")).unwrap()).unwrap();
         let profile = root.profile(Some(&dirs.base)).unwrap();
-        let index = Index::open(Box::new(self.disk.open()), ActorId(*b"simulate")).unwrap();
+        let index = Index::open(Box::new(self.disk.open()), self.actor()).unwrap();
         let parts = Parts {
-            id: ReplicaId([1; 16]),
+            id: ReplicaId([self.tag; 16]),
             share: SHARE,
             root,
             ours: Some(dirs),
@@ -155,6 +169,8 @@ impl Sim {
             rules: Rules::default(),
             settings: Settings {
                 poll: !self.watches,
+                owner: self.owner,
+                xattrs: self.xattrs,
                 ..Settings::default()
             },
             new: true,
@@ -165,6 +181,15 @@ impl Sim {
         let replica = LocalReplica::assemble(self.env.clone(), parts).unwrap();
         replica.begin().unwrap();
         self.replica = Some(replica);
+    }
+
+    /// Whose changes its are.
+    fn actor(&self) -> ActorId {
+        if self.tag == 1 {
+            ActorId(*b"simulate")
+        } else {
+            ActorId([self.tag; 8])
+        }
     }
 
     /// Kills the process, and starts another.

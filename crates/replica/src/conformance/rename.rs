@@ -105,6 +105,7 @@ fn movers_rows(s: &Scene<'_>, from: &RelPath, to: &RelPath) -> Result<Vec<(RelPa
                     entry,
                     shown: Some(dot),
                     print,
+                    seen: None,
                     held: None,
                     epoch: 1,
                 },

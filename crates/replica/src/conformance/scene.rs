@@ -139,6 +139,7 @@ pub(super) fn foreign_version(want: Want, was: Option<&Version>) -> Version {
         },
         te,
         mode_te: te,
+        attributes: None,
         target: if let Want::Link(target) = want {
             target.into()
         } else {

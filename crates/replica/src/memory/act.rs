@@ -157,6 +157,7 @@ impl State {
                 entry: action.entry.clone(),
                 shown: action.shown,
                 print,
+                seen: None,
                 held: None,
                 epoch: 0,
             };

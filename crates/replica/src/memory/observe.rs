@@ -147,6 +147,7 @@ impl State {
                 Box::default()
             },
             print: node.print(),
+            attributes: None,
             moved_from: None,
             high_entropy: is_file && Entropy::of(bytes).is_high(),
         }

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test binary uses a part")]
 #![allow(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
 
+use instep_core::attributes::{Attributes, Seen, Xattrs};
 use instep_core::entry::Entry;
 use instep_core::id::{ActorId, ContentId, Dot};
 use instep_core::path::RelPath;
@@ -32,6 +33,7 @@ pub(crate) fn file(content: u8, te: i64) -> Version {
         mtime: Mtime::from_nanos(te),
         te,
         mode_te: te,
+        attributes: None,
         target: Box::default(),
         prev: Vec::new(),
         moved: None,
@@ -56,6 +58,7 @@ pub(crate) fn scanned(n: u64) -> Row {
         entry: Entry::first(dot, version),
         shown: Some(dot),
         print: Some(print),
+        seen: None,
         held: None,
         epoch: 3,
     }
@@ -87,8 +90,9 @@ pub(crate) fn any_row() -> impl Strategy<Value = Row> {
         option::of(print),
         option::of(held),
         any::<u32>(),
+        option::of((any::<bool>(), option::of(any::<u32>()))),
     )
-        .prop_map(|(siblings, shown, print, held, epoch)| {
+        .prop_map(|(siblings, shown, print, held, epoch, seen)| {
             let entry = siblings
                 .iter()
                 .fold(Entry::default(), |e, (actor, counter, c, te)| {
@@ -102,6 +106,14 @@ pub(crate) fn any_row() -> impl Strategy<Value = Row> {
                 entry,
                 shown,
                 print,
+                seen: seen.map(|(has_xattrs, refused_to)| {
+                    let xattrs = has_xattrs.then(Xattrs::default);
+                    let owner = None;
+                    Box::new(Seen {
+                        attributes: Attributes { owner, xattrs },
+                        refused_to,
+                    })
+                }),
                 held,
                 epoch,
             }
