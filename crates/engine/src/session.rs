@@ -627,6 +627,10 @@ fn slot(replica: Arc<dyn Replica>) -> Slot {
 
 impl Drop for Session {
     fn drop(&mut self) {
+        // What a panic left half done must not be taken for closed: recovery sees to it.
+        if std::thread::panicking() {
+            return;
+        }
         for slot in self.slots.iter().filter(|s| self.ran && s.online()) {
             // What was not closed is recovered when it is opened next.
             let _recovered_later = slot.replica.close();

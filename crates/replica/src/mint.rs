@@ -322,14 +322,15 @@ impl Seen<'_> {
             self.mtime
         };
         let te = effective_time(mtime, event.hlc);
+        let (mode, mode_te) = self.dated_mode(row, te, event.hlc);
         Version {
             kind: self.kind,
             content: self.content,
             size: self.size,
-            mode: self.mode,
+            mode,
             mtime,
             te,
-            mode_te: self.mode_te(row, te, event.hlc),
+            mode_te,
             attributes: self.said(row, te, event),
             target: self.target.into(),
             prev: was.map(|v| previous(v, self.content)).unwrap_or_default(),
@@ -339,18 +340,20 @@ impl Seen<'_> {
         }
     }
 
-    /// Carried over when the mode is what it was; now when it was changed; the version's own instant when
-    /// something new is there, because then the mode came with it.
-    fn mode_te(&self, row: &Row, te: Hlc, now: Hlc) -> Hlc {
+    /// The mode, and when it was set. Whoever did not touch the mode leaves the one that counts, which a disk
+    /// without modes does not have, and one that has not got it yet shows another. A changed one is of now; it
+    /// is as old as the version when something new is there, because then the mode came with it.
+    fn dated_mode(&self, row: &Row, te: Hlc, now: Hlc) -> (u16, Hlc) {
         let alike = |v: &Version| v.kind == self.kind;
         if !row.present().is_some_and(alike) {
-            return te;
+            return (self.mode, te);
         }
         if row.print.is_none_or(|p| p.mode != self.mode) {
-            return now;
+            return (self.mode, now);
         }
         let of_kind = row.entry.siblings().iter().filter(|(_, v)| alike(v));
-        of_kind.map(|(_, v)| v.mode_te).max().unwrap_or(te)
+        let counts = of_kind.max_by_key(|(dot, v)| (v.mode_te, *dot));
+        counts.map_or((self.mode, te), |(_, v)| (v.mode, v.mode_te))
     }
 }
 
@@ -418,6 +421,18 @@ mod tests {
         assert_eq!((v.te, v.policy_epoch), (1_700_000_000 * 1_000_000_000, 4));
         assert_eq!(row.entry.siblings().len(), 1);
         assert!(!v.meta_only);
+    }
+
+    #[test]
+    fn an_edit_where_modes_are_not_kept_takes_the_mode_of_the_disk_for_the_users() {
+        let mut row = history(Row::default(), &[file(1, 0o600, 1_700_000_000)]);
+        // The disk says 0755 of everything.
+        row.print = Some(print(9, 0o755));
+        let before = shown(&row).mode_te;
+        let row = history(row, &[file(2, 0o755, 1_700_000_001)]);
+        assert_eq!((shown(&row).mode, shown(&row).mode_te), (0o600, before));
+        let row = history(row, &[file(2, 0o700, 1_700_000_001)]);
+        assert_eq!(shown(&row).mode, 0o700, "a change of it counts");
     }
 
     #[test]
