@@ -1,4 +1,10 @@
 //! Conflicts: noted on every replica when a version loses, open until a person settles them.
+//!
+//! Owns the books of conflicts, and in memory the keys of those that are open. Invariant: while a session runs
+//! nobody else writes these books, so they are read only when a replica is met or comes back; then whoever
+//! knows less is told, because settled anywhere is settled everywhere.
+
+use std::collections::BTreeMap;
 
 use instep_core::attributes;
 use instep_core::entry::Entry;
@@ -8,8 +14,8 @@ use instep_core::plan::{Code, Problem};
 use instep_core::reconcile::{self, Decision};
 use instep_core::version::Kind;
 use instep_core::view::view;
-use instep_replica::Book;
 use instep_replica::records::{ConflictRecord, hex, path_from_hex};
+use instep_replica::{Book, Error};
 
 use crate::command::{Answer, Keep};
 use crate::plan::{Pass, Rows};
@@ -110,6 +116,7 @@ impl Session {
             }
         }
         if is_new {
+            self.open_conflicts.insert(key.to_owned());
             self.monitor.event(Event::Conflict {
                 path: path.clone(),
                 loser,
@@ -119,30 +126,52 @@ impl Session {
         }
     }
 
-    /// Open conflicts by the loser's dot, from all replicas together.
-    pub(crate) fn conflicts(&self) -> Vec<(String, ConflictRecord)> {
-        let mut all = std::collections::BTreeMap::new();
-        for slot in self.slots.iter().filter(|s| s.online()) {
-            for (key, body) in slot.replica.records(Book::Conflicts).unwrap_or_default() {
-                let Ok(record) = serde_json::from_str::<ConflictRecord>(&body) else {
-                    continue;
-                };
-                // Resolved anywhere is resolved.
-                let known = all.entry(key).or_insert_with(|| record.clone());
-                if record.resolved.is_some() {
-                    *known = record;
+    /// Joins the books of all replicas, and completes those that lack something.
+    pub(crate) fn load_conflicts(&mut self) -> Result<(), (usize, Error)> {
+        let mut books = Vec::new();
+        let mut joined: BTreeMap<String, String> = BTreeMap::new();
+        for (i, slot) in self.slots.iter().enumerate().filter(|(_, s)| s.online()) {
+            let book = slot.replica.records(Book::Conflicts).map_err(|e| (i, e))?;
+            for (key, body) in &book {
+                let known = joined.entry(key.clone()).or_insert_with(|| body.clone());
+                if known != body && standing(known) < standing(body) {
+                    known.clone_from(body);
                 }
             }
+            books.push((i, book.into_iter().collect::<BTreeMap<_, _>>()));
         }
-        all.into_iter()
-            .filter(|(_, r)| r.resolved.is_none())
+        for (i, book) in books {
+            let lacks = |key: &str, body: &str| {
+                let mine = book.get(key);
+                mine.is_none_or(|mine| mine != body && standing(mine) < standing(body))
+            };
+            for (key, body) in joined.iter().filter(|(key, body)| lacks(key, body)) {
+                self.slots[i]
+                    .replica
+                    .write_record(Book::Conflicts, key, Some(body))
+                    .map_err(|e| (i, e))?;
+            }
+        }
+        joined.retain(|_, body| standing(body) == Standing::Open);
+        self.open_conflicts = joined.into_keys().collect();
+        Ok(())
+    }
+
+    /// Open conflicts that an id means, by the loser's dot; all of them when none is given.
+    fn conflicts(&self, id: Option<&str>) -> Vec<(String, ConflictRecord)> {
+        let keys = matching(self.open_conflicts.iter(), id);
+        let online = || self.slots.iter().filter(|s| s.online());
+        let body = |key: &str| {
+            online().find_map(|s| s.replica.read_record(Book::Conflicts, key).ok().flatten())
+        };
+        keys.into_iter()
+            .filter_map(|key| Some((key.clone(), serde_json::from_str(&body(key)?).ok()?)))
             .collect()
     }
 
     /// Settles one conflict, or all.
     pub(crate) fn resolve(&mut self, id: Option<&str>, keep: &Keep) -> Answer {
-        let open = self.conflicts();
-        let matching = matching(open, id);
+        let matching = self.conflicts(id);
         match (id, matching.len()) {
             (Some(id), 0) => {
                 return Answer::Refused {
@@ -235,6 +264,7 @@ impl Session {
                 self.replica_failed(i, &e);
             }
         }
+        self.open_conflicts.remove(key);
         Ok(())
     }
 
@@ -372,18 +402,35 @@ impl Session {
     }
 }
 
+/// What a record says, by how much it says.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Standing {
+    /// It cannot be read.
+    Unknown,
+    /// Nobody has settled it.
+    Open,
+    /// It is settled.
+    Settled,
+}
+
+fn standing(body: &str) -> Standing {
+    match serde_json::from_str::<ConflictRecord>(body) {
+        Err(_) => Standing::Unknown,
+        Ok(record) if record.resolved.is_none() => Standing::Open,
+        Ok(_) => Standing::Settled,
+    }
+}
+
 /// The conflicts that an id means: the one it names exactly, else all that it is the start of.
-fn matching(
-    open: Vec<(String, ConflictRecord)>,
-    id: Option<&str>,
-) -> Vec<(String, ConflictRecord)> {
-    let Some(id) = id else { return open };
-    let is_exact = |key: &str| key == id || short(key) == id;
-    let exact = open.iter().any(|(key, _)| is_exact(key));
-    let starts = |key: &str| key.starts_with(id) || short(key).starts_with(id);
-    open.into_iter()
-        .filter(|(key, _)| if exact { is_exact(key) } else { starts(key) })
-        .collect()
+fn matching<'a>(open: impl Iterator<Item = &'a String>, id: Option<&str>) -> Vec<&'a String> {
+    let Some(id) = id else { return open.collect() };
+    let starts = |key: &&String| key.starts_with(id) || short(key).starts_with(id);
+    let all: Vec<&String> = open.filter(starts).collect();
+    let is_exact = |key: &&&String| **key == id || short(key) == id;
+    match all.iter().find(is_exact) {
+        Some(exact) => vec![*exact],
+        None => all,
+    }
 }
 
 /// How a conflict is named to people: `c` and the first digits of its dot's hash-like actor and counter.
@@ -398,33 +445,15 @@ mod tests {
     use super::*;
 
     fn found(id: &str) -> Vec<String> {
-        let record = ConflictRecord {
-            path: "x".into(),
-            path_hex: "78".into(),
-            loser: String::new(),
-            winner: String::new(),
-            content: String::new(),
-            kind: "file".into(),
-            size: 0,
-            mode: 0,
-            te: 0,
-            winner_te: 0,
-            policy: String::new(),
-            noticed_ns: 0,
-            resolved: None,
-        };
         let keys = [
             "010203040506aabb:1",
             "010203040506aabb:12",
             "010203040506aabb:13",
         ];
-        let open = keys
-            .iter()
-            .map(|k| ((*k).to_owned(), record.clone()))
-            .collect();
-        matching(open, Some(id))
+        let open = keys.map(str::to_owned);
+        matching(open.iter(), Some(id))
             .into_iter()
-            .map(|(key, _)| key)
+            .cloned()
             .collect()
     }
 

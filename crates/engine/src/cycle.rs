@@ -342,10 +342,6 @@ impl Session {
             self.replica_failed(i, &e);
         }
     }
-
-    pub(crate) fn open_conflicts(&self) -> u64 {
-        self.conflicts().len() as u64
-    }
 }
 
 /// A hash of what must be equal between replicas: what is known, and that it is materialised.

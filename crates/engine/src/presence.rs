@@ -178,5 +178,8 @@ impl Session {
         self.compare_all = true;
         self.enter(i, State::Scanning, "it is back".to_owned());
         self.slots[i].why.clear();
+        if let Err((j, e)) = self.load_conflicts() {
+            self.replica_failed(j, &e);
+        }
     }
 }

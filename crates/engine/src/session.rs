@@ -165,6 +165,8 @@ pub struct Session {
     /// It worked on the replicas, so they are closed when it ends.
     pub(crate) ran: bool,
     pub(crate) next_problem_look_ns: u64,
+    /// The keys of conflicts that nobody has settled yet.
+    pub(crate) open_conflicts: BTreeSet<String>,
 }
 
 /// Something to be done at a later time.
@@ -231,8 +233,10 @@ impl Session {
             next_hold_check_ns: 0,
             ran: false,
             next_problem_look_ns: 0,
+            open_conflicts: BTreeSet::new(),
         };
         session.agree(id)?;
+        session.load_conflicts().map_err(|(_, e)| e)?;
         session.load_holds()?;
         let replicas = session
             .slots
@@ -593,7 +597,7 @@ impl Session {
             .map(|s| s.replica.sums().unwrap_or(s.totals))
             .max_by_key(|t| (t.files, t.bytes));
         self.summary.totals = totals.unwrap_or_default();
-        self.summary.conflicts = self.open_conflicts();
+        self.summary.conflicts = self.open_conflicts.len() as u64;
         self.summary.holds = self.holds.len() as u64;
         self.summary.problems = self.problems.len() as u64;
         self.summary.waiting = (self.dirty.len() + self.later.len()) as u64;

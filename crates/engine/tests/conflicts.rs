@@ -1,0 +1,237 @@
+//! The books of conflicts: read once, kept complete on every replica, and settled anywhere is settled everywhere.
+#![allow(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use instep_core::id::{ActorId, ContentId, Dot, ReplicaId, ShareId};
+use instep_core::path::RelPath;
+use instep_core::plan::{Action, Outcome, Problem};
+use instep_core::row::Row;
+use instep_engine::command::{Answer, Command, Keep};
+use instep_engine::report::{Event, Monitor, Summary};
+use instep_engine::session::End;
+use instep_engine::{Session, SessionOptions};
+use instep_replica::env::{Env, StepEnv};
+use instep_replica::memory::MemoryReplica;
+use instep_replica::records::ConflictRecord;
+use instep_replica::{
+    Book, Capabilities, Content, Description, HintSet, Look, Replica, Result, RowVisitor, Scope,
+    ShareState, Sources, Waker,
+};
+
+/// A replica that counts how often its book of conflicts is read as a whole.
+struct Counted {
+    inner: Arc<MemoryReplica>,
+    read: AtomicUsize,
+}
+
+impl Replica for Counted {
+    fn records(&self, book: Book) -> Result<Vec<(String, String)>> {
+        self.read
+            .fetch_add(usize::from(book == Book::Conflicts), Ordering::SeqCst);
+        self.inner.records(book)
+    }
+    fn id(&self) -> ReplicaId {
+        self.inner.id()
+    }
+    fn actor(&self) -> ActorId {
+        self.inner.actor()
+    }
+    fn share(&self) -> ShareId {
+        self.inner.share()
+    }
+    fn describe(&self) -> Description {
+        self.inner.describe()
+    }
+    fn capabilities(&self) -> &Capabilities {
+        self.inner.capabilities()
+    }
+    fn guard(&self) -> Result<()> {
+        self.inner.guard()
+    }
+    fn watch(&self, waker: Waker) -> Result<Vec<Problem>> {
+        self.inner.watch(waker)
+    }
+    fn take_hints(&self) -> HintSet {
+        self.inner.take_hints()
+    }
+    fn look(&self, scope: &Scope) -> Result<Look> {
+        self.inner.look(scope)
+    }
+    fn record(&self, look: &Look, share: &ShareState) -> Result<Vec<RelPath>> {
+        self.inner.record(look, share)
+    }
+    fn row(&self, path: &RelPath) -> Result<Option<Row>> {
+        self.inner.row(path)
+    }
+    fn children(&self, dir: &RelPath, visit: RowVisitor<'_>) -> Result<()> {
+        self.inner.children(dir, visit)
+    }
+    fn subtree(&self, dir: &RelPath, visit: RowVisitor<'_>) -> Result<()> {
+        self.inner.subtree(dir, visit)
+    }
+    fn open(&self, path: &RelPath, content: ContentId) -> Result<Option<Box<dyn Content>>> {
+        self.inner.open(path, content)
+    }
+    fn stage(&self, path: &RelPath, content: ContentId, from: &mut dyn Content) -> Result<Outcome> {
+        self.inner.stage(path, content, from)
+    }
+    fn is_staged(&self, content: ContentId) -> bool {
+        self.inner.is_staged(content)
+    }
+    fn apply(&self, actions: &[Action], sources: &dyn Sources) -> Result<Vec<Outcome>> {
+        self.inner.apply(actions, sources)
+    }
+    fn rename(&self, from: &RelPath, to: &RelPath) -> Result<Outcome> {
+        Replica::rename(&*self.inner, from, to)
+    }
+    fn adopt_move(&self, from: &RelPath, to: &RelPath, entries: &[(RelPath, Row)]) -> Result<()> {
+        self.inner.adopt_move(from, to, entries)
+    }
+    fn mint(&self) -> Result<Dot> {
+        self.inner.mint()
+    }
+    fn restore(&self, key: &str, to: Option<&RelPath>) -> Result<RelPath> {
+        self.inner.restore(key, to)
+    }
+    fn purge(&self, before_ns: i64) -> Result<u64> {
+        self.inner.purge(before_ns)
+    }
+    fn barrier(&self) -> Result<()> {
+        self.inner.barrier()
+    }
+    fn read_record(&self, book: Book, key: &str) -> Result<Option<String>> {
+        self.inner.read_record(book, key)
+    }
+    fn write_record(&self, book: Book, key: &str, body: Option<&str>) -> Result<()> {
+        self.inner.write_record(book, key, body)
+    }
+}
+
+/// Passes on the counts of every settling.
+struct Settlings(std::sync::mpsc::Sender<Summary>);
+
+impl Monitor for Settlings {
+    fn event(&mut self, event: Event) {
+        if let Event::Settled(summary) = event {
+            let _unheard = self.0.send(summary);
+        }
+    }
+}
+
+struct World {
+    env: Arc<dyn Env>,
+    replicas: Vec<Arc<MemoryReplica>>,
+}
+
+fn p(path: &str) -> RelPath {
+    RelPath::new(path.as_bytes()).unwrap()
+}
+
+impl World {
+    /// Three replicas that were never equal at one path.
+    fn diverged() -> Self {
+        let env = Arc::new(StepEnv::default()) as Arc<dyn Env>;
+        let open = |name: &&str| Arc::new(MemoryReplica::new(name, ShareId([1; 16]), env.clone()));
+        let replicas: Vec<_> = ["A", "B", "C"].iter().map(open).collect();
+        replicas[0].user_write(&p("f"), b"one").unwrap();
+        replicas[1].user_write(&p("f"), b"two").unwrap();
+        Self { env, replicas }
+    }
+
+    fn once(&self, of: &[usize]) -> End {
+        let all = of
+            .iter()
+            .map(|i| self.replicas[*i].clone() as Arc<dyn Replica>)
+            .collect();
+        let options = SessionOptions {
+            once: true,
+            ..SessionOptions::default()
+        };
+        let monitor = Box::new(instep_engine::report::Silent);
+        let mut session = Session::start(self.env.clone(), all, options, monitor).unwrap();
+        session.run().unwrap()
+    }
+
+    fn noted(&self, i: usize) -> Vec<ConflictRecord> {
+        let book = self.replicas[i].records(Book::Conflicts).unwrap();
+        book.iter()
+            .map(|(_, body)| serde_json::from_str(body).unwrap())
+            .collect()
+    }
+}
+
+#[test]
+fn a_conflict_that_was_settled_while_a_replica_was_away_opens_again() {
+    let world = World::diverged();
+    assert_eq!(world.once(&[0, 1, 2]).summary.conflicts, 1);
+    let mut settled = world.noted(0).remove(0);
+    settled.resolved = Some("newest".into());
+    let body = serde_json::to_string(&settled).unwrap();
+    world.replicas[0]
+        .write_record(Book::Conflicts, &settled.loser, Some(&body))
+        .unwrap();
+    // C hears of it by way of B.
+    assert_eq!(world.once(&[0, 1]).summary.conflicts, 0);
+    assert_eq!(world.once(&[1, 2]).summary.conflicts, 0);
+    assert_eq!(world.noted(2), [settled]);
+}
+
+#[test]
+fn a_conflict_is_unknown_to_who_joins_after_its_path_changed_again() {
+    let world = World::diverged();
+    world.once(&[0, 1]);
+    world.replicas[0].user_write(&p("f"), b"three").unwrap();
+    world.once(&[0, 1]);
+    world.once(&[0, 2]);
+    assert_eq!(world.noted(2), world.noted(0));
+    assert_eq!(world.once(&[2, 1]).summary.conflicts, 1);
+}
+
+#[test]
+fn all_conflicts_are_read_again_whenever_they_are_counted() {
+    let world = World::diverged();
+    let counted: Vec<_> = world
+        .replicas
+        .iter()
+        .map(|r| {
+            Arc::new(Counted {
+                inner: r.clone(),
+                read: AtomicUsize::new(0),
+            })
+        })
+        .collect();
+    let all = counted
+        .iter()
+        .map(|r| r.clone() as Arc<dyn Replica>)
+        .collect();
+    let (tell, settled) = std::sync::mpsc::channel();
+    let options = SessionOptions::default();
+    let monitor = Box::new(Settlings(tell));
+    let mut session = Session::start(world.env.clone(), all, options, monitor).unwrap();
+    let handle = session.handle();
+    let asked = std::thread::spawn(move || {
+        assert_eq!(settled.recv().unwrap().conflicts, 1);
+        let status = |handle: &instep_engine::Handle| match handle.request(Command::Status) {
+            Some(Answer::Status(s)) => s.summary.conflicts,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(status(&handle), 1);
+        let resolve = Command::Resolve {
+            id: None,
+            keep: Keep::Newest,
+        };
+        assert_eq!(handle.request(resolve), Some(Answer::Done(1)));
+        assert_eq!(status(&handle), 0);
+        assert_eq!(settled.recv().unwrap().conflicts, 0);
+        handle.stop();
+    });
+    let end = session.run().unwrap();
+    asked.join().unwrap();
+    assert_eq!(end.summary.conflicts, 0);
+    for replica in &counted {
+        assert_eq!(replica.read.load(Ordering::SeqCst), 1);
+    }
+    assert!((0..3).all(|i| world.noted(i)[0].resolved.is_some()));
+}
