@@ -60,6 +60,7 @@ impl Session {
                 policy: format!("{:?}", self.share.policies.at(version.policy_epoch)),
                 noticed_ns: self.env.wall_ns(),
                 resolved: None,
+                resolved_ns: None,
             };
             self.note_conflict(path, &key, &record, *loser, winner, version.content);
         }
@@ -252,6 +253,7 @@ impl Session {
         }
         let mut settled = record.clone();
         settled.resolved = Some(format!("{keep:?}").to_lowercase());
+        settled.resolved_ns = Some(self.env.wall_ns());
         let body = serde_json::to_string(&settled).unwrap_or_default();
         for i in 0..self.slots.len() {
             if !self.slots[i].online() {

@@ -11,7 +11,7 @@ use instep_core::path::RelPath;
 use instep_core::plan::Keep;
 use instep_core::version::Kind;
 use instep_fs::{Dir, ErrorKind, Stat};
-use instep_replica::records::{TrashRecord, hex, path_from_hex};
+use instep_replica::records::{ConflictRecord, TrashRecord, hex, path_from_hex};
 use instep_store::Table;
 
 use crate::index::Index;
@@ -171,34 +171,60 @@ pub fn find(replica: &LocalReplica, content: ContentId) -> Option<(Dir, String)>
     Some((dir.clone(), key.clone()))
 }
 
-/// Destroys objects in the trash that were displaced before an instant; returns how many. The version store
-/// is not touched.
+/// Destroys what was displaced, or lost a conflict that was settled, before an instant; returns how many
+/// objects.
 pub fn purge(replica: &LocalReplica, before_ns: i64) -> instep_replica::Result<u64> {
     let Some(ours) = replica.ours() else {
         return Ok(0);
     };
-    let old: Vec<String> = {
-        let mut index = replica.index();
-        let all = records(&mut index, Table::Trash)?;
-        all.into_iter()
-            .filter(|(_, r)| r.at_ns < before_ns)
-            .map(|(k, _)| k)
-            .collect()
-    };
     locked(&replica.by_content).forget();
     let mut count = 0;
-    for key in old {
-        if remove(&ours.trash, &key).is_ok() {
-            let mut index = replica.index();
-            index
-                .store()
-                .remove_record(Table::Trash, key.as_bytes())
-                .map_err(|e| crate::index::store_error("write the trash", e))?;
-            count += 1;
+    for (table, dir) in [(Table::Trash, &ours.trash), (Table::Stored, &ours.versions)] {
+        let unwanted = unwanted(&mut replica.index(), table, before_ns)?;
+        for key in unwanted {
+            if remove(dir, &key).is_ok() {
+                let mut index = replica.index();
+                index
+                    .store()
+                    .remove_record(table, key.as_bytes())
+                    .map_err(|e| crate::index::store_error("write the trash", e))?;
+                count += 1;
+            }
         }
     }
     replica.index().commit(instep_store::Durability::Process)?;
     Ok(count)
+}
+
+/// What nobody needs since before an instant. A loser whose conflict is open, or unknown, is needed.
+fn unwanted(
+    index: &mut Index,
+    table: Table,
+    before_ns: i64,
+) -> instep_replica::Result<Vec<String>> {
+    let mut out = Vec::new();
+    for (key, record) in records(index, table)? {
+        let since_ns = match &record.loser {
+            Some(loser) => settled_ns(index, loser)?,
+            None => (table == Table::Trash).then_some(record.at_ns),
+        };
+        if since_ns.is_some_and(|ns| ns < before_ns) {
+            out.push(key);
+        }
+    }
+    Ok(out)
+}
+
+/// When a conflict was settled, if it was.
+fn settled_ns(index: &mut Index, loser: &str) -> instep_replica::Result<Option<i64>> {
+    let body = index
+        .store()
+        .record(Table::Conflict, loser.as_bytes())
+        .map_err(|e| crate::index::store_error("read a conflict", e))?;
+    let conflict = body.and_then(|b| serde_json::from_slice::<ConflictRecord>(&b).ok());
+    Ok(conflict
+        .filter(|c| c.resolved.is_some())
+        .and_then(|c| c.resolved_ns))
 }
 
 /// Removes one object of ours; trash holds files, links and empty directories only.

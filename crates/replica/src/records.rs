@@ -185,6 +185,9 @@ pub struct ConflictRecord {
     /// How it was resolved; none while it is open.
     #[serde(default)]
     pub resolved: Option<String>,
+    /// When it was resolved, nanoseconds since 1970: from then on the loser is as old as trash.
+    #[serde(default)]
+    pub resolved_ns: Option<i64>,
 }
 
 /// What a hold keeps back.

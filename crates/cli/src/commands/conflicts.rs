@@ -258,6 +258,7 @@ mod tests {
             policy: "newest".into(),
             noticed_ns: noon,
             resolved: None,
+            resolved_ns: None,
         };
         let kept = Kept {
             replica: 0,

@@ -7,7 +7,7 @@ use instep_core::plan::{Action, Goal, Keep, Outcome};
 use super::scene::{foreign_version, p, read_all};
 use super::{Scene, Stop, Verdict, Want, list_promises};
 use crate::content::{Bytes, NoSources};
-use crate::records::{Book, TrashRecord};
+use crate::records::{Book, ConflictRecord, TrashRecord, hex};
 
 list_promises! {
     Nothing content_at_its_path_cannot_be_read,
@@ -24,6 +24,7 @@ list_promises! {
     Writable a_deleted_file_cannot_be_restored,
     Writable a_restored_file_overwrites_another,
     Writable a_purge_destroys_an_open_conflict,
+    Writable the_loser_of_a_settled_conflict_is_kept_for_ever,
 }
 
 fn content_at_its_path_cannot_be_read(s: &mut Scene<'_>) -> Verdict {
@@ -295,6 +296,53 @@ fn a_purge_destroys_an_open_conflict(s: &mut Scene<'_>) -> Verdict {
     s.content(&path, b"ours")?;
     ensure!(
         listed(s, b"superseded")?.is_empty(),
+        "what was destroyed is still listed"
+    );
+    Ok(())
+}
+
+fn the_loser_of_a_settled_conflict_is_kept_for_ever(s: &mut Scene<'_>) -> Verdict {
+    let path = s.file("a", b"ours")?;
+    s.observe()?;
+    let Some(loser) = s.row(&path)?.shown else {
+        return Err(Stop::Broken("nothing is shown".into()));
+    };
+    let theirs = s.incoming(&path, Want::File(b"theirs"))?;
+    s.done(
+        &Action {
+            keep: Keep::Version(loser),
+            ..theirs
+        },
+        &[b"theirs"],
+    )?;
+    let settled_ns = i64::MAX - 10;
+    let record = ConflictRecord {
+        path: path.to_string(),
+        path_hex: hex(path.as_bytes()),
+        loser: loser.to_string(),
+        winner: String::new(),
+        content: content_id(b"ours").to_string(),
+        kind: "file".into(),
+        size: 4,
+        mode: 0o644,
+        te: 0,
+        winner_te: 0,
+        policy: "Newest".into(),
+        noticed_ns: 0,
+        resolved: Some("newest".into()),
+        resolved_ns: Some(settled_ns),
+    };
+    let body = serde_json::to_string(&record).unwrap_or_default();
+    s.replica()
+        .write_record(Book::Conflicts, &record.loser, Some(&body))?;
+    ensure!(
+        s.replica().purge(settled_ns)? == 0,
+        "destroyed although it was settled only now"
+    );
+    s.content(&path, b"ours")?;
+    ensure!(s.replica().purge(i64::MAX)? == 1, "it is still kept");
+    ensure!(
+        listed(s, b"ours")?.is_empty(),
         "what was destroyed is still listed"
     );
     Ok(())

@@ -48,7 +48,7 @@ impl State {
         Ok(path)
     }
 
-    /// Destroys what was displaced before an instant, except the content of open conflicts.
+    /// Destroys what was displaced, or lost a conflict that was settled, before an instant.
     pub(super) fn purge(&mut self, before_ns: i64) -> u64 {
         let keys: Vec<String> = self
             .records
@@ -61,7 +61,7 @@ impl State {
             let Some(record) = self.trash_record(&key) else {
                 continue;
             };
-            if record.at_ns >= before_ns || self.is_open_conflict(&record) {
+            if !self.wanted_until(&record).is_some_and(|ns| ns < before_ns) {
                 continue;
             }
             self.trash.remove(&key);
@@ -84,13 +84,13 @@ impl State {
         node.map(|n| n.object.clone())
     }
 
-    /// A conflict that nobody knows of counts as open.
-    fn is_open_conflict(&self, record: &TrashRecord) -> bool {
+    /// Since when nobody needs an object: never while its conflict is open, or one that nobody knows of.
+    fn wanted_until(&self, record: &TrashRecord) -> Option<i64> {
         let Some(loser) = &record.loser else {
-            return false;
+            return Some(record.at_ns);
         };
-        let body = self.records.get(&(Book::Conflicts, loser.clone()));
-        let conflict = body.and_then(|b| serde_json::from_str::<ConflictRecord>(b).ok());
-        conflict.is_none_or(|c| c.resolved.is_none())
+        let body = self.records.get(&(Book::Conflicts, loser.clone()))?;
+        let conflict: ConflictRecord = serde_json::from_str(body).ok()?;
+        conflict.resolved_ns.filter(|_| conflict.resolved.is_some())
     }
 }
