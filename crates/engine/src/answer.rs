@@ -12,7 +12,7 @@ use instep_replica::records::LogRecord;
 
 use crate::command::{Answer, Command, ReplicaStatus, Status};
 use crate::plan::Rows;
-use crate::report::{Change, ChangeKind, State};
+use crate::report::{Change, ChangeKind, Event, State};
 use crate::session::Session;
 
 impl Session {
@@ -220,7 +220,13 @@ impl Session {
                 continue;
             }
             match self.slots[i].replica.purge(before_ns) {
-                Ok(n) => count += n,
+                Ok(objects) => {
+                    count += objects;
+                    self.monitor.event(Event::Purged {
+                        replica: i,
+                        objects,
+                    });
+                }
                 Err(e) => self.replica_failed(i, &e),
             }
         }

@@ -32,5 +32,6 @@ mod repositories;
 mod room;
 pub mod session;
 mod transfer;
+mod upkeep;
 
 pub use session::{Handle, Session, SessionError, SessionOptions};

@@ -175,6 +175,13 @@ pub enum Event {
         /// False when it is over.
         open: bool,
     },
+    /// What was displaced long ago was destroyed.
+    Purged {
+        /// On which replica.
+        replica: usize,
+        /// How many objects.
+        objects: u64,
+    },
     /// A replica went away, came back, or takes no writes for now.
     Replica {
         /// Which.

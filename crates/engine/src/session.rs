@@ -38,6 +38,8 @@ pub struct SessionOptions {
     pub poll: Option<Duration>,
     /// Changes are listed one by one in the log up to this many a cycle.
     pub log_lines: usize,
+    /// How long what was displaced is kept; for ever when none is given.
+    pub keep_trash: Option<Duration>,
 }
 
 /// Why a session cannot run.
@@ -167,6 +169,8 @@ pub struct Session {
     pub(crate) next_problem_look_ns: u64,
     /// The keys of conflicts that nobody has settled yet.
     pub(crate) open_conflicts: BTreeSet<String>,
+    /// When upkeep is due; not before the first settling.
+    pub(crate) next_upkeep_ns: Option<u64>,
 }
 
 /// Something to be done at a later time.
@@ -234,6 +238,7 @@ impl Session {
             ran: false,
             next_problem_look_ns: 0,
             open_conflicts: BTreeSet::new(),
+            next_upkeep_ns: None,
         };
         session.agree(id)?;
         session.load_conflicts().map_err(|(_, e)| e)?;
@@ -425,6 +430,7 @@ impl Session {
         if self.is_idle() {
             self.settle();
         }
+        self.upkeep_when_due();
         let due = self
             .later
             .values()
@@ -451,6 +457,7 @@ impl Session {
             self.mark_settled();
             self.refresh_summary();
             self.monitor.event(Event::Settled(self.summary.clone()));
+            self.begin_upkeep();
         }
     }
 

@@ -47,6 +47,7 @@ pub(crate) fn run(args: args::Mirror, context: &Context) -> Result<Exit, Failure
         mirror: true,
         allow_empty: args.allow_empty,
         poll: want.session.poll,
+        keep_trash: Some(context.keep_trash()),
         ..SessionOptions::default()
     };
     live::run(opened, options, &want.session, context)

@@ -18,6 +18,7 @@ mod why;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use instep_replica::Replica;
 use instep_replica::env::Env;
@@ -45,6 +46,11 @@ pub(crate) struct Context {
 impl Context {
     fn env(jobs: Option<u16>) -> Result<Arc<dyn Env>, Failure> {
         Ok(Arc::new(SystemEnv::new(jobs)?))
+    }
+
+    /// How long what was displaced is kept.
+    fn keep_trash(&self) -> Duration {
+        Duration::from_hours(24 * u64::from(self.config.defaults.trash.days))
     }
 
     fn settings(&self, session: &Session) -> Settings {

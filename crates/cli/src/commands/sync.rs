@@ -62,6 +62,7 @@ pub(crate) fn run(args: args::Sync, context: &Context) -> Result<Exit, Failure> 
         policy,
         poll: want.session.poll,
         log_lines: LOG_LINES,
+        keep_trash: Some(context.keep_trash()),
         ..SessionOptions::default()
     };
     live::run(opened, options, &want.session, context)

@@ -166,6 +166,10 @@ impl Stream {
                 "notice",
                 json!({ "code": format!("E{code:04}"), "text": text }),
             ),
+            Event::Purged { replica, objects } => (
+                "trash.purged",
+                json!({ "replica": self.label(*replica), "objects": objects }),
+            ),
             Event::Settled(s) => ("settled", summary(s)),
         }
     }

@@ -61,7 +61,7 @@ impl State {
             let Some(record) = self.trash_record(&key) else {
                 continue;
             };
-            if !self.wanted_until(&record).is_some_and(|ns| ns < before_ns) {
+            if self.wanted_until(&record).is_none_or(|ns| ns >= before_ns) {
                 continue;
             }
             self.trash.remove(&key);
