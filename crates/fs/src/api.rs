@@ -95,12 +95,21 @@ pub struct Profile {
 
 /// A failed call: what was attempted, on what, and what the system said.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{attempt}: {} (errno {errno})", std::io::Error::from_raw_os_error(*errno))]
+#[error("{attempt}: {} (errno {errno})", words(*errno))]
 pub struct Error {
     /// What was attempted on what, lower case: `open directory "a/b"`.
     pub attempt: String,
     /// The system's error number.
     pub errno: i32,
+}
+
+/// What the system calls an error: lower case, and its number only once.
+fn words(errno: i32) -> String {
+    let text = std::io::Error::from_raw_os_error(errno).to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut letters = text.chars();
+    let first = letters.next().map(|c| c.to_lowercase().to_string());
+    first.unwrap_or_default() + letters.as_str()
 }
 
 /// What a failure means to the caller, apart from its number.
@@ -188,5 +197,16 @@ impl Error {
             }
             _ => ErrorKind::Io,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Error;
+
+    #[test]
+    fn a_failed_call_is_told_with_its_number_twice() {
+        let text = Error::new("open directory \"a/b\"", 13).to_string();
+        assert_eq!(text, "open directory \"a/b\": permission denied (errno 13)");
     }
 }
