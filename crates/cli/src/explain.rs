@@ -19,6 +19,13 @@ impl Page {
         let first = self.text.lines().next().unwrap_or_default();
         first.split_once(": ").map_or(first, |(_, title)| title)
     }
+
+    /// The first paragraph of what to do, on one line.
+    pub(crate) fn advice(&self) -> String {
+        let (_, below) = self.text.split_once("## What to do").unwrap_or_default();
+        let paragraph = below.trim_start().split("\n\n").next().unwrap_or_default();
+        paragraph.split_whitespace().collect::<Vec<_>>().join(" ")
+    }
 }
 
 macro_rules! page {
@@ -81,6 +88,12 @@ pub(crate) const PAGES: &[Page] = &[
     page!(2301),
     page!(2302),
 ];
+
+/// What can be done about a difficulty of a path.
+pub(crate) fn advice(code: instep_core::plan::Code) -> String {
+    let page = PAGES.iter().find(|p| p.code == code as u16);
+    page.map(Page::advice).unwrap_or_default()
+}
 
 /// The page of a code: `E1002`, `e1002`, `1002`.
 pub(crate) fn page(code: &str) -> Result<Page, Failure> {

@@ -203,7 +203,8 @@ impl Session {
         };
         match slot.replica.restore(key, to) {
             Ok(path) => {
-                self.slots[replica].hints.add_path(path);
+                self.slots[replica].hints.add_path(path.clone());
+                self.monitor.event(Event::Restored { replica, path });
                 Answer::Done(1)
             }
             Err(e) => Answer::Refused {

@@ -267,6 +267,11 @@ impl Session {
             }
         }
         self.open_conflicts.remove(key);
+        self.monitor.event(Event::Resolved {
+            path,
+            loser,
+            keep: keep.clone(),
+        });
         Ok(())
     }
 

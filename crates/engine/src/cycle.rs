@@ -121,6 +121,9 @@ impl Session {
     }
 
     fn look(&mut self, i: usize, scope: &Scope) -> Option<Look> {
+        if *scope == Scope::Everything {
+            self.monitor.event(Event::ScanStarted { replica: i });
+        }
         let look = match self.slots[i].replica.look(scope) {
             Ok(look) => look,
             Err(e) => {

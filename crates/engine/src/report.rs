@@ -125,6 +125,11 @@ pub enum Event {
         /// Identities and introductions.
         replicas: Vec<(ReplicaId, Description)>,
     },
+    /// A replica is looked at as a whole.
+    ScanStarted {
+        /// Which replica.
+        replica: usize,
+    },
     /// Replica sums after a full look.
     Scanned {
         /// Which replica.
@@ -159,6 +164,22 @@ pub enum Event {
         winner: Option<Dot>,
         /// The loser's content.
         content: ContentId,
+    },
+    /// A person settled a conflict.
+    Resolved {
+        /// Where.
+        path: RelPath,
+        /// The loser; its id in commands.
+        loser: Dot,
+        /// How.
+        keep: crate::command::Keep,
+    },
+    /// An object was brought back from the trash.
+    Restored {
+        /// On which replica.
+        replica: usize,
+        /// Where it is now.
+        path: RelPath,
     },
     /// Changes are held back until a person decides.
     Hold {

@@ -1,8 +1,8 @@
 //! The books of conflicts: read once, kept complete on every replica, and settled anywhere is settled everywhere.
 #![allow(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use instep_core::id::{ActorId, ContentId, Dot, ReplicaId, ShareId};
 use instep_core::path::RelPath;
@@ -109,13 +109,16 @@ impl Replica for Counted {
     }
 }
 
-/// Passes on the counts of every settling.
-struct Settlings(std::sync::mpsc::Sender<Summary>);
+/// Passes on the counts of every settling, and keeps the rest.
+struct Settlings(std::sync::mpsc::Sender<Summary>, Arc<Mutex<Vec<Event>>>);
 
 impl Monitor for Settlings {
     fn event(&mut self, event: Event) {
-        if let Event::Settled(summary) = event {
-            let _unheard = self.0.send(summary);
+        match event {
+            Event::Settled(summary) => {
+                let _unheard = self.0.send(summary);
+            }
+            other => self.1.lock().unwrap().push(other),
         }
     }
 }
@@ -208,7 +211,8 @@ fn all_conflicts_are_read_again_whenever_they_are_counted() {
         .collect();
     let (tell, settled) = std::sync::mpsc::channel();
     let options = SessionOptions::default();
-    let monitor = Box::new(Settlings(tell));
+    let heard: Arc<Mutex<Vec<Event>>> = Arc::default();
+    let monitor = Box::new(Settlings(tell, heard.clone()));
     let mut session = Session::start(world.env.clone(), all, options, monitor).unwrap();
     let handle = session.handle();
     let asked = std::thread::spawn(move || {
@@ -234,4 +238,11 @@ fn all_conflicts_are_read_again_whenever_they_are_counted() {
         assert_eq!(replica.read.load(Ordering::SeqCst), 1);
     }
     assert!((0..3).all(|i| world.noted(i)[0].resolved.is_some()));
+    let heard = heard.lock().unwrap();
+    let settled = |e: &&Event| matches!(e, Event::Resolved { path, keep: Keep::Newest, .. } if *path == p("f"));
+    assert_eq!(heard.iter().filter(settled).count(), 1, "{heard:?}");
+    let at = |wanted: fn(&Event) -> bool| heard.iter().position(wanted);
+    let began = at(|e| matches!(e, Event::ScanStarted { replica: 2 }));
+    let ended = at(|e| matches!(e, Event::Scanned { replica: 2, .. }));
+    assert!(began.is_some() && began < ended, "{heard:?}");
 }

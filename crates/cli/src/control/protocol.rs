@@ -109,7 +109,8 @@ pub(crate) fn keep(word: &str) -> Keep {
     }
 }
 
-fn keep_word(keep: &Keep) -> String {
+/// As it is typed after `--keep`.
+pub(crate) fn keep_word(keep: &Keep) -> String {
     match keep {
         Keep::Newest => String::from("newest"),
         Keep::Both => String::from("both"),

@@ -3,14 +3,18 @@
 //! Invariant: every object of a stream has `v`, `ts`, `seq` and `type`. A path that is not UTF-8 is shown
 //! escaped and has its exact bytes in `path_b64`.
 
+use instep_core::id::{ReplicaId, ShareId};
 use instep_core::path::RelPath;
+use instep_core::plan::Problem;
 use instep_core::version::Kind;
 use instep_engine::command::Status;
-use instep_engine::report::{Change, ChangeKind, Event, Meeting, State, Summary};
+use instep_engine::report::{Change, ChangeKind, Event, Meeting, Progress, State, Summary};
 use instep_replica::records::HoldKind;
+use instep_replica::{Description, Totals};
 use serde_json::{Map, Value, json};
 
 use super::Output;
+use crate::control::protocol::keep_word;
 use crate::error::{Exit, Failure};
 use crate::quantity;
 use crate::reload::Applied;
@@ -80,75 +84,34 @@ impl Stream {
 
     fn body(&self, event: &Event) -> (&'static str, Value) {
         match event {
-            Event::Opened { share, replicas } => {
-                let all: Vec<Value> = replicas
-                    .iter()
-                    .map(|(id, d)| {
-                        json!({ "id": id.to_string(), "label": d.label, "location": d.location,
-                            "fs_type": d.fs_type, "new": d.new, "notes": d.notes })
-                    })
-                    .collect();
-                (
-                    "share.opened",
-                    json!({ "share_id": share.to_string(), "replicas": all }),
-                )
-            }
+            Event::Opened { share, replicas } => ("share.opened", opened(*share, replicas)),
+            Event::ScanStarted { replica } => ("scan.started", self.on(*replica, json!({}))),
             Event::Scanned {
                 replica,
                 totals,
                 changes,
-            } => (
-                "scan.finished",
-                json!({ "replica": self.label(*replica), "files": totals.files, "dirs": totals.dirs,
-                    "links": totals.links, "bytes": totals.bytes, "changes": changes }),
-            ),
+            } => ("scan.finished", self.on(*replica, sums(totals, *changes))),
             Event::Meeting(m) => ("meeting", meeting(m, &self.labels)),
             Event::Changed(c) => ("change.applied", self.change(c)),
-            Event::Progress(p) => (
-                "transfer.progress",
-                json!({ "actions_total": p.actions_total, "actions_done": p.actions_done,
-                    "bytes_total": p.bytes_total, "bytes_done": p.bytes_done, "scanned": p.scanned }),
-            ),
+            Event::Progress(p) => ("transfer.progress", progress(p)),
             Event::Problem {
                 replica,
-                problem,
-                open,
-            } => {
-                let mut body = json!({ "replica": self.label(*replica), "code": problem.code.text(),
-                    "detail": problem.detail });
-                put_path(&mut body, "path", &problem.path);
-                (
-                    if *open {
-                        "problem.opened"
-                    } else {
-                        "problem.closed"
-                    },
-                    body,
-                )
-            }
-            Event::Conflict {
-                path,
-                loser,
-                winner,
-                content,
-            } => {
-                let mut body = json!({ "id": loser.to_string(), "winner": winner.map(|w| w.to_string()),
-                    "hash": format!("b3:{content}") });
-                put_path(&mut body, "path", path);
-                ("conflict.opened", body)
-            }
-            Event::Hold {
-                id,
+                problem: p,
+                open: true,
+            } => ("problem.opened", self.on(*replica, advised(p))),
+            Event::Problem {
                 replica,
-                count,
-                total,
-                kind,
-                open,
-            } => (
-                if *open { "hold.opened" } else { "hold.closed" },
-                json!({ "hold": id, "replica": self.label(*replica), "count": count, "total": total,
-                    "percent": (count * 100).checked_div(*total).unwrap_or(0),
-                    "kind": hold_word(*kind) }),
+                problem: p,
+                ..
+            } => ("problem.closed", self.on(*replica, problem(p))),
+            Event::Conflict { .. } | Event::Resolved { .. } => of_conflict(event),
+            Event::Hold { .. } => self.hold(event),
+            Event::Restored { replica, path } => {
+                ("trash.restored", self.on(*replica, at_path(path)))
+            }
+            Event::Purged { replica, objects } => (
+                "trash.purged",
+                self.on(*replica, json!({ "objects": objects })),
             ),
             Event::Replica {
                 replica,
@@ -160,18 +123,41 @@ impl Stream {
                 } else {
                     "replica.online"
                 },
-                json!({ "replica": self.label(*replica), "state": state_word(*state), "why": why }),
+                self.on(*replica, json!({ "state": state_word(*state), "why": why })),
             ),
             Event::Notice { code, text } => (
                 "notice",
                 json!({ "code": format!("E{code:04}"), "text": text }),
             ),
-            Event::Purged { replica, objects } => (
-                "trash.purged",
-                json!({ "replica": self.label(*replica), "objects": objects }),
-            ),
             Event::Settled(s) => ("settled", summary(s)),
         }
+    }
+
+    /// What concerns one replica says which.
+    fn on(&self, replica: usize, mut body: Value) -> Value {
+        if let Value::Object(fields) = &mut body {
+            fields.insert("replica".to_owned(), json!(self.label(replica)));
+        }
+        body
+    }
+
+    fn hold(&self, event: &Event) -> (&'static str, Value) {
+        let Event::Hold {
+            id,
+            replica,
+            count,
+            total,
+            kind,
+            open,
+        } = event
+        else {
+            return ("hold", json!({}));
+        };
+        let percent = (count * 100).checked_div(*total).unwrap_or(0);
+        let body = json!({ "hold": id, "count": count, "total": total, "percent": percent,
+            "kind": hold_word(*kind) });
+        let word = if *open { "hold.opened" } else { "hold.closed" };
+        (word, self.on(*replica, body))
     }
 
     fn change(&self, c: &Change) -> Value {
@@ -185,6 +171,84 @@ impl Stream {
         }
         body
     }
+}
+
+fn opened(share: ShareId, replicas: &[(ReplicaId, Description)]) -> Value {
+    let one = |(id, d): &(ReplicaId, Description)| {
+        json!({ "id": id.to_string(), "label": d.label, "location": d.location,
+            "fs_type": d.fs_type, "new": d.new, "notes": d.notes })
+    };
+    let all: Vec<Value> = replicas.iter().map(one).collect();
+    json!({ "share_id": share.to_string(), "replicas": all })
+}
+
+fn sums(totals: &Totals, changes: u64) -> Value {
+    json!({ "files": totals.files, "dirs": totals.dirs, "links": totals.links,
+        "bytes": totals.bytes, "changes": changes })
+}
+
+fn progress(p: &Progress) -> Value {
+    json!({ "actions_total": p.actions_total, "actions_done": p.actions_done,
+        "bytes_total": p.bytes_total, "bytes_done": p.bytes_done, "scanned": p.scanned })
+}
+
+/// A difficulty of a path, and what can be done.
+fn advised(p: &Problem) -> Value {
+    let mut body = problem(p);
+    if let Value::Object(fields) = &mut body {
+        fields.insert("do".to_owned(), json!(crate::explain::advice(p.code)));
+    }
+    body
+}
+
+/// A difficulty of a path: what it is, and what the system said.
+fn problem(p: &Problem) -> Value {
+    let mut body = at_path(&p.path);
+    if let Value::Object(fields) = &mut body {
+        fields.insert("code".to_owned(), json!(p.code.text()));
+        fields.insert("detail".to_owned(), json!(p.detail));
+        if let Some(errno) = errno(&p.detail) {
+            fields.insert("errno".to_owned(), json!(errno));
+        }
+    }
+    body
+}
+
+/// The system's number of an error, from the words that told it.
+fn errno(detail: &str) -> Option<i32> {
+    let (_, rest) = detail.rsplit_once("(errno ")?;
+    rest.split_once(')')?.0.parse().ok()
+}
+
+fn of_conflict(event: &Event) -> (&'static str, Value) {
+    let (word, path, fields) = match event {
+        Event::Conflict {
+            path,
+            loser,
+            winner,
+            content,
+        } => (
+            "conflict.opened",
+            path,
+            json!({ "id": loser.to_string(), "winner": winner.map(|w| w.to_string()),
+                "hash": format!("b3:{content}") }),
+        ),
+        Event::Resolved { path, loser, keep } => (
+            "conflict.resolved",
+            path,
+            json!({ "id": loser.to_string(), "keep": keep_word(keep) }),
+        ),
+        _ => return ("conflict", json!({})),
+    };
+    let mut body = fields;
+    put_path(&mut body, "path", path);
+    (word, body)
+}
+
+fn at_path(path: &RelPath) -> Value {
+    let mut body = json!({});
+    put_path(&mut body, "path", path);
+    body
 }
 
 /// A path as text, and its bytes where text does not say it all.
@@ -263,8 +327,10 @@ pub(crate) fn status(s: &Status) -> Value {
         .iter()
         .map(|(replica, p)| {
             let label = s.replicas.get(*replica).map_or("?", |r| r.label.as_str());
-            let mut body = json!({ "replica": label, "code": p.code.text(), "detail": p.detail });
-            put_path(&mut body, "path", &p.path);
+            let mut body = advised(p);
+            if let Value::Object(fields) = &mut body {
+                fields.insert("replica".to_owned(), json!(label));
+            }
             body
         })
         .collect();

@@ -582,7 +582,7 @@ pub(crate) mod sample {
         let problem = Problem {
             path: path(b"up/x.png"),
             code: Code::Unwritable,
-            detail: "create up/x.png: permission denied (EACCES 13)".into(),
+            detail: "create up/x.png: permission denied (errno 13)".into(),
         };
         let hold = |open| Event::Hold {
             id: "7f3a".into(),
@@ -616,6 +616,20 @@ pub(crate) mod sample {
         ));
         all.push(change(ChangeKind::Delete, b"odd \xff name", None));
         all.push(change(ChangeKind::Metadata, b"run.sh", None));
+        all.push(Event::ScanStarted { replica: 1 });
+        all.push(Event::Resolved {
+            path: path(b"budget.ods"),
+            loser: dot(9),
+            keep: instep_engine::command::Keep::Both,
+        });
+        all.push(Event::Restored {
+            replica: 1,
+            path: path(b"old \xff"),
+        });
+        all.push(Event::Purged {
+            replica: 2,
+            objects: 12,
+        });
         all.push(Event::Conflict {
             path: path(b"budget.ods"),
             loser: dot(9),
