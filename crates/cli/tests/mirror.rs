@@ -93,3 +93,45 @@ fn a_mirror_in_the_other_direction_is_refused() {
     assert_refused(cli.run(&["mirror", "--once", "b", "a"]), "E1027", 2);
     assert_untouched(&before, &see(cli.home()));
 }
+
+#[test]
+fn a_folder_in_a_share_and_in_a_mirror_forgets_one_for_the_other() {
+    let cli = program();
+    put(&cli, "a/x", "one");
+    put(&cli, "a/y", "two");
+    for verb in ["sync", "mirror", "sync", "mirror"] {
+        let said = cli.run(&[verb, "--once", "a", "b"]).expect(0);
+        assert!(!said.stdout.contains("rejoining"), "{said}");
+    }
+    // Who remembers notices what was deleted meanwhile.
+    fs::remove_file(cli.home().join("b/x")).unwrap();
+    cli.run(&["sync", "--once", "a", "b"]).expect(0);
+    assert!(!cli.home().join("a/x").exists());
+    let ours = fs::read_dir(cli.home().join("b/.instep")).unwrap();
+    let names: Vec<_> = ours.map(|e| e.unwrap().file_name()).collect();
+    let aside = |n: &std::ffi::OsString| n.to_string_lossy().contains("aside");
+    assert!(!names.iter().any(aside), "{names:?}");
+}
+
+#[test]
+fn a_mirror_whose_index_is_lost_keeps_its_folders_from_being_asked_about() {
+    let cli = program();
+    put(&cli, "a/x", "one");
+    cli.run(&["sync", "--once", "a", "b"]).expect(0);
+    cli.run(&["mirror", "--once", "a", "b"]).expect(0);
+    let ours = fs::read_dir(cli.home().join("b/.instep")).unwrap();
+    for entry in ours.map(|e| e.unwrap()) {
+        if entry.file_name().to_string_lossy().starts_with("index.db-") {
+            fs::remove_file(entry.path()).unwrap();
+        }
+    }
+    for command in [
+        &["status", "b"][..],
+        &["why", "b/x"],
+        &["plan", "a", "b"],
+        &["trash", "b"],
+    ] {
+        cli.run(command).expect(0);
+    }
+    cli.run(&["mirror", "--once", "a", "b"]).expect(0);
+}

@@ -36,7 +36,7 @@ mod open;
 mod site;
 
 pub use again::open_again;
-pub use evidence::known_at;
+pub use evidence::{is_bare_mount_point, known_at};
 pub use forget::forget;
 pub use inspect::{Inspection, inspect};
 pub use marker::{Membership, MembershipKind};

@@ -5,9 +5,10 @@
 //! it. Invariant: a replica's generation only grows, and an index is trusted only if it is of the newest one.
 //! Nothing in a root is written here.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use instep_core::id::ReplicaId;
+use instep_core::id::{ReplicaId, ShareId};
 use instep_fs::{Dir, place};
 use instep_replica::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
@@ -48,7 +49,20 @@ pub(super) enum Verdict {
 struct Registered {
     path: PathBuf,
     evidence: Evidence,
+    /// Of the share that was opened last.
     generation: u64,
+    /// By share, because each has an index of its own.
+    #[serde(default)]
+    generations: BTreeMap<String, u64>,
+}
+
+impl Registered {
+    fn generation(&self, share: ShareId) -> u64 {
+        // A record of before knows one number for all.
+        let of_all = self.generations.is_empty().then_some(self.generation);
+        let of_share = self.generations.get(&share.to_string()).copied();
+        of_share.or(of_all).unwrap_or(0)
+    }
 }
 
 /// The user's state directory's memory of replicas.
@@ -105,30 +119,36 @@ impl Registry {
     }
 
     /// Whether an index is the newest that this replica had.
-    pub(super) fn is_current(&self, id: ReplicaId, index: &mut Index) -> Result<bool> {
-        let known = self.read(&id.to_string()).map_or(0, |r| r.generation);
+    pub(super) fn is_current(
+        &self,
+        (id, share): (ReplicaId, ShareId),
+        index: &mut Index,
+    ) -> Result<bool> {
+        let known = self.read(&id.to_string());
+        let known = known.map_or(0, |r| r.generation(share));
         Ok(generation(index)? >= known)
     }
 
     /// Notes where a replica is now, and makes its index the newest one.
     pub(super) fn register(
         &self,
-        id: ReplicaId,
+        (id, share): (ReplicaId, ShareId),
         path: &Path,
         evidence: Evidence,
         index: &mut Index,
     ) -> Result<()> {
-        let next = self
-            .read(&id.to_string())
-            .map_or(0, |r| r.generation)
-            .max(generation(index)?)
-            + 1;
+        let known = self.read(&id.to_string());
+        let before = known.as_ref().map_or(0, |r| r.generation(share));
+        let next = before.max(generation(index)?) + 1;
+        let mut generations = known.map(|r| r.generations).unwrap_or_default();
+        generations.insert(share.to_string(), next);
         index.put_meta(b"generation", next.to_string().as_bytes())?;
         index.commit(instep_store::Durability::Power)?;
         let record = Registered {
             path: path.to_path_buf(),
             evidence,
             generation: next,
+            generations,
         };
         let text = serde_json::to_string_pretty(&record)
             .map_err(|e| Error::because(ErrorKind::Other, "register the replica", e))?;
@@ -158,6 +178,21 @@ pub fn known_at(path: &Path, state_dir: &Path) -> Vec<ReplicaId> {
         record.is_some_and(|r| r.path == path)
     });
     ids
+}
+
+/// Whether what was last seen at a path is on a file system that is not mounted there now: then the directory
+/// is the place to mount it, and not the root.
+pub fn is_bare_mount_point(path: &Path, state_dir: &Path) -> bool {
+    let known = known_at(path, state_dir);
+    let profile = place::open_root(path).and_then(|root| root.profile(None));
+    let (Some(registry), Ok(profile)) = (Registry::existing(state_dir), profile) else {
+        return false;
+    };
+    let elsewhere = |id: &ReplicaId| {
+        let record = registry.read(&id.to_string());
+        record.is_some_and(|r| r.evidence.fs_id != profile.fs_id)
+    };
+    !known.is_empty() && known.iter().all(elsewhere)
 }
 
 /// Forgets a replica of which nothing is left that its place could prove.

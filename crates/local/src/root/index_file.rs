@@ -48,12 +48,14 @@ pub(super) fn open(env: &dyn Env, base: &Dir, file: &str) -> Result<(Index, bool
     Ok((Index::open(Box::new(store), fresh)?, true))
 }
 
-/// The store in a file that is there, to be read only.
-pub(super) fn read(base: &Dir, file: &str) -> Result<Box<dyn IndexStore>> {
+/// The store in a file, to be read only, if there is one.
+pub(super) fn read(base: &Dir, file: &str) -> Result<Option<Box<dyn IndexStore>>> {
     let path = place::fd_path(base, file);
-    let store = SqliteStore::open(&path, OpenMode::ReadOnly)
-        .map_err(|e| store_error("open the index", e))?;
-    Ok(Box::new(store))
+    match SqliteStore::open(&path, OpenMode::ReadOnly) {
+        Ok(store) => Ok(Some(Box::new(store))),
+        Err(e) if e.kind() == instep_store::ErrorKind::Missing => Ok(None),
+        Err(e) => Err(store_error("open the index", e)),
+    }
 }
 
 /// An actor that nobody was before.

@@ -165,7 +165,7 @@ impl Opener {
         let file = index_file::file_name(share, marker.as_ref());
         let store = match base.as_ref().filter(|_| joined) {
             None => None,
-            Some(base) => Some(index_file::read(base, &file)?),
+            Some(base) => index_file::read(base, &file)?,
         };
         let store = match store {
             Some(store) if self.options.read_only_index => store,
@@ -218,7 +218,12 @@ impl Opener {
             // What stays behind is only looked for where the root has no marker.
             let _stays = outside.remove_file(ours(MARKER));
         }
-        registry.register(who.id, &self.site.path, evidence, &mut index)?;
+        registry.register(
+            (who.id, self.share()),
+            &self.site.path,
+            evidence,
+            &mut index,
+        )?;
         self.begin(home, &who, index)
     }
 
@@ -254,7 +259,7 @@ impl Opener {
         }
         let env = self.env.as_ref();
         let (mut index, damaged) = index_file::open(env, base, &file)?;
-        let rejoin = damaged || !registry.is_current(who.id, &mut index)?;
+        let rejoin = damaged || !registry.is_current((who.id, self.share()), &mut index)?;
         if rejoin && !damaged {
             drop(index);
             index_file::set_aside(base, &file);
@@ -302,7 +307,7 @@ impl Opener {
         let verdict = registry.judge(Some(marker), &evidence, &self.site.path);
         let file = index_file::file_name(self.share(), Some(marker));
         // An index that cannot be read here is as good as lost: the others know better.
-        let store = index_file::read(base, &file).ok();
+        let store = index_file::read(base, &file).ok().flatten();
         let is_lost = store.is_none();
         let id = marker
             .id()
@@ -310,7 +315,10 @@ impl Opener {
         let fresh = fresh_actor(self.env.as_ref());
         let mut index = Index::open(copy_to_memory(store)?, fresh)?;
         index.renew(fresh)?;
-        if is_lost || verdict != Verdict::Same || !registry.is_current(id, &mut index)? {
+        if is_lost
+            || verdict != Verdict::Same
+            || !registry.is_current((id, self.share()), &mut index)?
+        {
             index.set_rejoining(true)?;
         }
         let again = self.options.clone();
