@@ -66,7 +66,7 @@ pub(crate) enum Purpose {
 /// Looks at a folder and at what is recorded about it.
 pub(crate) fn inspect(path: &Path) -> Result<Inspection, Failure> {
     let seen = instep_local::root::inspect(path, &places::state_dir())?;
-    let memberships = seen
+    let memberships: Vec<_> = seen
         .memberships
         .iter()
         .map(|m| Membership {
@@ -78,14 +78,22 @@ pub(crate) fn inspect(path: &Path) -> Result<Inspection, Failure> {
             members: m.members.clone(),
         })
         .collect();
+    let hidden = hidden(path);
+    let unreadable = seen.is_dir.then(|| unreadable(&seen.path)).flatten();
+    let bare = seen.is_dir
+        && memberships.is_empty()
+        && instep_local::root::is_bare_mount_point(&seen.path, &places::state_dir());
     Ok(Inspection {
-        exists: seen.exists,
-        is_dir: seen.is_dir,
+        // What cannot be reached is there as far as anybody knows.
+        exists: seen.exists || hidden.is_some(),
+        is_dir: seen.is_dir || hidden.is_some(),
         identity: identity(&seen.path),
-        unreadable: seen.is_dir.then(|| unreadable(&seen.path)).flatten(),
+        unreadable: hidden.or(unreadable),
+        unwritable: unwritable(&seen.path),
         foreign: seen.foreign,
         holder: seen.holder,
         memberships,
+        bare,
         path: if seen.exists { seen.path } else { full(path) },
     })
 }
@@ -120,10 +128,36 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
     std::fs::metadata(path).ok().map(|m| (m.dev(), m.ino()))
 }
 
+/// Why it cannot even be said whether something is at a path.
+fn hidden(path: &Path) -> Option<String> {
+    let error = std::fs::metadata(path).err()?;
+    let denied = error.kind() == std::io::ErrorKind::PermissionDenied;
+    denied.then(|| failed("look at", path, &error))
+}
+
+/// Why a folder, or what is ours in it, cannot be listed.
 fn unreadable(path: &Path) -> Option<String> {
-    std::fs::read_dir(path)
-        .err()
-        .map(|e| format!("list {}: {e}", path.display()))
+    let ours = path.join(".instep");
+    let all = [Some(path), ours.is_dir().then_some(ours.as_path())];
+    all.into_iter().flatten().find_map(|dir| {
+        let error = std::fs::read_dir(dir).err()?;
+        Some(failed("list", dir, &error))
+    })
+}
+
+/// Why this user may make nothing in a folder; a file system that is read-only now is another matter.
+fn unwritable(path: &Path) -> Option<String> {
+    let error = instep_fs::place::may_write(path).err()?;
+    (error.kind() == instep_fs::ErrorKind::Denied).then(|| error.to_string())
+}
+
+/// A call that failed, in the words of all others.
+fn failed(attempt: &str, path: &Path, error: &std::io::Error) -> String {
+    let attempt = format!("{attempt} {}", path.display());
+    match error.raw_os_error() {
+        Some(errno) => instep_fs::Error::new(attempt, errno).to_string(),
+        None => format!("{attempt}: {error}"),
+    }
 }
 
 /// Whether nothing that would be synchronized is directly in a folder; so too when it is not there.
@@ -266,7 +300,11 @@ fn open_local(
             (instep_replica::ErrorKind::InUse, Some(holder)) => {
                 crate::roots::in_use(&root.typed, holder)
             }
-            _ => Failure::from(error),
+            _ => {
+                let failure = Failure::from(error);
+                let what = format!("{}: {}", root.typed.display(), failure.what);
+                Failure { what, ..failure }
+            }
         }
     })
 }

@@ -24,12 +24,16 @@ pub(crate) struct Inspection {
     pub(crate) identity: Option<(u64, u64)>,
     /// What listing it said, where that failed.
     pub(crate) unreadable: Option<String>,
+    /// Why nothing can be made in it, where this user may not.
+    pub(crate) unwritable: Option<String>,
     /// What of `.instep` is not ours.
     pub(crate) foreign: Option<String>,
     /// The shares that it is in.
     pub(crate) memberships: Vec<Membership>,
     /// Who holds it now.
     pub(crate) holder: Option<String>,
+    /// It is the place to mount what was synchronized there, and that is not mounted.
+    pub(crate) bare: bool,
 }
 
 /// That a folder is in a share.
@@ -103,12 +107,9 @@ fn check_one(root: &Root, create: bool) -> Result<(), Failure> {
                 )),
         );
     }
-    if let Some(why) = &root.seen.unreadable {
-        return Err(
-            Failure::new(1005, Exit::Denied, format!("{typed} cannot be read"))
-                .why(why.clone())
-                .remedy(format!("ls -ld {typed}   shows whose it is")),
-        );
+    check_readable(&root.typed, &root.seen)?;
+    if root.seen.bare && !create {
+        return Err(not_mounted(&root.typed));
     }
     if let Some(why) = &root.seen.foreign {
         let name = root.typed.join(".instep");
@@ -121,6 +122,28 @@ fn check_one(root: &Root, create: bool) -> Result<(), Failure> {
         .remedy("rename it, or choose another folder"));
     }
     Ok(())
+}
+
+/// Refuses a folder that this user may not look into: nothing can be said about it.
+pub(crate) fn check_readable(typed: &Path, seen: &Inspection) -> Result<(), Failure> {
+    let Some(why) = &seen.unreadable else {
+        return Ok(());
+    };
+    let typed = typed.display();
+    Err(
+        Failure::new(1005, Exit::Denied, format!("{typed} cannot be read"))
+            .why(why.clone())
+            .remedy(format!("ls -ld {typed}   shows whose it is")),
+    )
+}
+
+/// The folder that was synchronized here is on a disk that is not mounted now.
+fn not_mounted(typed: &Path) -> Failure {
+    let typed = typed.display();
+    Failure::new(1004, Exit::Unreachable, format!("{typed} is not mounted"))
+        .why("what was synchronized at this path is on another file system than the folder that is there now")
+        .remedy("mount it")
+        .remedy("add --create to fill the folder that is there instead")
 }
 
 fn parent(path: &Path) -> &Path {
@@ -157,9 +180,17 @@ fn check_pair(a: &Root, b: &Root) -> Result<(), Failure> {
     )
 }
 
-/// Refuses folders that another process holds.
+/// Refuses folders that another process holds, or in which this user may not make ours.
 pub(crate) fn check_free(roots: &[Root]) -> Result<(), Failure> {
     for root in roots {
+        let is_new = root.role != Role::Source && root.seen.memberships.is_empty();
+        if let Some(why) = root.seen.unwritable.as_ref().filter(|_| is_new) {
+            let typed = root.typed.display();
+            let what = format!("{typed} cannot be written");
+            return Err(Failure::new(1005, Exit::Denied, what)
+                .why(why.clone())
+                .remedy(format!("ls -ld {typed}   shows whose it is")));
+        }
         if let Some(holder) = &root.seen.holder {
             return Err(in_use(&root.typed, holder));
         }

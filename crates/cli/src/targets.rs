@@ -16,7 +16,7 @@ use crate::connect::{self, Purpose, Settings};
 use crate::control::client::{self, Client};
 use crate::error::{Exit, Failure};
 use crate::places;
-use crate::roots::{Choice, Membership, Root};
+use crate::roots::{self, Choice, Membership, Root};
 
 /// One folder as a member of one share.
 #[derive(Debug, Clone)]
@@ -86,7 +86,9 @@ pub(crate) fn named(paths: &[PathBuf]) -> Result<Vec<Target>, Failure> {
 /// Why a folder that no share is known of cannot be asked about.
 pub(crate) fn unknown(path: &Path) -> Failure {
     let shown = path.display();
-    if path.exists() {
+    if let Err(unreadable) = connect::inspect(path).and_then(|s| roots::check_readable(path, &s)) {
+        unreadable
+    } else if path.exists() {
         Failure::new(
             1020,
             Exit::Usage,
@@ -120,9 +122,13 @@ pub(crate) fn at(path: &Path) -> Result<Vec<Target>, Failure> {
 /// path is.
 pub(crate) fn holding(path: &Path) -> Result<Vec<(Target, RelPath)>, Failure> {
     let full = absolute(path);
+    let mut unreadable = None;
     for dir in full.ancestors() {
         let found = at(dir)?;
-        if !found.is_empty() {
+        if found.is_empty() {
+            let of = || roots::check_readable(dir, &connect::inspect(dir)?);
+            unreadable = unreadable.or_else(|| of().err());
+        } else {
             use std::os::unix::ffi::OsStrExt as _;
             let rest = full.strip_prefix(dir).unwrap_or(Path::new(""));
             let rel = RelPath::new(rest.as_os_str().as_bytes()).map_err(|e| {
@@ -137,13 +143,14 @@ pub(crate) fn holding(path: &Path) -> Result<Vec<(Target, RelPath)>, Failure> {
             return Ok(found.into_iter().map(|t| (t, rel.clone())).collect());
         }
     }
-    Err(Failure::new(
-        1019,
-        Exit::Usage,
-        format!("{} is not in a synchronized folder", path.display()),
-    )
-    .why("neither it nor a folder above it is in a share")
-    .remedy("name a folder that instep sync or instep mirror has been run on"))
+    // What cannot be looked into may be one.
+    let none = || {
+        let what = format!("{} is not in a synchronized folder", path.display());
+        Failure::new(1019, Exit::Usage, what)
+            .why("neither it nor a folder above it is in a share")
+            .remedy("name a folder that instep sync or instep mirror has been run on")
+    };
+    Err(unreadable.unwrap_or_else(none))
 }
 
 /// Absolute, without dots, links above the last name followed.

@@ -102,6 +102,78 @@ fn a_folder_that_may_not_be_read_is_refused() {
 }
 
 #[test]
+fn a_folder_that_may_not_be_reached_is_not_said_to_be_missing_or_unknown() {
+    let plain = Plain::new();
+    put(&plain.cli, "a/x", "one");
+    plain.own();
+    plain.run(&["sync", "--once", "a", "b"]).expect(0);
+    let home = plain.cli.home().to_path_buf();
+    let closed = |dir: &str, mode: u32| {
+        fs::set_permissions(home.join(dir), fs::Permissions::from_mode(mode)).unwrap();
+    };
+    fs::create_dir_all(home.join("up/c")).unwrap();
+    plain.own();
+    for (dir, args) in [
+        ("up", &["sync", "a", "up/c"][..]),
+        ("up", &["sync", "--create", "a", "up/c"]),
+        ("up", &["status", "up/c"]),
+        ("b", &["status", "b"]),
+        ("b", &["why", "b/x"]),
+        ("b/.instep", &["sync", "a", "b"]),
+        ("b/.instep", &["status", "b"]),
+        ("b/.instep", &["why", "b/x"]),
+    ] {
+        closed(dir, 0);
+        let said = assert_refused(plain.run(args), "E1005", 7);
+        closed(dir, 0o700);
+        assert!(
+            said.stderr.contains("permission denied (errno 13)"),
+            "{said}"
+        );
+    }
+    // What cannot be written is named, and nothing is made elsewhere.
+    fs::create_dir(home.join("c")).unwrap();
+    fs::create_dir(home.join("d")).unwrap();
+    plain.own();
+    closed("d", 0o555);
+    let said = assert_refused(plain.run(&["sync", "--once", "c", "d"]), "E1005", 7);
+    closed("d", 0o700);
+    assert!(said.stderr.contains("error[E1005]: d"), "{said}");
+    assert_eq!(fs::read_dir(home.join("c")).unwrap().count(), 0);
+}
+
+#[test]
+fn the_place_where_a_disk_is_not_mounted_is_filled_with_a_copy() {
+    let cli = program();
+    put(&cli, "a/x", "one");
+    cli.run(&["sync", "--once", "a", "b"]).expect(0);
+    let b = cli.home().join("b");
+    fs::remove_dir_all(&b).unwrap();
+    fs::create_dir(&b).unwrap();
+    // As if what was there were on another disk.
+    let known = cli.home().join(".local/state/instep/replicas");
+    for file in fs::read_dir(known).unwrap().map(|e| e.unwrap().path()) {
+        let text = fs::read_to_string(&file).unwrap();
+        let mut record: serde_json::Value = serde_json::from_str(&text).unwrap();
+        if record["path"].as_str().unwrap().ends_with("/b") {
+            record["evidence"]["fs_id"] = 7.into();
+            fs::write(&file, record.to_string()).unwrap();
+        }
+    }
+    for args in [
+        &["sync", "--once", "a", "b"][..],
+        &["plan", "a", "b"],
+        &["mirror", "--once", "a", "b"],
+    ] {
+        let said = assert_refused(cli.run(args), "E1004", 6);
+        assert!(said.stderr.contains("b is not mounted"), "{said}");
+    }
+    assert_eq!(fs::read_dir(&b).unwrap().count(), 0);
+    cli.run(&["sync", "--once", "--create", "a", "b"]).expect(0);
+    assert!(has(&cli, "b/x", "one"));
+}
+
+#[test]
 fn a_second_session_on_a_root_names_the_first_and_leaves_it_alone() {
     let cli = program();
     put(&cli, "a/x", "one");

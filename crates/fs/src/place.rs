@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Access, AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit};
 
@@ -66,6 +66,13 @@ pub fn open_root(path: &Path) -> Result<Dir> {
                 e.raw_os_error(),
             )
         })
+}
+
+/// Whether names may be made in a directory: an error says why not.
+pub fn may_write(path: &Path) -> Result<()> {
+    let access = Access::WRITE_OK | Access::EXEC_OK;
+    rustix::fs::accessat(rustix::fs::CWD, path, access, AtFlags::EACCESS)
+        .map_err(|e| failed("write in", path, &std::io::Error::from(e)))
 }
 
 /// The path without links and dots.

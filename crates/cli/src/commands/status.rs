@@ -19,7 +19,7 @@ use crate::ui::json::{state_word, status as status_json};
 use crate::ui::put::Put as _;
 use crate::ui::table::Table;
 use crate::ui::{Hue, Output};
-use crate::{control, places, records};
+use crate::{control, places, records, roots};
 
 /// Carries it out.
 pub(crate) fn run(args: &args::Status, context: &Context) -> Result<Exit, Failure> {
@@ -64,6 +64,7 @@ impl Teller<'_> {
         for path in &self.args.roots {
             let found = targets::at(path)?;
             if found.is_empty() {
+                roots::check_readable(path, &connect::inspect(path)?)?;
                 missing.push((path, connect::known_at(path)));
             }
             self.targets(&found)?;
