@@ -139,22 +139,15 @@ impl Session {
                 changes: look.findings.len() as u64,
             });
             self.scanned(i);
-            let stale: Vec<RelPath> = self
-                .problems
-                .keys()
-                .filter(|(r, p)| *r == i && !look.problems.iter().any(|q| q.path == *p))
-                .map(|(_, p)| p.clone())
-                .collect();
-            for path in &stale {
-                self.close_problem(i, path);
-            }
+            let seen = |p: &RelPath| !look.problems.iter().any(|q| q.path == *p);
+            self.close_over(i, seen);
         } else if let Scope::Some { paths, trees } = scope {
             self.close_seen(i, paths, trees, &look);
         }
         Some(look)
     }
 
-    /// Problems at paths that could be looked at now are over, except those of actions that are tried again.
+    /// Problems at paths that could be looked at now are over.
     fn close_seen(
         &mut self,
         i: usize,
@@ -164,13 +157,17 @@ impl Session {
     ) {
         let hidden = |p: &RelPath| look.problems.iter().any(|q| p.is_within(&q.path));
         let looked_at = |p: &RelPath| paths.contains(p) || trees.iter().any(|t| p.is_within(t));
-        let tried =
-            |p: &RelPath, problem: &Problem| is_of_action(problem) && self.later.contains_key(p);
+        self.close_over(i, |p| looked_at(p) && !hidden(p));
+    }
+
+    /// Problems at these paths are over, except those of actions that are tried again: only the try can tell.
+    fn close_over(&mut self, i: usize, seen: impl Fn(&RelPath) -> bool) {
+        let tried = |p: &RelPath| self.later.contains_key(p) || self.is_awaited(p);
         let over: Vec<RelPath> = self
             .problems
             .iter()
-            .filter(|((r, p), _)| *r == i && looked_at(p))
-            .filter(|((_, p), problem)| !hidden(p) && !tried(p, problem))
+            .filter(|((r, p), _)| *r == i && seen(p))
+            .filter(|((_, p), problem)| !(is_of_action(problem) && tried(p)))
             .map(|((_, p), _)| p.clone())
             .collect();
         for path in &over {
@@ -308,9 +305,16 @@ impl Session {
         }
     }
 
-    /// What was due, was tried, and did not fail again, is over.
+    /// What was due, was tried, and did not fail again, is over, unless the try is still under way.
     pub(crate) fn forget_done(&mut self) {
-        self.later.retain(|_, l| l.due_ns != u64::MAX);
+        let awaited: BTreeSet<&RelPath> = self.in_flight.values().flatten().collect();
+        self.later
+            .retain(|p, l| l.due_ns != u64::MAX || awaited.contains(p));
+    }
+
+    /// Content for this path is on its way.
+    fn is_awaited(&self, path: &RelPath) -> bool {
+        self.in_flight.values().any(|paths| paths.contains(path))
     }
 
     /// Every path on which rows differ becomes dirty. Rows come in the same order from every replica.

@@ -30,6 +30,8 @@ pub(crate) type Rows = Vec<Option<Row>>;
 const ASIDE_BYTES: u64 = 8 * 1024 * 1024;
 /// A source that changes is tried this often before that counts as a problem.
 const CHANGING_TRIES: u32 = 20;
+/// Between two reports of progress.
+const PROGRESS_NS: u64 = 250_000_000;
 /// Above this many dirty paths directories are read as a whole.
 const BULK: usize = 1000;
 
@@ -429,7 +431,16 @@ impl Session {
         for problem in self.slots[i].replica.take_problems() {
             self.open_problem(i, problem);
         }
-        self.monitor.event(Event::Progress(pass.progress));
+        self.tell_progress(pass);
+    }
+
+    /// A pass that is done at once has no progress worth telling.
+    fn tell_progress(&mut self, pass: &Pass) {
+        let now = self.env.monotonic_ns();
+        if now.saturating_sub(self.progress_ns.max(pass.began_ns)) >= PROGRESS_NS {
+            self.progress_ns = now;
+            self.monitor.event(Event::Progress(pass.progress));
+        }
     }
 
     fn dirty_later(&mut self, actions: &[Action]) {
@@ -578,7 +589,10 @@ impl Session {
         {
             return false;
         }
-        if self.in_flight.insert((i, content)) {
+        let waiting = self.in_flight.entry((i, content)).or_default();
+        let is_first = waiting.is_empty();
+        waiting.insert(action.path.clone());
+        if is_first {
             self.transfer(i, action.clone(), content);
         }
         true
@@ -606,21 +620,28 @@ impl Session {
                 .unwrap_or_else(std::sync::PoisonError::into_inner);
             std::mem::take(&mut *arrived)
         };
-        for (i, path, content, outcome) in arrived {
-            self.in_flight.remove(&(i, content));
-            match outcome {
-                Outcome::Done => {
-                    self.dirty.insert(path);
+        for (i, content, outcome) in arrived {
+            for path in self.in_flight.remove(&(i, content)).unwrap_or_default() {
+                match outcome.clone() {
+                    Outcome::Done => {
+                        self.dirty.insert(path);
+                    }
+                    Outcome::Superseded | Outcome::Busy => self.retry(path, None, 50),
+                    Outcome::Blocked(problem) => {
+                        let problem = Problem {
+                            path: path.clone(),
+                            ..problem
+                        };
+                        self.blocked(i, &path, Some(content), problem);
+                    }
                 }
-                Outcome::Superseded | Outcome::Busy => self.retry(path, None, 50),
-                Outcome::Blocked(problem) => self.blocked(i, &path, Some(content), problem),
             }
         }
     }
 
     /// Transfers of a content in flight, for `why`.
     pub(crate) fn is_in_flight(&self, content: ContentId) -> bool {
-        self.in_flight.iter().any(|(_, c)| *c == content)
+        self.in_flight.keys().any(|(_, c)| *c == content)
     }
 }
 

@@ -96,8 +96,8 @@ pub(crate) type Request = (Command, mpsc::Sender<Answer>);
 pub(crate) struct Inbox {
     pub(crate) requests: Mutex<VecDeque<Request>>,
     pub(crate) stop: AtomicBool,
-    /// Contents that a transfer brought (or failed to), with the path to plan again.
-    pub(crate) arrived: Mutex<Vec<(usize, RelPath, ContentId, instep_core::plan::Outcome)>>,
+    /// Contents that a transfer brought (or failed to), and to which replica.
+    pub(crate) arrived: Mutex<Vec<(usize, ContentId, instep_core::plan::Outcome)>>,
 }
 
 /// Talks to a running session from another thread.
@@ -152,7 +152,8 @@ pub struct Session {
     /// Paths that wait for a name above them.
     pub(crate) covered: BTreeSet<RelPath>,
     pub(crate) holds: Vec<Hold>,
-    pub(crate) in_flight: BTreeSet<(usize, ContentId)>,
+    /// Contents that are being brought, to which replica, and the paths that wait for them.
+    pub(crate) in_flight: BTreeMap<(usize, ContentId), BTreeSet<RelPath>>,
     pub(crate) compare_all: bool,
     pub(crate) started_ns: u64,
     pub(crate) summary: Summary,
@@ -169,6 +170,8 @@ pub struct Session {
     pub(crate) next_problem_look_ns: u64,
     /// The keys of conflicts that nobody has settled yet.
     pub(crate) open_conflicts: BTreeSet<String>,
+    /// When progress was told last.
+    pub(crate) progress_ns: u64,
     /// When upkeep is due; not before the first settling.
     pub(crate) next_upkeep_ns: Option<u64>,
 }
@@ -225,7 +228,7 @@ impl Session {
             problems: BTreeMap::new(),
             covered: BTreeSet::new(),
             holds: Vec::new(),
-            in_flight: BTreeSet::new(),
+            in_flight: BTreeMap::new(),
             compare_all: false,
             started_ns,
             summary: Summary::default(),
@@ -238,6 +241,7 @@ impl Session {
             ran: false,
             next_problem_look_ns: 0,
             open_conflicts: BTreeSet::new(),
+            progress_ns: 0,
             next_upkeep_ns: None,
         };
         session.agree(id)?;

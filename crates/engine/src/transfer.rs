@@ -65,7 +65,7 @@ impl Session {
                     }),
                 };
                 let mut arrived = inbox.arrived.lock().unwrap_or_else(PoisonError::into_inner);
-                arrived.push((i, action.path, content, outcome));
+                arrived.push((i, content, outcome));
                 drop(arrived);
                 waker.wake();
             }),

@@ -67,8 +67,10 @@ impl Env for Script {
         self.inner.boot_id()
     }
 
+    /// Work aside is done when the engine rests: not before it has planned everything else.
     fn spawn(&self, _: &str, work: Box<dyn FnOnce() + Send>) {
-        work();
+        let now = self.monotonic_ns();
+        self.steps.lock().unwrap().push_front((now, work));
     }
 }
 
@@ -311,6 +313,8 @@ fn a_file_without_room_waits_while_others_go_on_and_is_reported_once() {
         a.user_write(&p("big"), &[7; 1000]).unwrap();
         a.user_write(&p("small"), b"small").unwrap();
     });
+    // Everything is looked at meanwhile: that says nothing about the room.
+    world.at(2000, |[_, b, _]| b.lose_hints());
     world.at(14_000, |[_, b, c]| {
         assert!(has(b, "small") && has(c, "big") && !has(b, "big"));
         b.set_room(None);
@@ -325,4 +329,33 @@ fn a_file_without_room_waits_while_others_go_on_and_is_reported_once() {
         .collect();
     assert_eq!(heard, [(Code::NoSpace, true), (Code::NoSpace, false)]);
     assert!(world.is_in_step());
+}
+
+#[test]
+fn two_big_files_of_equal_content_arrive_both() {
+    let world = World::new();
+    let big = vec![7; 9 * 1024 * 1024];
+    world.at(500, move |[a, _, _]| {
+        a.user_write(&p("big"), &big).unwrap();
+        a.user_write(&p("copy"), &big).unwrap();
+    });
+    world.at(3000, |[_, b, c]| {
+        assert!(has(b, "big") && has(c, "big"));
+        assert!(has(b, "copy") && has(c, "copy"), "only one of them arrived");
+    });
+    world.run();
+    assert!(world.is_in_step());
+}
+
+#[test]
+fn every_single_change_reports_its_progress() {
+    let world = World::new();
+    for n in 0..50 {
+        let save = move |[a, _, _]: [&MemoryReplica; 3]| a.user_write(&p("a"), &[n]).unwrap();
+        world.at(500 + 20 * u64::from(n), save);
+    }
+    world.run();
+    let heard = world.heard.0.lock().unwrap();
+    let told = heard.iter().filter(|e| matches!(e, Event::Progress(_)));
+    assert!(told.count() <= 4);
 }
