@@ -433,3 +433,29 @@ fn a_folder_that_is_forgotten_keeps_its_files_and_is_in_no_share() {
     cli.run(&["forget", "--purge", "a"]).expect(0);
     assert_eq!((count(&cli, "a"), count(&cli, "b")), (1, 1));
 }
+
+#[test]
+fn a_file_edited_while_it_was_ignored_is_in_conflict_with_itself() {
+    for edited in ["a", "b"] {
+        let cli = program();
+        put(&cli, "a/notes", "one");
+        put(&cli, "a/both", "one");
+        cli.run(&["sync", "--once", "a", "b"]).expect(0);
+        put(&cli, "a/.instepignore", "notes\nboth\n");
+        cli.run(&["sync", "--once", "a", "b"]).expect(0);
+        put(&cli, &format!("{edited}/notes"), "edited");
+        put(&cli, "a/both", "here");
+        put(&cli, "b/both", "there");
+        cli.run(&["sync", "--once", "a", "b"]).expect(0);
+        assert!(!has(&cli, "a/notes", "edited") || !has(&cli, "b/notes", "edited"));
+        fs::remove_file(cli.home().join("a/.instepignore")).unwrap();
+        // What was edited on both sides is a conflict, and nothing else.
+        cli.run(&["sync", "--once", "a", "b"]).expect(4);
+        assert!(has(&cli, "a/notes", "edited") && has(&cli, "b/notes", "edited"));
+        let listed = cli.run(&["conflicts", "a"]).expect(4).stdout;
+        assert!(
+            listed.contains("both") && !listed.contains("notes"),
+            "{listed}"
+        );
+    }
+}

@@ -8,6 +8,7 @@
 //! | a tombstone | none | absent, as it should be |
 //! | none | none | known but not materialised here (held, untracked or waiting) |
 //! | none | present | a directory that stands only because something below it is alive |
+//! | any | none, held as ignored | what was on disk when a rule excluded it; nobody wrote there since but users |
 
 use alloc::boxed::Box;
 
@@ -60,9 +61,14 @@ pub struct Row {
 }
 
 impl Row {
+    /// The dot of what is on disk here, tombstones included, as far as we track it.
+    pub fn materialised(&self) -> Option<Dot> {
+        self.shown.filter(|_| self.held != Some(Held::Ignored))
+    }
+
     /// The version on disk here, tombstones included.
     pub fn on_disk(&self) -> Option<&Version> {
-        self.shown.and_then(|d| self.entry.get(d))
+        self.materialised().and_then(|d| self.entry.get(d))
     }
 
     /// The version on disk, if something is there that we track.

@@ -67,7 +67,9 @@ impl Session {
         let row = rows[i]
             .as_ref()
             .filter(|_| slot.online() && slot.role != Role::Target)?;
-        let dot = row.shown.filter(|d| d.actor == slot.replica.actor())?;
+        let dot = row
+            .materialised()
+            .filter(|d| d.actor == slot.replica.actor())?;
         let version = row.entry.get(dot)?;
         let unheard = |j: usize| {
             let unlike = |r: &Row| {

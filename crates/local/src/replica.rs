@@ -996,7 +996,7 @@ impl Replica for LocalReplica {
                 let known = moved.get(path);
                 let row = Row {
                     entry,
-                    shown: theirs.shown,
+                    shown: theirs.materialised(),
                     print: None,
                     seen: None,
                     held: None,
@@ -1009,7 +1009,7 @@ impl Replica for LocalReplica {
                 let print = source.as_ref().and_then(|r| r.print);
                 Row {
                     entry,
-                    shown: theirs.shown.filter(|_| print.is_some()),
+                    shown: theirs.materialised().filter(|_| print.is_some()),
                     print,
                     seen: source.and_then(|r| r.seen),
                     held: None,

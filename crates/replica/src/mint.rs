@@ -10,7 +10,7 @@ use instep_core::entry::{Context, Entry};
 use instep_core::id::{ContentId, Dot};
 use instep_core::limits::PREVIOUS_MAX;
 use instep_core::path::RelPath;
-use instep_core::row::{Print, Row};
+use instep_core::row::{Held, Print, Row};
 use instep_core::time::{Hlc, Mtime, effective_time};
 use instep_core::version::{Kind, Version};
 
@@ -50,7 +50,8 @@ pub fn after(
         },
         Found::Ancestor { dot, seen } => ancestor(row, seen, *dot),
         Found::Held(held) => Row {
-            shown: None,
+            // What a rule excludes is written by nobody but its user: that it was this is remembered.
+            shown: row.shown.filter(|_| *held == Held::Ignored),
             print: None,
             seen: None,
             held: Some(*held),
@@ -118,7 +119,7 @@ pub fn settled_tomb(entry: &Entry) -> Option<Dot> {
 
 fn gone(row: &Row, moved_to: Option<&RelPath>, next: &mut dyn FnMut() -> Event) -> Row {
     let Some(was) = row.present() else {
-        let shown = row.shown.or_else(|| settled_tomb(&row.entry));
+        let shown = row.materialised().or_else(|| settled_tomb(&row.entry));
         return Row {
             shown,
             print: None,
@@ -205,7 +206,12 @@ impl Seen<'_> {
             (row.entry.clone(), Some(dot))
         } else {
             let event = next();
-            let version = self.version(row, event);
+            // What a rule excluded was changed by its user: as if it had been tracked all the time.
+            let was = Row {
+                held: None,
+                ..row.clone()
+            };
+            let version = self.version(&was, event);
             let entry = if row.shown.is_none() {
                 row.entry
                     .record_beside(&Context::default(), event.dot, version)
@@ -303,7 +309,7 @@ impl Seen<'_> {
 
     /// The sibling that was not materialised here and turns out to be what is on disk.
     fn adopted(&self, row: &Row) -> Option<Dot> {
-        if row.shown.is_some() {
+        if row.materialised().is_some() {
             return None;
         }
         let same = |v: &Version| self.same_content(v) && v.mode == self.mode;
@@ -362,7 +368,6 @@ impl Seen<'_> {
 mod tests {
     use super::*;
     use instep_core::id::ActorId;
-    use instep_core::row::Held;
 
     const NOW: Hlc = 1_800_000_000 * 1_000_000_000;
 
@@ -535,7 +540,45 @@ mod tests {
     }
 
     #[test]
+    fn an_edit_made_while_a_rule_excluded_the_file_supersedes_what_was_there() {
+        let seen = [
+            file(1, 0o644, 1_700_000_000),
+            Found::Held(Held::Ignored),
+            Found::Held(Held::Ignored),
+        ];
+        let ignored = history(Row::default(), &seen);
+        assert_eq!((ignored.present(), ignored.print), (None, None));
+        let same = after(
+            &ignored,
+            &file(1, 0o644, 1_700_000_500),
+            None,
+            &mut || unreachable!(),
+        );
+        assert_eq!(
+            (same.entry.clone(), same.held),
+            (ignored.entry.clone(), None)
+        );
+        assert_eq!(same.shown, ignored.shown);
+        let mut event = || Event {
+            dot: dot(1, 2),
+            hlc: NOW,
+            policy_epoch: 0,
+        };
+        let edited = after(&ignored, &file(2, 0o644, 1_700_000_500), None, &mut event);
+        assert_eq!(edited.entry.siblings().len(), 1, "a conflict with itself");
+        assert_eq!(shown(&edited).prev, [ContentId([1; 32])]);
+    }
+
+    #[test]
     fn absence_of_something_held_deletes_nothing() {
+        let ignored = history(
+            Row::default(),
+            &[file(1, 0o644, 5), Found::Held(Held::Ignored)],
+        );
+        assert_eq!(ignored.on_disk(), None);
+        let absent = Found::Absent { was: Kind::File };
+        let gone = after(&ignored, &absent, None, &mut || unreachable!());
+        assert_eq!((gone.shown, gone.held), (None, None));
         let row = history(
             Row::default(),
             &[file(1, 0o644, 5), Found::Held(Held::Special)],

@@ -62,7 +62,7 @@ impl Report {
 
     fn row(&mut self, path: &RelPath, row: &Row) {
         self.rows += 1;
-        if row.shown.is_some() && row.on_disk().is_none() {
+        if row.shown.is_some_and(|dot| row.entry.get(dot).is_none()) {
             self.add(Problem::ShownUnknown(path.clone()));
         }
         if path.is_reserved() {

@@ -75,7 +75,7 @@ fn explain(
     }
     let shown: Vec<_> = rows
         .iter()
-        .map(|(_, row)| row.as_ref().and_then(|r| r.shown))
+        .map(|(_, row)| row.as_ref().and_then(Row::materialised))
         .collect();
     let verdict = if shown.iter().all(|s| s.is_some() && *s == shown[0]) {
         "the same on all folders that are there, when they were last looked at"
