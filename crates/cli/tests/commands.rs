@@ -459,3 +459,39 @@ fn a_file_edited_while_it_was_ignored_is_in_conflict_with_itself() {
         );
     }
 }
+
+#[test]
+fn a_plan_of_a_restored_or_damaged_index_deletes_what_a_session_would_bring_back() {
+    for harm in ["restored", "damaged", "copied"] {
+        let cli = program();
+        put(&cli, "a/x", "one");
+        put(&cli, "a/y", "two");
+        cli.run(&["sync", "--once", "a", "b"]).expect(0);
+        let index = cli.home().join("b/.instep/index.db");
+        let old = fs::read(&index).unwrap();
+        cli.run(&["sync", "--once", "a", "b"]).expect(0);
+        let mut name = "b";
+        match harm {
+            "restored" => fs::write(&index, old).unwrap(),
+            "damaged" => fs::write(&index, "not an index").unwrap(),
+            _ => {
+                let copy = std::process::Command::new("cp")
+                    .args(["-a", "b", "c"])
+                    .current_dir(cli.home())
+                    .status();
+                assert!(copy.unwrap().success());
+                name = "c";
+            }
+        }
+        fs::remove_file(cli.home().join(name).join("x")).unwrap();
+        let before = see(&cli.home().join(name));
+        let plan = cli.run(&["plan", "a", name]).expect(0).stdout;
+        assert_untouched(&before, &see(&cli.home().join(name)));
+        assert!(
+            plan.contains("copy") && !plan.contains("trash"),
+            "{harm}: {plan}"
+        );
+        cli.run(&["sync", "--once", "a", name]).expect(0);
+        assert!(has(&cli, &format!("{name}/x"), "one"), "{harm}");
+    }
+}

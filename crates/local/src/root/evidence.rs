@@ -80,7 +80,7 @@ impl Registry {
     }
 
     /// Opens the memory if there is one.
-    fn existing(state_dir: &Path) -> Option<Self> {
+    pub(super) fn existing(state_dir: &Path) -> Option<Self> {
         let dir = place::open_root(&state_dir.join(REPLICAS)).ok()?;
         Some(Self { dir })
     }

@@ -162,24 +162,59 @@ impl Opener {
         let id = id.unwrap_or_else(|| ReplicaId(self.env.random()));
         let share = self.share();
         let joined = marker.as_ref().is_some_and(|m| m.part(share).is_some());
-        let file = index_file::file_name(share, marker.as_ref());
-        let store = match base.as_ref().filter(|_| joined) {
-            None => None,
-            Some(base) => index_file::read(base, &file)?,
-        };
-        let store = match store {
-            Some(store) if self.options.read_only_index => store,
-            other => copy_to_memory(other)?,
+        let index = match (&base, &marker) {
+            (Some(base), Some(marker)) if joined => self.looked_at(base, marker)?,
+            _ => Index::open(copy_to_memory(None)?, fresh_actor(self.env.as_ref()))?,
         };
         let made = Made {
             id,
-            index: Index::open(store, fresh_actor(self.env.as_ref()))?,
+            index,
             ours: base.and_then(|b| Ours::existing(b).ok()),
             new: !joined,
             guard: self.site.guard(id, false),
             preview: true,
         };
         self.assemble(made)
+    }
+
+    /// The index of a root that is only looked at: as it is for its records, else in memory as a session would
+    /// take it, which is empty and to be learnt again where it is not the newest one of this very root.
+    fn looked_at(&self, base: &Dir, marker: &Marker) -> Result<Index> {
+        let file = index_file::file_name(self.share(), Some(marker));
+        let fresh = fresh_actor(self.env.as_ref());
+        let read = index_file::read(base, &file);
+        if self.options.read_only_index {
+            let store = read?.map_or_else(|| copy_to_memory(None), Ok)?;
+            return Index::open(store, fresh);
+        }
+        let opened = match read {
+            Err(e) if e.kind == ErrorKind::Damaged => None,
+            read => match Index::open(copy_to_memory(read?)?, fresh) {
+                Err(e) if e.kind == ErrorKind::Damaged => None,
+                index => Some(index?),
+            },
+        };
+        if let Some(mut index) = opened
+            && self.is_trusted(base, marker, &mut index)?
+        {
+            return Ok(index);
+        }
+        let mut index = Index::open(copy_to_memory(None)?, fresh)?;
+        index.set_rejoining(true)?;
+        Ok(index)
+    }
+
+    /// Whether an index is the newest one of the very root that it was found in.
+    fn is_trusted(&self, base: &Dir, marker: &Marker, index: &mut Index) -> Result<bool> {
+        let evidence = self.site.evidence(base)?;
+        let Some(registry) = Registry::existing(&self.options.state_dir) else {
+            return Ok(*marker.evidence() == evidence);
+        };
+        let verdict = registry.judge(Some(marker), &evidence, &self.site.path);
+        let id = marker
+            .id()
+            .ok_or_else(|| Error::new(ErrorKind::Other, "read the marker"))?;
+        Ok(verdict == Verdict::Same && registry.is_current((id, self.share()), index)?)
     }
 
     /// Opens for use; a root that is in the share and cannot be changed now is read only.
