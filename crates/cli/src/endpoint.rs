@@ -37,6 +37,13 @@ fn is_label(text: &str) -> bool {
 /// Parses what was typed.
 pub(crate) fn parse(typed: &OsStr) -> Result<Endpoint, Failure> {
     let bytes = typed.as_bytes();
+    if bytes.is_empty() {
+        return Err(
+            Failure::new(1000, Exit::Usage, "the name of a folder is empty")
+                .why("a variable of the shell may be unset")
+                .remedy("write . for the current directory"),
+        );
+    }
     let local = Endpoint {
         name: None,
         path: PathBuf::from(typed),

@@ -129,9 +129,9 @@ impl Failure {
 
     /// The five parts as text, each on lines of its own.
     pub(crate) fn render(&self) -> String {
-        let mut out = format!("error[{}]: {}\n", self.code_text(), self.what);
+        let mut out = format!("error[{}]: {}\n", self.code_text(), harmless(&self.what));
         let mut part = |name: &str, body: &str| {
-            let mut lines = body.lines();
+            let mut lines = body.lines().map(harmless);
             if let Some(first) = lines.next() {
                 out.put(format_args!("  {name:<7} {first}\n"));
             }
@@ -145,6 +145,19 @@ impl Failure {
         part("more", &format!("instep explain {}", self.code_text()));
         out
     }
+}
+
+/// A line with nothing in it that could act on a terminal: names may have any bytes.
+fn harmless(line: &str) -> String {
+    let mut out = String::with_capacity(line.len());
+    for c in line.chars() {
+        if c.is_control() {
+            out.extend(c.escape_default());
+        } else {
+            out.push(c);
+        }
+    }
+    out
 }
 
 impl fmt::Display for Failure {

@@ -88,6 +88,15 @@ pub(crate) fn span(ns: u64) -> String {
     }
 }
 
+/// A path that was typed, with nothing in it that could act on a terminal.
+pub(crate) fn shown_path(path: &std::path::Path) -> String {
+    use std::os::unix::ffi::OsStrExt as _;
+    let mut out = String::new();
+    // Writing to a string cannot fail.
+    let _ = instep_core::path::escape(path.as_os_str().as_bytes(), &mut out);
+    out
+}
+
 /// How long ago an instant was.
 pub(crate) fn age(now_ns: i64, then_ns: i64) -> String {
     span(u64::try_from(now_ns.saturating_sub(then_ns)).unwrap_or(0))

@@ -82,7 +82,7 @@ pub(crate) fn failure(error: &clap::Error) -> Failure {
         .lines()
         .skip(1)
         .take_while(|l| !l.is_empty())
-        .map(str::trim)
+        .map(|l| l.trim().trim_start_matches('[').trim_end_matches(']'))
         .filter(|l| !l.is_empty())
         .collect();
     missing.dedup();

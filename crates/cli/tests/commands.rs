@@ -5,6 +5,7 @@ mod support;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::symlink;
 
 use instep_testkit::cli::Cli;
 use serde_json::Value;
@@ -493,5 +494,60 @@ fn a_plan_of_a_restored_or_damaged_index_deletes_what_a_session_would_bring_back
         );
         cli.run(&["sync", "--once", "a", name]).expect(0);
         assert!(has(&cli, &format!("{name}/x"), "one"), "{harm}");
+    }
+}
+
+#[test]
+fn a_name_that_acts_on_a_terminal_is_printed_as_it_is() {
+    let cli = program();
+    put(&cli, "a/x\u{1b}[31m\ny", "one");
+    cli.run(&["sync", "--once", "a", "b"]).expect(0);
+    let name = "a/x\u{1b}[31m\ny";
+    for args in [
+        &["why", name][..],
+        &["ignore", "test", name],
+        &["log", name],
+        &["sync", "--once", "a", "missing\u{1b}[31m"],
+        &["status", "missing\u{1b}[31m"],
+    ] {
+        let said = cli.run(args);
+        let all = format!("{}{}", said.stdout, said.stderr);
+        assert!(!all.contains('\u{1b}'), "{args:?}: {all:?}");
+        assert!(all.contains("\\u{1b}"), "{args:?}: {all:?}");
+    }
+}
+
+#[test]
+fn why_promises_that_the_next_sync_brings_what_is_held() {
+    let cli = program();
+    put(&cli, "a/x", "one");
+    put(&cli, "a/.instepignore", "skipped\n");
+    put(&cli, "a/skipped", "one");
+    symlink("/etc/passwd", cli.home().join("a/out")).unwrap();
+    cli.run(&["sync", "--once", "a", "b"]);
+    let said = cli.run(&["why", "a/out"]).expect(0).stdout;
+    assert!(
+        said.contains("E2111") && !said.contains("the next sync"),
+        "{said}"
+    );
+    let said = cli.run(&["why", "a"]).expect(0).stdout;
+    assert!(!said.contains("never synchronized"), "{said}");
+    let said = assert_refused(cli.run(&["sync", "--once", "", "a"]), "E1000", 2);
+    assert!(said.stderr.contains("empty"), "{said}");
+}
+
+#[test]
+fn how_a_conflict_was_settled_is_told_in_the_words_of_the_program() {
+    let cli = program();
+    disagree(&cli, &["f", "g"]);
+    cli.run(&["sync", "--once", "--policy", "keep-both", "a", "b"]);
+    disagree(&cli, &["h"]);
+    cli.run(&["sync", "--once", "--prefer", "B", "a", "b"]);
+    cli.run(&["conflicts", "resolve", "--all", "--keep", "A", "a"])
+        .expect(0);
+    let all = json(&cli, &["conflicts", "--all", "a", "--json"], 0).to_string();
+    assert!(all.contains("\"resolved\":\"A\""), "{all}");
+    for code in ["KeepBoth", "Newest", "Prefer(", "replica("] {
+        assert!(!all.contains(code), "{all}");
     }
 }

@@ -15,6 +15,26 @@ pub enum Keep {
     Both,
 }
 
+impl Keep {
+    /// From what a person types.
+    pub fn from_word(word: &str) -> Self {
+        match word {
+            "newest" => Self::Newest,
+            "both" => Self::Both,
+            name => Self::Replica(name.to_owned()),
+        }
+    }
+
+    /// As a person types it.
+    pub fn word(&self) -> &str {
+        match self {
+            Self::Newest => "newest",
+            Self::Both => "both",
+            Self::Replica(name) => name,
+        }
+    }
+}
+
 /// A request. Carried out between two cycles, on the engine's thread.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {

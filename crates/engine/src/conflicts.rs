@@ -11,6 +11,7 @@ use instep_core::entry::Entry;
 use instep_core::id::{ContentId, Dot};
 use instep_core::path::RelPath;
 use instep_core::plan::{Code, Problem};
+use instep_core::policy::ConflictPolicy;
 use instep_core::reconcile::{self, Decision};
 use instep_core::version::Kind;
 use instep_core::view::view;
@@ -57,7 +58,7 @@ impl Session {
                 mode: version.mode,
                 te: version.te,
                 winner_te: decision.entry.get_shown(winner).map_or(0, |v| v.te),
-                policy: format!("{:?}", self.share.policies.at(version.policy_epoch)),
+                policy: self.policy_word(version.policy_epoch),
                 noticed_ns: self.env.wall_ns(),
                 resolved: None,
                 resolved_ns: None,
@@ -82,6 +83,19 @@ impl Session {
             let detail = format!("two different contents have the dot {dot}; both are kept");
             let (path, code) = (path.clone(), Code::DotReused);
             self.open_problem(i, Problem { path, code, detail });
+        }
+    }
+
+    /// The policy of an epoch as a person types it.
+    fn policy_word(&self, epoch: u32) -> String {
+        match self.share.policies.at(epoch) {
+            ConflictPolicy::Newest => "newest".to_owned(),
+            ConflictPolicy::KeepBoth => "keep-both".to_owned(),
+            ConflictPolicy::Manual => "manual".to_owned(),
+            ConflictPolicy::Prefer(actors) => {
+                let label = actors.iter().find_map(|a| self.share.record.label_of(*a));
+                format!("prefer {}", label.unwrap_or("a replica that left"))
+            }
         }
     }
 
@@ -252,7 +266,7 @@ impl Session {
             self.settle_winner(&path)?;
         }
         let mut settled = record.clone();
-        settled.resolved = Some(format!("{keep:?}").to_lowercase());
+        settled.resolved = Some(keep.word().to_owned());
         settled.resolved_ns = Some(self.env.wall_ns());
         let body = serde_json::to_string(&settled).unwrap_or_default();
         for i in 0..self.slots.len() {

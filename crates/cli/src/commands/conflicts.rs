@@ -9,7 +9,6 @@ use serde_json::json;
 use super::change::carry_out;
 use super::{Context, Opened};
 use crate::args::{self, ConflictsCommand, ConflictsList, Resolve};
-use crate::control::protocol::keep;
 use crate::error::{Exit, Failure};
 use crate::quantity::{age, bytes, counted, date_time};
 use crate::records::{self, Kept, find, short_id};
@@ -109,29 +108,34 @@ fn detail(kept: &Kept<ConflictRecord>, share: &ShareRecord, at: &str, style: &St
         c.path, c.policy
     );
     let hash: String = c.content.chars().take(12).collect();
-    out.put(format_args!(
-        "  at the path   {winner}   {}\n",
-        date_time(c.winner_te, &style.zone)
-    ));
-    out.put(format_args!(
-        "  kept aside    {loser}   {}   {} {}   b3:{hash}\n",
-        date_time(c.te, &style.zone),
-        c.kind,
-        bytes(c.size)
-    ));
+    let what = format!("{} {}   b3:{hash}", c.kind, bytes(c.size));
+    let mut sides = Table::new(&[]);
+    sides.row([
+        "  at the path ",
+        &winner,
+        &date_time(c.winner_te, &style.zone),
+    ]);
+    sides.row([
+        "  kept aside ",
+        &loser,
+        &date_time(c.te, &style.zone),
+        &what,
+    ]);
+    out.put(format_args!("{}", sides.render()));
     match &c.resolved {
         Some(how) => out.put(format_args!("  resolved: {how}\n")),
         None => {
-            let command = format!("instep conflicts resolve {id} --keep");
-            out.put(format_args!(
-                "  you can       {command} {winner} {at}   leave it as it is\n"
-            ));
-            out.put(format_args!(
-                "                {command} {loser} {at}   put the other at the path\n"
-            ));
-            out.put(format_args!(
-                "                {command} both {at}   put the other beside it\n"
-            ));
+            let mut ways = Table::new(&[]);
+            for (keep, effect) in [
+                (winner.as_str(), "leave it as it is"),
+                (loser.as_str(), "put the other at the path"),
+                ("both", "put the other beside it"),
+            ] {
+                let command = format!("instep conflicts resolve {id} --keep {keep} {at}");
+                let head = if ways.is_empty() { "  you can " } else { "" };
+                ways.row([head, &command, effect]);
+            }
+            out.put(format_args!("{}", ways.render()));
         }
     }
     out
@@ -153,7 +157,7 @@ fn resolve(args: Resolve, context: &Context) -> Result<Exit, Failure> {
                 .remedy("instep conflicts resolve --all --keep NAME FOLDER"),
         );
     }
-    let how = keep(&args.keep);
+    let how = Keep::from_word(&args.keep);
     let id = {
         let opened = context.read(&roots)?;
         check_name(&how, &opened)?;

@@ -56,9 +56,10 @@ fn test(paths: &[PathBuf], gitignore: bool, context: &Context) -> Result<Exit, F
         } else {
             let word = if ignored { "ignored" } else { "synchronized" };
             let by = place.map_or_else(String::new, |p| format!("   by {p}"));
-            context
-                .output
-                .line(&format!("{}   {word}{by}", typed.display()));
+            context.output.line(&format!(
+                "{}   {word}{by}",
+                crate::quantity::shown_path(typed)
+            ));
         }
     }
     if context.output.style.json {

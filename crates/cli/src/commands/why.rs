@@ -13,7 +13,7 @@ use serde_json::json;
 use super::Context;
 use crate::args::{self, Session};
 use crate::error::{Exit, Failure};
-use crate::quantity::{bytes, date_time};
+use crate::quantity::{bytes, date_time, shown_path};
 use crate::targets::{holding, with_members};
 use crate::ui::Style;
 
@@ -41,7 +41,7 @@ pub(crate) fn run(args: &args::Why, context: &Context) -> Result<Exit, Failure> 
         if context.output.style.json {
             documents.push(json!({ "share_id": target.member.share.to_string(), "lines": lines }));
         } else {
-            context.output.line(&args.path.display().to_string());
+            context.output.line(&shown_path(&args.path));
             for line in &lines {
                 context.output.line(&format!("  {line}"));
             }
@@ -60,6 +60,11 @@ fn explain(
     style: &Style,
 ) -> Result<Vec<String>, Failure> {
     let mut lines = Vec::new();
+    if path.is_root() {
+        lines.push(String::from("the top of a synchronized folder"));
+        lines.push(String::from("instep status   says how it stands"));
+        return Ok(lines);
+    }
     let mut rows = Vec::new();
     for (label, replica) in replicas {
         rows.push((label, replica.row(path)?));
@@ -73,16 +78,7 @@ fn explain(
         ));
         return Ok(lines);
     }
-    let shown: Vec<_> = rows
-        .iter()
-        .map(|(_, row)| row.as_ref().and_then(Row::materialised))
-        .collect();
-    let verdict = if shown.iter().all(|s| s.is_some() && *s == shown[0]) {
-        "the same on all folders that are there, when they were last looked at"
-    } else {
-        "differs between folders; the next sync brings them together"
-    };
-    lines.push(verdict.to_owned());
+    lines.push(verdict(rows.iter().map(|(_, row)| row.as_ref())).to_owned());
     for (label, row) in &rows {
         lines.push(format!("{label:<10} {}", describe(row.as_ref(), style)));
     }
@@ -96,6 +92,20 @@ fn explain(
         ));
     }
     Ok(lines)
+}
+
+/// How a path stands on all folders together.
+fn verdict<'a>(rows: impl Iterator<Item = Option<&'a Row>> + Clone) -> &'static str {
+    let mut shown = rows.clone().map(|row| row.and_then(Row::materialised));
+    let first = shown.next().flatten();
+    if first.is_some() && shown.all(|s| s == first) {
+        return "the same on all folders that are there, when they were last looked at";
+    }
+    // What is held somewhere differs until its cause is gone; no pass changes that.
+    if rows.clone().flatten().any(|row| row.held.is_some()) {
+        return "not synchronized where it is held";
+    }
+    "differs between folders; the next sync brings them together"
 }
 
 fn describe(row: Option<&Row>, style: &Style) -> String {

@@ -100,24 +100,6 @@ pub(crate) fn path(text: &str) -> Result<RelPath, String> {
     RelPath::new(&bytes).map_err(|e| e.to_string())
 }
 
-/// The word of `--keep`.
-pub(crate) fn keep(word: &str) -> Keep {
-    match word {
-        "newest" => Keep::Newest,
-        "both" => Keep::Both,
-        name => Keep::Replica(name.to_owned()),
-    }
-}
-
-/// As it is typed after `--keep`.
-pub(crate) fn keep_word(keep: &Keep) -> String {
-    match keep {
-        Keep::Newest => String::from("newest"),
-        Keep::Both => String::from("both"),
-        Keep::Replica(name) => name.clone(),
-    }
-}
-
 fn line(value: &impl Serialize) -> String {
     let mut text = serde_json::to_string(value).unwrap_or_default();
     text.push('\n');
@@ -133,7 +115,7 @@ pub(crate) fn command_line(command: &Command) -> String {
         },
         Command::Resolve { id, keep } => Request::Resolve {
             id: id.clone(),
-            keep: keep_word(keep),
+            keep: keep.word().to_owned(),
         },
         Command::Approve(id) => Request::Approve { id: id.clone() },
         Command::Reject(id) => Request::Reject { id: id.clone() },
@@ -156,9 +138,9 @@ pub(crate) fn command(text: &str) -> Result<Command, String> {
     Ok(match request {
         Request::Status => Command::Status,
         Request::Why { path: p } => Command::Why(path(&p)?),
-        Request::Resolve { id, keep: word } => Command::Resolve {
+        Request::Resolve { id, keep } => Command::Resolve {
             id,
-            keep: keep(&word),
+            keep: Keep::from_word(&keep),
         },
         Request::Approve { id } => Command::Approve(id),
         Request::Reject { id } => Command::Reject(id),

@@ -14,7 +14,6 @@ use instep_replica::{Description, Totals};
 use serde_json::{Map, Value, json};
 
 use super::Output;
-use crate::control::protocol::keep_word;
 use crate::error::{Exit, Failure};
 use crate::quantity;
 use crate::reload::Applied;
@@ -236,7 +235,7 @@ fn of_conflict(event: &Event) -> (&'static str, Value) {
         Event::Resolved { path, loser, keep } => (
             "conflict.resolved",
             path,
-            json!({ "id": loser.to_string(), "keep": keep_word(keep) }),
+            json!({ "id": loser.to_string(), "keep": keep.word() }),
         ),
         _ => return ("conflict", json!({})),
     };

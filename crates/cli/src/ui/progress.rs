@@ -3,6 +3,8 @@
 //! Totals are honest: while the tree is still being looked at, the number of entries so far is shown and no
 //! percentage.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -15,24 +17,34 @@ use crate::ui::put::Put as _;
 #[derive(Clone)]
 pub(crate) struct Bar {
     line: Option<ProgressBar>,
+    /// It is on the terminal now; one that never was is not drawn only to be removed.
+    drawn: Arc<AtomicBool>,
 }
 
 impl Bar {
     /// A line on standard error, where that is a terminal.
     pub(crate) fn new(live: bool) -> Self {
         let line = live.then(|| {
-            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(4));
+            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
             if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_msg}") {
                 bar.set_style(style);
             }
             bar
         });
-        Self { line }
+        Self {
+            line,
+            drawn: Arc::default(),
+        }
+    }
+
+    fn drawn(&self) -> Option<&ProgressBar> {
+        let drawn = self.drawn.load(Ordering::SeqCst);
+        self.line.as_ref().filter(|_| drawn)
     }
 
     /// Prints something above the line.
     pub(crate) fn aside(&self, print: impl FnOnce()) {
-        match &self.line {
+        match self.drawn() {
             Some(bar) => bar.suspend(print),
             None => print(),
         }
@@ -41,6 +53,10 @@ impl Bar {
     /// Shows how far the work is.
     pub(crate) fn show(&self, text: &str) {
         if let Some(bar) = &self.line {
+            if !self.drawn.swap(true, Ordering::SeqCst) {
+                bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(4));
+                bar.reset();
+            }
             bar.set_message(text.to_owned());
             bar.tick();
         }
@@ -48,16 +64,10 @@ impl Bar {
 
     /// Removes the line until there is something to show again.
     pub(crate) fn clear(&self) {
-        if let Some(bar) = &self.line {
-            bar.set_message(String::new());
-            bar.suspend(|| ());
-        }
-    }
-
-    /// Removes the line for good.
-    pub(crate) fn finish(&self) {
-        if let Some(bar) = &self.line {
+        if let Some(bar) = self.drawn() {
             bar.finish_and_clear();
+            bar.set_draw_target(ProgressDrawTarget::hidden());
+            self.drawn.store(false, Ordering::SeqCst);
         }
     }
 }

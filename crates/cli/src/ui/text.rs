@@ -137,7 +137,7 @@ impl Lines {
     /// The session is over.
     pub(crate) fn finish(&mut self, now_ns: i64) {
         self.tell_hidden(now_ns);
-        self.output.bar().finish();
+        self.output.bar().clear();
     }
 
     fn label(&self, replica: usize) -> &str {
