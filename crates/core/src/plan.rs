@@ -164,6 +164,28 @@ pub enum Code {
 }
 
 impl Code {
+    /// Every code, by number.
+    pub const ALL: [Self; 18] = [
+        Self::Unreadable,
+        Self::Unwritable,
+        Self::ReadOnly,
+        Self::NoSpace,
+        Self::Changing,
+        Self::Special,
+        Self::UnsafeLink,
+        Self::Husk,
+        Self::Mount,
+        Self::NameClash,
+        Self::ContentMissing,
+        Self::TooManySiblings,
+        Self::WatchLimit,
+        Self::IgnoreSyntax,
+        Self::NotKept,
+        Self::TooManyAttributes,
+        Self::RootGone,
+        Self::DotReused,
+    ];
+
     /// As users see it: `E2107`.
     pub fn text(self) -> alloc::string::String {
         alloc::format!("E{}", self as u32)

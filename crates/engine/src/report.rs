@@ -94,6 +94,19 @@ pub enum State {
     Offline,
 }
 
+impl State {
+    /// Every state.
+    pub const ALL: [Self; 7] = [
+        Self::Scanning,
+        Self::Syncing,
+        Self::InSync,
+        Self::Held,
+        Self::Paused,
+        Self::Problem,
+        Self::Offline,
+    ];
+}
+
 /// Counts of the session as it stands.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Summary {

@@ -1,7 +1,7 @@
 //! `status`: how folders stand, told by whoever holds them, else from their records.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use instep_core::id::{ReplicaId, ShareId};
 use instep_engine::command::{Answer, Command, Status};
@@ -18,7 +18,7 @@ use crate::targets::{self, Target};
 use crate::ui::json::{state_word, status as status_json};
 use crate::ui::put::Put as _;
 use crate::ui::table::Table;
-use crate::ui::{Hue, Output};
+use crate::ui::{Hue, Output, Style};
 use crate::{control, places, records, roots};
 
 /// Carries it out.
@@ -173,7 +173,14 @@ fn endings(status: &Status) -> Vec<Exit> {
 
 /// The status of a running session as text.
 fn render(status: &Status, all_problems: bool, output: &Output) -> String {
-    let style = &output.style;
+    let mut out = replicas(status, &output.style);
+    out.put(format_args!("{}\n", counts(status, &output.style)));
+    problems(status, all_problems, &mut out);
+    out.push_str(&next(status));
+    out
+}
+
+fn replicas(status: &Status, style: &Style) -> String {
     let mut table = Table::new(&["NAME", "FOLDER", "STATE", "NOTES"]);
     for r in &status.replicas {
         let hue = match r.state {
@@ -193,8 +200,11 @@ fn render(status: &Status, all_problems: bool, output: &Output) -> String {
             notes.join("; "),
         ]);
     }
+    table.render()
+}
+
+fn counts(status: &Status, style: &Style) -> String {
     let s = &status.summary;
-    let mut out = table.render();
     let mut parts = vec![
         state_word(status.state).to_owned(),
         counted(s.totals.files, "file"),
@@ -212,13 +222,12 @@ fn render(status: &Status, all_problems: bool, output: &Output) -> String {
         parts.push(format!("{} waiting", s.waiting));
     }
     parts.push(format!("running for {}", span(s.took_ns)));
-    out.put(format_args!("{}\n", parts.join(style.dot())));
+    parts.join(style.dot())
+}
+
+fn problems(status: &Status, all: bool, out: &mut String) {
     const SOME: usize = 5;
-    let shown = if all_problems {
-        status.problems.len()
-    } else {
-        SOME
-    };
+    let shown = if all { status.problems.len() } else { SOME };
     for (replica, p) in status.problems.iter().take(shown) {
         let label = status
             .replicas
@@ -237,8 +246,6 @@ fn render(status: &Status, all_problems: bool, output: &Output) -> String {
             status.problems.len() - shown
         ));
     }
-    out.push_str(&next(status));
-    out
 }
 
 /// The commands that lead on.
@@ -265,95 +272,122 @@ fn next(status: &Status) -> String {
     }
 }
 
+/// A share that no session holds, as one of its folders knows it.
+struct Rest<'a> {
+    target: &'a Target,
+    /// Label, folder and state of each member.
+    members: Vec<(String, String, &'static str)>,
+    conflicts: u64,
+    holds: u64,
+}
+
 /// A folder that no session holds.
 fn at_rest(
     target: &Target,
     context: &Context,
     documents: &mut Vec<serde_json::Value>,
 ) -> Result<Vec<Exit>, Failure> {
-    let env = Context::env(None)?;
-    let replica = target.read(&env, &context.settings(&Session::default()))?;
-    let one = std::slice::from_ref(&replica);
-    let conflicts = records::conflicts(one, false)?.len() as u64;
-    let holds = records::holds(one)?.len() as u64;
-    let state = |at: &Path| {
-        let found = targets::at(at).unwrap_or_default();
-        if found.iter().any(|t| t.member.share == target.member.share) {
-            "not running"
-        } else if connect::known_at(at).is_empty() {
-            "forgotten"
-        } else {
-            state_word(State::Offline)
-        }
-    };
-    let mut members: Vec<(String, String, &str)> = target
-        .member
-        .members
-        .iter()
-        .map(|(label, at)| (label.clone(), at.display().to_string(), state(at)))
-        .collect();
-    members.sort();
-    let location = target.root.typed.display();
+    let rest = Rest::of(target, context)?;
     if context.output.style.json {
-        let members: Vec<_> = members
-            .iter()
-            .map(|(l, at, state)| json!({ "label": l, "location": at, "state": state }))
-            .collect();
-        documents.push(
-            json!({ "state": "not running", "location": location.to_string(),
-            "share_id": target.member.share.to_string(), "mirror": target.member.mirror,
-            "members": members, "summary": { "conflicts": conflicts, "holds": holds } }),
-        );
+        documents.push(rest.document());
     } else {
+        context.output.result(&rest.render());
+    }
+    Ok(rest.endings())
+}
+
+impl<'a> Rest<'a> {
+    fn of(target: &'a Target, context: &Context) -> Result<Self, Failure> {
+        let env = Context::env(None)?;
+        let replica = target.read(&env, &context.settings(&Session::default()))?;
+        let one = std::slice::from_ref(&replica);
+        let known = &target.member.members;
+        let member = |(label, at): &(String, PathBuf)| {
+            let state = member_state(at, target.member.share);
+            (label.clone(), at.display().to_string(), state)
+        };
+        let mut members: Vec<_> = known.iter().map(member).collect();
+        members.sort();
+        Ok(Self {
+            target,
+            members,
+            conflicts: records::conflicts(one, false)?.len() as u64,
+            holds: records::holds(one)?.len() as u64,
+        })
+    }
+
+    fn document(&self) -> serde_json::Value {
+        let member = |(l, at, state): &(String, String, &str)| json!({ "label": l, "location": at, "state": state });
+        let members: Vec<_> = self.members.iter().map(member).collect();
+        let of = &self.target.member;
+        json!({ "state": "not running",
+            "location": self.target.root.typed.display().to_string(),
+            "share_id": of.share.to_string(), "mirror": of.mirror, "members": members,
+            "summary": { "conflicts": self.conflicts, "holds": self.holds } })
+    }
+
+    fn render(&self) -> String {
         let mut table = Table::new(&["NAME", "FOLDER", "STATE"]);
-        for (label, at, state) in &members {
+        for (label, at, state) in &self.members {
             table.row([label.clone(), at.clone(), (*state).to_owned()]);
         }
         let mut out = table.render();
-        // A mirror's source comes first, whatever it is called.
-        let first = usize::from(target.member.mirror);
-        let ordered = target
-            .member
-            .members
-            .iter()
-            .map(|(_, at)| at.display().to_string());
-        let mut paths: Vec<String> = ordered.collect();
-        paths[first.min(members.len())..].sort_unstable();
-        if conflicts + holds > 0 {
+        if self.conflicts + self.holds > 0 {
             out.put(format_args!(
                 "{}, {}\n",
-                counted(conflicts, "conflict"),
-                counted(holds, "hold")
+                counted(self.conflicts, "conflict"),
+                counted(self.holds, "hold")
             ));
         }
-        let verb = if target.member.mirror {
-            "mirror"
-        } else {
-            "sync"
-        };
-        out.put(format_args!("next    instep {verb} {}\n", paths.join(" ")));
-        if conflicts > 0 {
-            out.put(format_args!("        instep conflicts {location}\n"));
+        let location = self.target.root.typed.display();
+        out.put(format_args!("next    {}\n", self.again()));
+        for (n, command) in [(self.conflicts, "conflicts"), (self.holds, "holds")] {
+            if n > 0 {
+                out.put(format_args!("        instep {command} {location}\n"));
+            }
         }
-        if holds > 0 {
-            out.put(format_args!("        instep holds {location}\n"));
-        }
-        context.output.result(&out);
+        out
     }
-    let mut exits = Vec::new();
-    if members
-        .iter()
-        .any(|(_, _, state)| *state == state_word(State::Offline))
-    {
-        exits.push(Exit::Unreachable);
+
+    /// The command that keeps these folders equal.
+    fn again(&self) -> String {
+        let of = &self.target.member;
+        let mut paths: Vec<String> = of
+            .members
+            .iter()
+            .map(|(_, at)| at.display().to_string())
+            .collect();
+        // A mirror's source comes first, whatever it is called.
+        let first = usize::from(of.mirror);
+        paths[first.min(self.members.len())..].sort_unstable();
+        let verb = if of.mirror { "mirror" } else { "sync" };
+        format!("instep {verb} {}", paths.join(" "))
     }
-    if holds > 0 {
-        exits.push(Exit::Held);
+
+    fn endings(&self) -> Vec<Exit> {
+        let offline = state_word(State::Offline);
+        let away = self.members.iter().any(|(_, _, state)| *state == offline);
+        [
+            (away, Exit::Unreachable),
+            (self.holds > 0, Exit::Held),
+            (self.conflicts > 0, Exit::Conflicts),
+        ]
+        .into_iter()
+        .filter_map(|(is_so, exit)| is_so.then_some(exit))
+        .collect()
     }
-    if conflicts > 0 {
-        exits.push(Exit::Conflicts);
+}
+
+/// How a member stands that no session holds.
+fn member_state(at: &Path, share: ShareId) -> &'static str {
+    let found = targets::at(at).unwrap_or_default();
+    if found.iter().any(|t| t.member.share == share) {
+        "not running"
+    } else if connect::known_at(at).is_empty() {
+        "forgotten"
+    } else {
+        state_word(State::Offline)
     }
-    Ok(exits)
 }
 
 #[cfg(test)]

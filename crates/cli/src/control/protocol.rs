@@ -7,7 +7,6 @@ use instep_core::path::RelPath;
 use instep_core::plan::{Code, Problem};
 use instep_engine::command::{Answer, Command, Keep, ReplicaStatus, Status};
 use instep_engine::report::{State, Summary};
-use instep_replica::Totals;
 use serde::{Deserialize, Serialize};
 
 #[derive(Serialize, Deserialize)]
@@ -182,165 +181,102 @@ pub(crate) fn answer(text: &str) -> Result<Answer, String> {
 }
 
 fn status_body(status: &Status) -> StatusBody {
-    let s = &status.summary;
+    let replica = |r: &ReplicaStatus| ReplicaBody {
+        label: r.label.clone(),
+        location: r.location.clone(),
+        state: state_word(r.state),
+        why: r.why.clone(),
+        notes: r.notes.clone(),
+    };
+    let problem = |(replica, p): &(usize, Problem)| ProblemBody {
+        replica: *replica,
+        path: hex(p.path.as_bytes()),
+        code: p.code as u16,
+        detail: p.detail.clone(),
+    };
     StatusBody {
         state: state_word(status.state),
-        replicas: status
-            .replicas
-            .iter()
-            .map(|r| ReplicaBody {
-                label: r.label.clone(),
-                location: r.location.clone(),
-                state: state_word(r.state),
-                why: r.why.clone(),
-                notes: r.notes.clone(),
-            })
-            .collect(),
-        problems: status
-            .problems
-            .iter()
-            .map(|(replica, p)| ProblemBody {
-                replica: *replica,
-                path: hex(p.path.as_bytes()),
-                code: p.code as u16,
-                detail: p.detail.clone(),
-            })
-            .collect(),
-        counts: [
-            s.totals.files,
-            s.totals.dirs,
-            s.totals.links,
-            s.totals.bytes,
-            s.conflicts,
-            s.holds,
-            s.problems,
-            s.waiting,
-            s.changes,
-            s.bytes,
-            s.took_ns,
-        ],
+        replicas: status.replicas.iter().map(replica).collect(),
+        problems: status.problems.iter().map(problem).collect(),
+        counts: counts(&mut status.summary.clone()).map(|n| *n),
     }
 }
 
 fn status(body: StatusBody) -> Result<Status, String> {
-    let [
-        files,
-        dirs,
-        links,
-        bytes,
-        conflicts,
-        holds,
-        problems,
-        waiting,
-        changes,
-        written,
-        took_ns,
-    ] = body.counts;
-    let replica = |r: ReplicaBody| {
-        let state = state(&r.state)?;
-        Ok(ReplicaStatus {
-            label: r.label,
-            location: r.location,
-            state,
-            why: r.why,
-            notes: r.notes,
-        })
-    };
-    let problem = |p: ProblemBody| {
-        let code = code(p.code).ok_or_else(|| format!("an unknown code: {}", p.code))?;
-        Ok((
-            p.replica,
-            Problem {
-                path: path(&p.path)?,
-                code,
-                detail: p.detail,
-            },
-        ))
-    };
+    let mut summary = Summary::default();
+    for (to, count) in counts(&mut summary).into_iter().zip(body.counts) {
+        *to = count;
+    }
     Ok(Status {
         state: state(&body.state)?,
-        replicas: body
-            .replicas
-            .into_iter()
-            .map(replica)
-            .collect::<Result<_, String>>()?,
-        problems: body
-            .problems
-            .into_iter()
-            .map(problem)
-            .collect::<Result<_, String>>()?,
-        summary: Summary {
-            totals: Totals {
-                files,
-                dirs,
-                links,
-                bytes,
-            },
-            conflicts,
-            holds,
-            problems,
-            waiting,
-            changes,
-            bytes: written,
-            took_ns,
-        },
+        replicas: all(body.replicas, replica)?,
+        problems: all(body.problems, problem)?,
+        summary,
     })
 }
 
-const STATES: [State; 7] = [
-    State::Scanning,
-    State::Syncing,
-    State::InSync,
-    State::Held,
-    State::Paused,
-    State::Problem,
-    State::Offline,
-];
+/// The counts of a summary in the order in which they travel.
+fn counts(s: &mut Summary) -> [&mut u64; 11] {
+    [
+        &mut s.totals.files,
+        &mut s.totals.dirs,
+        &mut s.totals.links,
+        &mut s.totals.bytes,
+        &mut s.conflicts,
+        &mut s.holds,
+        &mut s.problems,
+        &mut s.waiting,
+        &mut s.changes,
+        &mut s.bytes,
+        &mut s.took_ns,
+    ]
+}
+
+fn all<A, B>(bodies: Vec<A>, one: impl Fn(A) -> Result<B, String>) -> Result<Vec<B>, String> {
+    bodies.into_iter().map(one).collect()
+}
+
+fn replica(r: ReplicaBody) -> Result<ReplicaStatus, String> {
+    let state = state(&r.state)?;
+    Ok(ReplicaStatus {
+        label: r.label,
+        location: r.location,
+        state,
+        why: r.why,
+        notes: r.notes,
+    })
+}
+
+fn problem(p: ProblemBody) -> Result<(usize, Problem), String> {
+    let code = code(p.code).ok_or_else(|| format!("an unknown code: {}", p.code))?;
+    let problem = Problem {
+        path: path(&p.path)?,
+        code,
+        detail: p.detail,
+    };
+    Ok((p.replica, problem))
+}
 
 fn state_word(state: State) -> String {
     crate::ui::json::state_word(state).to_owned()
 }
 
 fn state(word: &str) -> Result<State, String> {
-    STATES
+    State::ALL
         .into_iter()
         .find(|s| state_word(*s) == word)
         .ok_or_else(|| format!("an unknown state: {word}"))
 }
 
 fn code(number: u16) -> Option<Code> {
-    use Code::{
-        Changing, ContentMissing, DotReused, Husk, IgnoreSyntax, Mount, NameClash, NoSpace,
-        NotKept, ReadOnly, RootGone, Special, TooManyAttributes, TooManySiblings, Unreadable,
-        UnsafeLink, Unwritable, WatchLimit,
-    };
-    [
-        Unreadable,
-        Unwritable,
-        ReadOnly,
-        NoSpace,
-        Changing,
-        Special,
-        UnsafeLink,
-        Husk,
-        Mount,
-        NameClash,
-        ContentMissing,
-        TooManySiblings,
-        WatchLimit,
-        IgnoreSyntax,
-        NotKept,
-        TooManyAttributes,
-        RootGone,
-        DotReused,
-    ]
-    .into_iter()
-    .find(|c| *c as u16 == number)
+    Code::ALL.into_iter().find(|c| *c as u16 == number)
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
 mod tests {
+    use instep_replica::Totals;
+
     use super::*;
 
     #[test]
@@ -375,6 +311,16 @@ mod tests {
             let line = command_line(&asked);
             assert_eq!(line.matches('\n').count(), 1, "{line}");
             assert_eq!(command(&line).unwrap(), asked);
+        }
+    }
+
+    #[test]
+    fn every_state_and_code_survives() {
+        for s in State::ALL {
+            assert_eq!(state(&state_word(s)).unwrap(), s);
+        }
+        for c in Code::ALL {
+            assert_eq!(code(c as u16), Some(c));
         }
     }
 

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use instep_core::plan::Problem;
 use instep_core::policy::Role;
 use instep_engine::report::{Change, ChangeKind, Event, Progress, State, Summary};
 use instep_replica::{Description, Totals};
@@ -346,23 +347,14 @@ impl Lines {
                 bytes(s.bytes)
             ));
         }
-        if s.conflicts > 0 {
-            parts.push(format!(
-                "{} (instep conflicts{place})",
-                counted(s.conflicts, "conflict")
-            ));
-        }
-        if s.holds > 0 {
-            parts.push(format!(
-                "{} (instep holds{place})",
-                counted(s.holds, "hold")
-            ));
-        }
-        if s.problems > 0 {
-            parts.push(format!(
-                "{} (instep status --problems{place})",
-                counted(s.problems, "problem")
-            ));
+        for (n, one, command) in [
+            (s.conflicts, "conflict", "conflicts"),
+            (s.holds, "hold", "holds"),
+            (s.problems, "problem", "status --problems"),
+        ] {
+            if n > 0 {
+                parts.push(format!("{} (instep {command}{place})", counted(n, one)));
+            }
         }
         if s.waiting > 0 {
             parts.push(format!("{} waiting", count(s.waiting)));
@@ -377,92 +369,105 @@ impl Lines {
     }
 
     fn attention(&mut self, event: &Event, now_ns: i64) {
-        let style = self.output.style.clone();
-        let time = time_of_day(now_ns, &style.zone);
-        let line = match event {
+        // The lines about the first meeting have said it.
+        if let Event::Notice { code, text } = event {
+            if *code != 2302 {
+                self.output
+                    .note(&format!("note  {text} (instep explain E{code:04})"));
+            }
+            return;
+        }
+        let Some(line) = self.attention_line(event) else {
+            return;
+        };
+        self.introduce();
+        let style = &self.output.style;
+        let time = style.paint(Hue::Faint, &time_of_day(now_ns, &style.zone));
+        self.output.line(&format!("{time}  {line}"));
+    }
+
+    /// What of an event wants attention.
+    fn attention_line(&self, event: &Event) -> Option<String> {
+        let style = &self.output.style;
+        match event {
             Event::Problem {
                 replica,
                 problem,
                 open,
-            } => {
-                let head = if *open {
-                    style.paint(Hue::Bad, "problem")
-                } else {
-                    String::from("over")
-                };
-                let (label, code) = (self.label(*replica), problem.code.text());
-                format!(
-                    "{head}  {label}: {}: {} ({code})",
-                    problem.path, problem.detail
-                )
-            }
+            } => Some(self.problem_line(*replica, problem, *open)),
             // The count is in the summary; a thousand lines would hide it.
-            Event::Conflict { .. } if self.first && !style.verbose => return,
-            Event::Conflict { path, loser, .. } => {
-                let head = style.paint(Hue::Attention, "conflict");
-                format!(
-                    "{head}  {path}: the newest is at the path, the other is kept ({})",
-                    crate::records::short_id(&loser.to_string())
-                )
-            }
-            Event::Hold {
-                id,
-                replica,
-                count: n,
-                total,
-                kind,
-                open: true,
-            } => {
-                let head = style.paint(Hue::Bad, "HELD");
-                let percent = if *total > 0 { n * 100 / total } else { 0 };
-                let at = self
-                    .replicas
-                    .get(*replica)
-                    .map_or("", |d| d.location.as_str());
-                format!(
-                    "{head}  {} {} on {} ({percent} %); nothing is deleted, edits go on\n          \
-                     let it through:  instep holds approve {id} {at}\n          \
-                     undo it:         instep holds reject {id} {at}",
-                    count(*n),
-                    hold_word(*kind),
-                    self.label(*replica),
-                )
-            }
-            Event::Hold { id, .. } => format!("over  hold {id}"),
+            Event::Conflict { .. } if self.first && !style.verbose => None,
+            Event::Conflict { path, loser, .. } => Some(format!(
+                "{}  {path}: the newest is at the path, the other is kept ({})",
+                style.paint(Hue::Attention, "conflict"),
+                crate::records::short_id(&loser.to_string())
+            )),
+            Event::Hold { open: true, .. } => self.hold_lines(event),
+            Event::Hold { id, .. } => Some(format!("over  hold {id}")),
             Event::Replica {
                 replica,
                 state,
                 why,
-            } => {
-                let hue = if *state == State::InSync {
-                    Hue::Good
-                } else {
-                    Hue::Attention
-                };
-                let word = if *state == State::InSync {
-                    "back"
-                } else {
-                    state_word(*state)
-                };
-                let why = if why.is_empty() {
-                    String::new()
-                } else {
-                    format!(": {why}")
-                };
-                format!("{}  {}{why}", style.paint(hue, word), self.label(*replica))
-            }
-            // The lines about the first meeting have said it.
-            Event::Notice { code: 2302, .. } => return,
-            Event::Notice { code, text } => {
-                self.output
-                    .note(&format!("note  {text} (instep explain E{code:04})"));
-                return;
-            }
-            _ => return,
+            } => Some(self.replica_line(*replica, *state, why)),
+            _ => None,
+        }
+    }
+
+    fn problem_line(&self, replica: usize, problem: &Problem, open: bool) -> String {
+        let head = if open {
+            self.output.style.paint(Hue::Bad, "problem")
+        } else {
+            String::from("over")
         };
-        self.introduce();
-        self.output
-            .line(&format!("{}  {line}", style.paint(Hue::Faint, &time)));
+        let (label, code) = (self.label(replica), problem.code.text());
+        format!(
+            "{head}  {label}: {}: {} ({code})",
+            problem.path, problem.detail
+        )
+    }
+
+    /// A hold that begins, and the two ways out of it.
+    fn hold_lines(&self, event: &Event) -> Option<String> {
+        let Event::Hold {
+            id,
+            replica,
+            count: n,
+            total,
+            kind,
+            ..
+        } = event
+        else {
+            return None;
+        };
+        let head = self.output.style.paint(Hue::Bad, "HELD");
+        let percent = (n * 100).checked_div(*total).unwrap_or(0);
+        let at = self
+            .replicas
+            .get(*replica)
+            .map_or("", |d| d.location.as_str());
+        Some(format!(
+            "{head}  {} {} on {} ({percent} %); nothing is deleted, edits go on\n          \
+             let it through:  instep holds approve {id} {at}\n          \
+             undo it:         instep holds reject {id} {at}",
+            count(*n),
+            hold_word(*kind),
+            self.label(*replica),
+        ))
+    }
+
+    fn replica_line(&self, replica: usize, state: State, why: &str) -> String {
+        let (hue, word) = if state == State::InSync {
+            (Hue::Good, "back")
+        } else {
+            (Hue::Attention, state_word(state))
+        };
+        let why = if why.is_empty() {
+            String::new()
+        } else {
+            format!(": {why}")
+        };
+        let word = self.output.style.paint(hue, word);
+        format!("{word}  {}{why}", self.label(replica))
     }
 }
 
