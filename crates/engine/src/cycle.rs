@@ -4,32 +4,13 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::ControlFlow;
 
 use instep_core::path::RelPath;
-use instep_core::plan::{Code, Problem};
 use instep_core::policy::Role;
 use instep_core::version::Kind;
 use instep_replica::{Finding, Found, HintSet, Look, Scope};
 
+use crate::problems::is_unseen;
 use crate::report::Event;
 use crate::session::{Session, SessionError};
-
-/// Between two looks at what could not be looked at.
-const UNSEEN_NS: u64 = 5_000_000_000;
-/// How many such places are looked at in one go.
-const UNSEEN_MAX: usize = 200;
-
-/// Nothing is known of what is there, or below it.
-pub(crate) fn is_unseen(problem: &Problem) -> bool {
-    matches!(problem.code, Code::Unreadable | Code::Mount)
-}
-
-/// An action failed; only its next try tells whether that is over.
-pub(crate) fn is_of_action(problem: &Problem) -> bool {
-    use Code::{ContentMissing, Husk, Mount, NoSpace, ReadOnly, Unwritable};
-    matches!(
-        problem.code,
-        ContentMissing | Husk | Mount | NoSpace | ReadOnly | Unwritable
-    )
-}
 
 impl Session {
     /// Does what can be done now. Returns whether anything was.
@@ -145,53 +126,6 @@ impl Session {
             self.close_seen(i, paths, trees, &look);
         }
         Some(look)
-    }
-
-    /// Problems at paths that could be looked at now are over.
-    fn close_seen(
-        &mut self,
-        i: usize,
-        paths: &BTreeSet<RelPath>,
-        trees: &BTreeSet<RelPath>,
-        look: &Look,
-    ) {
-        let hidden = |p: &RelPath| look.problems.iter().any(|q| p.is_within(&q.path));
-        let looked_at = |p: &RelPath| paths.contains(p) || trees.iter().any(|t| p.is_within(t));
-        self.close_over(i, |p| looked_at(p) && !hidden(p));
-    }
-
-    /// Problems at these paths are over, except those of actions that are tried again: only the try can tell.
-    fn close_over(&mut self, i: usize, seen: impl Fn(&RelPath) -> bool) {
-        let tried = |p: &RelPath| self.later.contains_key(p) || self.is_awaited(p);
-        let over: Vec<RelPath> = self
-            .problems
-            .iter()
-            .filter(|((r, p), _)| *r == i && seen(p))
-            .filter(|((_, p), problem)| !(is_of_action(problem) && tried(p)))
-            .map(|((_, p), _)| p.clone())
-            .collect();
-        for path in &over {
-            self.close_problem(i, path);
-        }
-    }
-
-    /// What could not be looked at is looked at again now and then: not every cure is an event.
-    fn look_at_problems(&mut self) {
-        let now = self.env.monotonic_ns();
-        if self.problem_look_due().is_none_or(|due| due > now) {
-            return;
-        }
-        self.next_problem_look_ns = now + UNSEEN_NS;
-        let unseen = self.problems.iter().filter(|(_, p)| is_unseen(p));
-        for ((i, path), _) in unseen.take(UNSEEN_MAX) {
-            self.slots[*i].hints.trees.insert(path.clone());
-        }
-    }
-
-    /// When something that could not be looked at is looked at again, if there is anything.
-    pub(crate) fn problem_look_due(&self) -> Option<u64> {
-        let any = self.problems.values().any(is_unseen);
-        (any && !self.options.once).then_some(self.next_problem_look_ns)
     }
 
     /// Takes in what one replica found: moves first, then the brake, then the record. Returns the subtrees
@@ -310,11 +244,6 @@ impl Session {
         let awaited: BTreeSet<&RelPath> = self.in_flight.values().flatten().collect();
         self.later
             .retain(|p, l| l.due_ns != u64::MAX || awaited.contains(p));
-    }
-
-    /// Content for this path is on its way.
-    fn is_awaited(&self, path: &RelPath) -> bool {
-        self.in_flight.values().any(|paths| paths.contains(path))
     }
 
     /// Every path on which rows differ becomes dirty. Rows come in the same order from every replica.

@@ -26,6 +26,7 @@ mod moves;
 mod plan;
 mod presence;
 pub mod preview;
+mod problems;
 mod rejoin;
 pub mod report;
 mod repositories;

@@ -18,16 +18,14 @@ use instep_core::row::Row;
 use instep_core::version::Kind;
 use instep_core::view::{Shown, view};
 
-use crate::cycle::is_of_action;
+use crate::problems::is_of_action;
 use crate::report::{Change, ChangeKind, Event, Progress};
 use crate::session::{Session, Slot};
-use crate::transfer::{Origin, Origins};
+use crate::transfer::Origins;
 
 /// Rows of one path, by replica.
 pub(crate) type Rows = Vec<Option<Row>>;
 
-/// Files of at least this size are staged on a thread of their own while the session is live.
-const ASIDE_BYTES: u64 = 8 * 1024 * 1024;
 /// A source that changes is tried this often before that counts as a problem.
 const CHANGING_TRIES: u32 = 20;
 /// Between two reports of progress.
@@ -470,7 +468,13 @@ impl Session {
     }
 
     /// An action could not be carried out now.
-    fn blocked(&mut self, i: usize, path: &RelPath, content: Option<ContentId>, problem: Problem) {
+    pub(crate) fn blocked(
+        &mut self,
+        i: usize,
+        path: &RelPath,
+        content: Option<ContentId>,
+        problem: Problem,
+    ) {
         if problem.code == Code::ReadOnly {
             // No difficulty of this path: when the replica is back everything is compared.
             let kind = instep_replica::ErrorKind::ReadOnly;
@@ -573,75 +577,6 @@ impl Session {
             }
             self.monitor.event(Event::Changed(change));
         }
-    }
-
-    /// A big file is staged while other changes go on; its action follows when it is here.
-    fn send_aside(&mut self, action: &Action) -> bool {
-        let Goal::File { content, size, .. } = action.goal else {
-            return false;
-        };
-        let i = action.replica;
-        let reflink = self.slots[i].replica.capabilities().reflink;
-        if self.options.once
-            || size < ASIDE_BYTES
-            || reflink
-            || self.slots[i].replica.is_staged(content)
-        {
-            return false;
-        }
-        let waiting = self.in_flight.entry((i, content)).or_default();
-        let is_first = waiting.is_empty();
-        waiting.insert(action.path.clone());
-        if is_first {
-            self.transfer(i, action.clone(), content);
-        }
-        true
-    }
-
-    pub(crate) fn origins(&self) -> Vec<Origin> {
-        self.slots
-            .iter()
-            .enumerate()
-            .filter(|(_, s)| s.online())
-            .map(|(i, s)| Origin {
-                index: i,
-                replica: s.replica.clone(),
-            })
-            .collect()
-    }
-
-    /// Contents that arrived: their paths are planned again.
-    pub(crate) fn collect_arrivals(&mut self) {
-        let arrived = {
-            let mut arrived = self
-                .inbox
-                .arrived
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner);
-            std::mem::take(&mut *arrived)
-        };
-        for (i, content, outcome) in arrived {
-            for path in self.in_flight.remove(&(i, content)).unwrap_or_default() {
-                match outcome.clone() {
-                    Outcome::Done => {
-                        self.dirty.insert(path);
-                    }
-                    Outcome::Superseded | Outcome::Busy => self.retry(path, None, 50),
-                    Outcome::Blocked(problem) => {
-                        let problem = Problem {
-                            path: path.clone(),
-                            ..problem
-                        };
-                        self.blocked(i, &path, Some(content), problem);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Transfers of a content in flight, for `why`.
-    pub(crate) fn is_in_flight(&self, content: ContentId) -> bool {
-        self.in_flight.keys().any(|(_, c)| *c == content)
     }
 }
 

@@ -10,7 +10,7 @@ use instep_core::path::RelPath;
 use instep_core::policy::Role;
 use instep_replica::{Error, ErrorKind, Replica};
 
-use crate::cycle::is_unseen;
+use crate::problems::is_unseen;
 use crate::report::{Event, State};
 use crate::session::{Session, Slot};
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use instep_core::id::{ContentId, ShareId};
 use instep_core::path::RelPath;
-use instep_core::plan::{Code, Problem};
+use instep_core::plan::Problem;
 use instep_core::policy::Role;
 use instep_replica::env::Env;
 use instep_replica::records::{Member, PolicyRecord, ShareRecord};
@@ -19,7 +19,6 @@ use instep_replica::{Book, Error, HintSet, Replica, ShareState, Totals, Waker};
 
 use crate::burst::Burst;
 use crate::command::{Answer, Command};
-use crate::cycle::is_unseen;
 use crate::holds::Hold;
 use crate::report::{Event, Monitor, State, Summary};
 
@@ -550,37 +549,6 @@ impl Session {
                 replica,
             },
         );
-    }
-
-    pub(crate) fn open_problem(&mut self, replica: usize, problem: Problem) {
-        let key = (replica, problem.path.clone());
-        if self.problems.get(&key) != Some(&problem) {
-            self.problems.insert(key, problem.clone());
-            self.monitor.event(Event::Problem {
-                replica,
-                problem,
-                open: true,
-            });
-        }
-    }
-
-    pub(crate) fn close_problem(&mut self, replica: usize, path: &RelPath) {
-        let key = (replica, path.clone());
-        // An alarm is for a person; that the next action succeeds does not end it.
-        let is_alarm = |p: &Problem| p.code == Code::DotReused;
-        if self.problems.get(&key).is_some_and(is_alarm) {
-            return;
-        }
-        if let Some(problem) = self.problems.remove(&key) {
-            // What was left alone because of it is decided now.
-            self.uncover(path);
-            self.compare_all |= is_unseen(&problem) && self.slots[replica].role == Role::Source;
-            self.monitor.event(Event::Problem {
-                replica,
-                problem,
-                open: false,
-            });
-        }
     }
 
     /// The worst state of any replica.

@@ -4,10 +4,13 @@ use std::sync::{Arc, PoisonError};
 
 use instep_core::conflict;
 use instep_core::id::ContentId;
-use instep_core::plan::{Action, Code, Outcome, Problem};
+use instep_core::plan::{Action, Code, Goal, Outcome, Problem};
 use instep_replica::{Content, Replica, Sources};
 
 use crate::session::Session;
+
+/// Files of at least this size are staged on a thread of their own while the session is live.
+const ASIDE_BYTES: u64 = 8 * 1024 * 1024;
 
 /// A replica that may have content.
 #[derive(Clone)]
@@ -46,8 +49,77 @@ impl Sources for Origins {
 }
 
 impl Session {
+    /// A big file is staged while other changes go on; its action follows when it is here.
+    pub(crate) fn send_aside(&mut self, action: &Action) -> bool {
+        let Goal::File { content, size, .. } = action.goal else {
+            return false;
+        };
+        let i = action.replica;
+        let reflink = self.slots[i].replica.capabilities().reflink;
+        if self.options.once
+            || size < ASIDE_BYTES
+            || reflink
+            || self.slots[i].replica.is_staged(content)
+        {
+            return false;
+        }
+        let waiting = self.in_flight.entry((i, content)).or_default();
+        let is_first = waiting.is_empty();
+        waiting.insert(action.path.clone());
+        if is_first {
+            self.transfer(i, action.clone(), content);
+        }
+        true
+    }
+
+    pub(crate) fn origins(&self) -> Vec<Origin> {
+        self.slots
+            .iter()
+            .enumerate()
+            .filter(|(_, s)| s.online())
+            .map(|(i, s)| Origin {
+                index: i,
+                replica: s.replica.clone(),
+            })
+            .collect()
+    }
+
+    /// Contents that arrived: their paths are planned again.
+    pub(crate) fn collect_arrivals(&mut self) {
+        let arrived = {
+            let mut arrived = self
+                .inbox
+                .arrived
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            std::mem::take(&mut *arrived)
+        };
+        for (i, content, outcome) in arrived {
+            for path in self.in_flight.remove(&(i, content)).unwrap_or_default() {
+                match outcome.clone() {
+                    Outcome::Done => {
+                        self.dirty.insert(path);
+                    }
+                    Outcome::Superseded | Outcome::Busy => self.retry(path, None, 50),
+                    Outcome::Blocked(problem) => {
+                        let problem = Problem {
+                            path: path.clone(),
+                            ..problem
+                        };
+                        self.blocked(i, &path, Some(content), problem);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Transfers of a content in flight, for `why`.
+    pub(crate) fn is_in_flight(&self, content: ContentId) -> bool {
+        self.in_flight.keys().any(|(_, c)| *c == content)
+    }
+
     /// Brings content to a replica's staging on a thread of its own.
-    pub(crate) fn transfer(&mut self, i: usize, action: Action, content: ContentId) {
+    fn transfer(&mut self, i: usize, action: Action, content: ContentId) {
         let origins = Origins::new(self.origins(), i);
         let target = self.slots[i].replica.clone();
         let (inbox, waker) = (self.inbox.clone(), self.waker.clone());

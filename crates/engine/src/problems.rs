@@ -1,0 +1,118 @@
+//! Difficulties of paths, as they stand: each is told when it begins and when it is over, once.
+//!
+//! Owns which look or which outcome says that one is over. Invariant: a look says nothing about an action that
+//! is still tried. Never decides what is tried.
+
+use std::collections::BTreeSet;
+
+use instep_core::path::RelPath;
+use instep_core::plan::{Code, Problem};
+use instep_core::policy::Role;
+use instep_replica::Look;
+
+use crate::report::Event;
+use crate::session::Session;
+
+/// Between two looks at what could not be looked at.
+const UNSEEN_NS: u64 = 5_000_000_000;
+/// How many such places are looked at in one go.
+const UNSEEN_MAX: usize = 200;
+
+/// Nothing is known of what is there, or below it.
+pub(crate) fn is_unseen(problem: &Problem) -> bool {
+    matches!(problem.code, Code::Unreadable | Code::Mount)
+}
+
+/// An action failed; only its next try tells whether that is over.
+pub(crate) fn is_of_action(problem: &Problem) -> bool {
+    use Code::{ContentMissing, Husk, Mount, NoSpace, ReadOnly, Unwritable};
+    matches!(
+        problem.code,
+        ContentMissing | Husk | Mount | NoSpace | ReadOnly | Unwritable
+    )
+}
+
+impl Session {
+    pub(crate) fn open_problem(&mut self, replica: usize, problem: Problem) {
+        let key = (replica, problem.path.clone());
+        if self.problems.get(&key) != Some(&problem) {
+            self.problems.insert(key, problem.clone());
+            self.monitor.event(Event::Problem {
+                replica,
+                problem,
+                open: true,
+            });
+        }
+    }
+
+    pub(crate) fn close_problem(&mut self, replica: usize, path: &RelPath) {
+        let key = (replica, path.clone());
+        // An alarm is for a person; that the next action succeeds does not end it.
+        let is_alarm = |p: &Problem| p.code == Code::DotReused;
+        if self.problems.get(&key).is_some_and(is_alarm) {
+            return;
+        }
+        if let Some(problem) = self.problems.remove(&key) {
+            // What was left alone because of it is decided now.
+            self.uncover(path);
+            self.compare_all |= is_unseen(&problem) && self.slots[replica].role == Role::Source;
+            self.monitor.event(Event::Problem {
+                replica,
+                problem,
+                open: false,
+            });
+        }
+    }
+
+    /// Problems at paths that could be looked at now are over.
+    pub(crate) fn close_seen(
+        &mut self,
+        i: usize,
+        paths: &BTreeSet<RelPath>,
+        trees: &BTreeSet<RelPath>,
+        look: &Look,
+    ) {
+        let hidden = |p: &RelPath| look.problems.iter().any(|q| p.is_within(&q.path));
+        let looked_at = |p: &RelPath| paths.contains(p) || trees.iter().any(|t| p.is_within(t));
+        self.close_over(i, |p| looked_at(p) && !hidden(p));
+    }
+
+    /// Problems at these paths are over, except those of actions that are tried again: only the try can tell.
+    pub(crate) fn close_over(&mut self, i: usize, seen: impl Fn(&RelPath) -> bool) {
+        let tried = |p: &RelPath| self.later.contains_key(p) || self.is_awaited(p);
+        let over: Vec<RelPath> = self
+            .problems
+            .iter()
+            .filter(|((r, p), _)| *r == i && seen(p))
+            .filter(|((_, p), problem)| !(is_of_action(problem) && tried(p)))
+            .map(|((_, p), _)| p.clone())
+            .collect();
+        for path in &over {
+            self.close_problem(i, path);
+        }
+    }
+
+    /// What could not be looked at is looked at again now and then: not every cure is an event.
+    pub(crate) fn look_at_problems(&mut self) {
+        let now = self.env.monotonic_ns();
+        if self.problem_look_due().is_none_or(|due| due > now) {
+            return;
+        }
+        self.next_problem_look_ns = now + UNSEEN_NS;
+        let unseen = self.problems.iter().filter(|(_, p)| is_unseen(p));
+        for ((i, path), _) in unseen.take(UNSEEN_MAX) {
+            self.slots[*i].hints.trees.insert(path.clone());
+        }
+    }
+
+    /// When something that could not be looked at is looked at again, if there is anything.
+    pub(crate) fn problem_look_due(&self) -> Option<u64> {
+        let any = self.problems.values().any(is_unseen);
+        (any && !self.options.once).then_some(self.next_problem_look_ns)
+    }
+
+    /// Content for this path is on its way.
+    fn is_awaited(&self, path: &RelPath) -> bool {
+        self.in_flight.values().any(|paths| paths.contains(path))
+    }
+}
