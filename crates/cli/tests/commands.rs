@@ -551,3 +551,26 @@ fn how_a_conflict_was_settled_is_told_in_the_words_of_the_program() {
         assert!(!all.contains(code), "{all}");
     }
 }
+
+#[test]
+fn a_session_with_a_hold_never_settles() {
+    let cli = program();
+    for n in 0..120 {
+        put(&cli, &format!("a/{n}"), "x");
+    }
+    cli.run(&["sync", "--once", "a", "b"]).expect(0);
+    for n in 0..120 {
+        fs::remove_file(cli.home().join(format!("a/{n}"))).unwrap();
+    }
+    cli.run(&["sync", "--once", "a", "b"]).expect(5);
+    let session = cli.spawn(&["sync", "a", "b"]);
+    until("nothing waits but for a decision", || {
+        let said = cli.run(&["status", "--json", "a"]).stdout;
+        let said: Value = serde_json::from_str(&said).unwrap_or_default();
+        let summary = &said["data"][0]["summary"];
+        summary["holds"] == 1 && summary["waiting"] == 0
+    });
+    cli.run(&["holds", "reject", &hold(&cli), "a"]).expect(0);
+    until("all are back", || count(&cli, "a") == 121);
+    stop(session);
+}

@@ -136,7 +136,10 @@ impl Session {
             self.open_problem(i, problem.clone());
         }
         for (path, delay_ms) in std::mem::take(&mut look.again) {
-            self.look_again(path, i, delay_ms);
+            // What is held is looked at for the hold, which would make each other wait for ever.
+            if !self.is_held(i, &path) {
+                self.look_again(path, i, delay_ms);
+            }
         }
         // Its content is being hashed; it is not forgotten if nobody says when that is done.
         for path in std::mem::take(&mut look.unhashed) {

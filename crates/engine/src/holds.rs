@@ -322,6 +322,13 @@ impl Session {
         });
     }
 
+    /// Whether a deletion is held back on the replica where it was noticed.
+    pub(crate) fn is_held(&self, i: usize, path: &RelPath) -> bool {
+        let holds = self.holds.iter();
+        let mut here = holds.filter(|h| h.replica == i && h.kind == HoldKind::Deletes);
+        here.any(|h| h.paths.contains(path))
+    }
+
     /// Looks at held paths every two seconds while there are any.
     pub(crate) fn recheck_holds_when_due(&mut self) {
         let now = self.env.monotonic_ns();
