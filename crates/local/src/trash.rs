@@ -7,16 +7,19 @@
 use std::collections::HashMap;
 
 use instep_core::id::{ContentId, Dot};
-use instep_core::path::RelPath;
+use instep_core::path::{Name, RelPath};
 use instep_core::plan::Keep;
 use instep_core::version::Kind;
-use instep_fs::{Dir, ErrorKind, Stat};
+use instep_fs::{Dir, ErrorKind, File, Stat};
 use instep_replica::records::{ConflictRecord, TrashRecord, hex, path_from_hex};
 use instep_store::Table;
 
 use crate::index::Index;
 use crate::replica::{LocalReplica, locked};
 use crate::tree::{self, ours};
+
+/// Bytes copied in one piece.
+const COPY_BYTES: usize = 256 * 1024;
 
 /// What is known about a displaced object.
 #[derive(Debug, Clone)]
@@ -259,7 +262,8 @@ pub fn put(
     }
 }
 
-/// Brings an object back under a free path, as a user would.
+/// Brings an object back under a free path, as a user would. The loser of an open conflict stays where it is,
+/// too: the conflict is still to be settled.
 pub fn restore(
     replica: &LocalReplica,
     key: &str,
@@ -281,6 +285,10 @@ pub fn restore(
         }
         found.ok_or_else(missing)?
     };
+    let stays = match &record.loser {
+        Some(loser) => settled_ns(&mut replica.index(), loser)?.is_none(),
+        None => false,
+    };
     let path = to
         .cloned()
         .or_else(|| path_from_hex(&record.path_hex))
@@ -291,19 +299,70 @@ pub fn restore(
             Err(e) if e.kind() == ErrorKind::Absent => replica.make_parents(&parent)?,
             other => other?,
         };
-        tree::give(dir, ours(key), &into, name)
+        if stays {
+            copy_out(replica, &dirs.staging, dir, key, (&into, name))
+        } else {
+            tree::give(dir, ours(key), &into, name)
+        }
     };
     put_back().map_err(|e| {
         let attempt = format!("restore to \"{path}\"");
         instep_replica::Error::because(instep_replica::ErrorKind::Other, attempt, e)
     })?;
-    let mut index = replica.index();
-    index
-        .store()
-        .remove_record(table, key.as_bytes())
-        .map_err(|e| crate::index::store_error("write the trash", e))?;
-    index.commit(instep_store::Durability::Process)?;
-    drop(index);
+    if !stays {
+        let mut index = replica.index();
+        index
+            .store()
+            .remove_record(table, key.as_bytes())
+            .map_err(|e| crate::index::store_error("write the trash", e))?;
+        index.commit(instep_store::Durability::Process)?;
+    }
     replica.hint(path.clone());
     Ok(path)
+}
+
+/// Gives the tree a copy of an object of ours, complete before it has its name.
+fn copy_out(
+    replica: &LocalReplica,
+    staging: &Dir,
+    dir: &Dir,
+    key: &str,
+    (into, name): (&Dir, Name<'_>),
+) -> instep_fs::Result<()> {
+    let from = match dir.stat(ours(key))? {
+        Some(stat) if stat.kind == instep_fs::Kind::Link => {
+            return into.make_link(name, &dir.read_link(ours(key))?);
+        }
+        _ => dir.open_file(ours(key))?,
+    };
+    let stat = from.stat()?;
+    let draft = fresh_name(replica);
+    let made = staging.create_file(ours(&draft), 0o600)?;
+    let copied = copy_data(&from, &made, stat.size)
+        .and_then(|()| made.set_mode(stat.mode & 0o777))
+        .and_then(|()| made.set_mtime(stat.mtime))
+        .and_then(|()| tree::give(staging, ours(&draft), into, name));
+    if copied.is_err() {
+        // What stays behind is swept out of staging when the root is opened next.
+        let _left = staging.remove_file(ours(&draft));
+    }
+    copied
+}
+
+fn copy_data(from: &File, into: &File, size: u64) -> instep_fs::Result<()> {
+    let mut buffer = vec![0; COPY_BYTES];
+    let mut at = 0;
+    while let Some((start, end)) = from.next_data(at)? {
+        at = start;
+        while at < end {
+            let piece = (end - at).min(COPY_BYTES as u64) as usize;
+            let got = from.read_at(at, &mut buffer[..piece])?;
+            if got == 0 {
+                return into.set_len(size);
+            }
+            into.write_all_at(at, &buffer[..got])?;
+            at += got as u64;
+        }
+    }
+    into.set_len(size)
 }

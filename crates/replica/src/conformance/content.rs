@@ -24,6 +24,7 @@ list_promises! {
     Writable a_deleted_file_cannot_be_restored,
     Writable a_restored_file_overwrites_another,
     Writable a_purge_destroys_an_open_conflict,
+    Writable bringing_a_loser_back_takes_it_from_its_conflict,
     Writable the_loser_of_a_settled_conflict_is_kept_for_ever,
 }
 
@@ -297,6 +298,35 @@ fn a_purge_destroys_an_open_conflict(s: &mut Scene<'_>) -> Verdict {
     ensure!(
         listed(s, b"superseded")?.is_empty(),
         "what was destroyed is still listed"
+    );
+    Ok(())
+}
+
+fn bringing_a_loser_back_takes_it_from_its_conflict(s: &mut Scene<'_>) -> Verdict {
+    let path = s.file("a", b"ours")?;
+    s.observe()?;
+    let Some(loser) = s.row(&path)?.shown else {
+        return Err(Stop::Broken("nothing is shown".into()));
+    };
+    let theirs = s.incoming(&path, Want::File(b"theirs"))?;
+    s.done(
+        &Action {
+            keep: Keep::Version(loser),
+            ..theirs
+        },
+        &[b"theirs"],
+    )?;
+    let Some((key, _)) = s.replica().records(Book::Trash)?.pop() else {
+        return Err(Stop::Broken("the loser is not listed".into()));
+    };
+    let to = p("elsewhere")?;
+    s.replica().restore(&key, Some(&to))?;
+    ensure!(s.user().read(&to)? == b"ours", "with other content");
+    s.user().write(&to, b"edited")?;
+    s.content(&path, b"ours")?;
+    ensure!(
+        s.replica().restore(&key, Some(&to)).is_err(),
+        "it overwrote what is there"
     );
     Ok(())
 }
