@@ -574,3 +574,35 @@ fn a_session_with_a_hold_never_settles() {
     until("all are back", || count(&cli, "a") == 121);
     stop(session);
 }
+
+#[test]
+fn a_conflict_that_waits_for_a_person_is_told_as_won_by_the_newest() {
+    let cli = program();
+    cli.run(&["sync", "--once", "--policy", "manual", "a", "b"])
+        .expect(0);
+    disagree(&cli, &["f"]);
+    let said = cli.run(&["sync", "--once", "a", "b"]).expect(4).stdout;
+    assert!(
+        said.contains("until one is chosen") && !said.contains("newest"),
+        "{said}"
+    );
+    let said = cli.run(&["why", "a/f"]).expect(0).stdout;
+    assert!(
+        said.contains("until one is chosen") && !said.contains("next sync"),
+        "{said}"
+    );
+    let said = cli.run(&["conflicts", "a"]).expect(4).stdout;
+    assert!(said.contains("its own") && !said.contains('?'), "{said}");
+    let ids = conflicts(&cli, "a");
+    let said = cli
+        .run(&["conflicts", "show", &ids[0], "a"])
+        .expect(0)
+        .stdout;
+    assert!(!said.contains("--keep its own"), "{said}");
+    // One that was kept twice is no conflict of two contents.
+    put(&cli, "a/same", "x");
+    put(&cli, "b/same", "x");
+    cli.run(&["sync", "--once", "a", "b"]).expect(4);
+    let said = cli.run(&["why", "a/same"]).expect(0).stdout;
+    assert!(!said.contains("beside each other"), "{said}");
+}

@@ -44,8 +44,11 @@ fn list(args: &ConflictsList, context: &Context) -> Result<Exit, Failure> {
     Ok(if open { Exit::Conflicts } else { Exit::Done })
 }
 
-/// The name of the replica that a dot's actor belongs to.
+/// The name of the replica that a dot's actor belongs to; where nothing has won, each shows its own.
 fn author(share: &ShareRecord, dot: &str) -> String {
+    if dot.is_empty() {
+        return String::from("its own");
+    }
     let actor = dot.split(':').next().and_then(|a| a.parse().ok());
     actor
         .and_then(|a| share.label_of(a))
@@ -131,6 +134,9 @@ fn detail(kept: &Kept<ConflictRecord>, share: &ShareRecord, at: &str, style: &St
                 (loser.as_str(), "put the other at the path"),
                 ("both", "put the other beside it"),
             ] {
+                if keep == winner && c.winner.is_empty() {
+                    continue;
+                }
                 let command = format!("instep conflicts resolve {id} --keep {keep} {at}");
                 let head = if ways.is_empty() { "  you can " } else { "" };
                 ways.row([head, &command, effect]);

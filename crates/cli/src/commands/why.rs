@@ -1,5 +1,6 @@
 //! `why`: explains one path, told by whoever holds the folder, else from the rows.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use instep_core::conflict::kind_word;
@@ -82,16 +83,23 @@ fn explain(
     for (label, row) in &rows {
         lines.push(format!("{label:<10} {}", describe(row.as_ref(), style)));
     }
-    if let Some(row) = rows
+    let counts = rows
         .iter()
-        .find_map(|(_, r)| r.as_ref().filter(|r| r.entry.siblings().len() > 1))
-    {
-        let count = row.entry.siblings().len();
+        .filter_map(|(_, row)| row.as_ref())
+        .map(versions);
+    if let Some(count) = counts.max().filter(|n| *n > 1) {
         lines.push(format!(
             "{count} versions stand beside each other: instep conflicts"
         ));
     }
     Ok(lines)
+}
+
+/// How many contents stand beside each other.
+fn versions(row: &Row) -> usize {
+    let siblings = row.entry.siblings().iter();
+    let contents: BTreeSet<_> = siblings.map(|(_, v)| (v.kind as u8, v.content)).collect();
+    contents.len()
 }
 
 /// How a path stands on all folders together.
@@ -104,6 +112,13 @@ fn verdict<'a>(rows: impl Iterator<Item = Option<&'a Row>> + Clone) -> &'static 
     // What is held somewhere differs until its cause is gone; no pass changes that.
     if rows.clone().flatten().any(|row| row.held.is_some()) {
         return "not synchronized where it is held";
+    }
+    // Everybody knows every version and shows its own: only a person can decide.
+    let mut entries = rows.clone().flatten().map(|row| &row.entry);
+    let known = entries.next();
+    let is_known = |row: Option<&Row>| row.is_some_and(|row| Some(&row.entry) == known);
+    if rows.clone().all(is_known) && rows.clone().flatten().any(|row| versions(row) > 1) {
+        return "each folder keeps its own until one is chosen";
     }
     "differs between folders; the next sync brings them together"
 }

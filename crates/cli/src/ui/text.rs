@@ -397,11 +397,23 @@ impl Lines {
             } => Some(self.problem_line(*replica, problem, *open)),
             // The count is in the summary; a thousand lines would hide it.
             Event::Conflict { .. } if self.first && !style.verbose => None,
-            Event::Conflict { path, loser, .. } => Some(format!(
-                "{}  {path}: the newest is at the path, the other is kept ({})",
-                style.paint(Hue::Attention, "conflict"),
-                crate::records::short_id(&loser.to_string())
-            )),
+            Event::Conflict {
+                path,
+                loser,
+                winner,
+                ..
+            } => {
+                let how = if winner.is_some() {
+                    "the newest is at the path, the other is kept"
+                } else {
+                    "each folder keeps its own until one is chosen"
+                };
+                Some(format!(
+                    "{}  {path}: {how} ({})",
+                    style.paint(Hue::Attention, "conflict"),
+                    crate::records::short_id(&loser.to_string())
+                ))
+            }
             Event::Hold { open: true, .. } => self.hold_lines(event),
             Event::Hold { id, .. } => Some(format!("over  hold {id}")),
             Event::Replica {
