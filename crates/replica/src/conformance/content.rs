@@ -303,7 +303,9 @@ fn a_purge_destroys_an_open_conflict(s: &mut Scene<'_>) -> Verdict {
 }
 
 fn bringing_a_loser_back_takes_it_from_its_conflict(s: &mut Scene<'_>) -> Verdict {
-    let path = s.file("a", b"ours")?;
+    // Too much to be remembered by whoever read it.
+    let ours = vec![7; 1024 * 1024];
+    let path = s.file("a", &ours)?;
     s.observe()?;
     let Some(loser) = s.row(&path)?.shown else {
         return Err(Stop::Broken("nothing is shown".into()));
@@ -321,9 +323,9 @@ fn bringing_a_loser_back_takes_it_from_its_conflict(s: &mut Scene<'_>) -> Verdic
     };
     let to = p("elsewhere")?;
     s.replica().restore(&key, Some(&to))?;
-    ensure!(s.user().read(&to)? == b"ours", "with other content");
+    ensure!(s.user().read(&to)? == ours, "with other content");
     s.user().write(&to, b"edited")?;
-    s.content(&path, b"ours")?;
+    s.content(&path, &ours)?;
     ensure!(
         s.replica().restore(&key, Some(&to)).is_err(),
         "it overwrote what is there"
