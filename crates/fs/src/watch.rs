@@ -2,6 +2,7 @@
 //! watcher says so once, and whoever listens looks again everywhere.
 
 mod inotify;
+pub(crate) mod table;
 
 use std::time::Duration;
 
@@ -51,7 +52,7 @@ pub enum Hint {
 
 #[derive(Debug)]
 enum WatcherImpl {
-    Os(inotify::Inotify),
+    Os(Box<inotify::Inotify>),
     #[cfg(feature = "sim")]
     Sim(sim::SimWatcher),
 }
@@ -63,7 +64,7 @@ pub struct Watcher(WatcherImpl);
 impl Watcher {
     /// A watcher for directories on this machine.
     pub fn new() -> Result<Self> {
-        inotify::Inotify::new().map(|w| Self(WatcherImpl::Os(w)))
+        inotify::Inotify::new().map(|w| Self(WatcherImpl::Os(Box::new(w))))
     }
 
     /// A watcher of the simulator.
@@ -72,8 +73,9 @@ impl Watcher {
         Self(WatcherImpl::Sim(watcher))
     }
 
-    /// Watches one directory; again is fine. `NoSpace` means that the user's limit on watches is reached.
-    pub fn add(&self, dir: &Dir, path: &RelPath) -> Result<()> {
+    /// Watches one directory; again is fine, and is answered with false: this very directory has been watched
+    /// under this path since it was added. `NoSpace` means that the user's limit on watches is reached.
+    pub fn add(&self, dir: &Dir, path: &RelPath) -> Result<bool> {
         match &self.0 {
             WatcherImpl::Os(w) => w.add(dir, path),
             #[cfg(feature = "sim")]

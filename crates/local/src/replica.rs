@@ -402,11 +402,11 @@ impl LocalReplica {
         locked(&self.noted).push(problem);
     }
 
-    /// Watches a directory, if watching.
-    pub(crate) fn watch_dir(&self, dir: &Dir, path: &RelPath) -> instep_fs::Result<()> {
+    /// Watches a directory, if watching; whether it was not watched before.
+    pub(crate) fn watch_dir(&self, dir: &Dir, path: &RelPath) -> instep_fs::Result<bool> {
         match self.watch.get() {
             Some(watch) => watch.add(dir, path),
-            None => Ok(()),
+            None => Ok(false),
         }
     }
 

@@ -391,7 +391,6 @@ impl World {
             name: name.into(),
             signal,
             cookie: 0,
-            child,
             is_dir: self.is_dir(child),
         });
     }
@@ -402,21 +401,19 @@ impl World {
             name: Box::default(),
             signal,
             cookie: 0,
-            child: None,
             is_dir: true,
         });
     }
 
     pub(super) fn emit_move(&mut self, id: NodeId, from: (NodeId, &[u8]), to: (NodeId, &[u8])) {
         let cookie = self.token() as u32;
-        let (child, is_dir) = (Some(id), self.is_dir(Some(id)));
+        let is_dir = self.is_dir(Some(id));
         for ((dir, name), signal) in [(from, Signal::MovedFrom), (to, Signal::MovedTo)] {
             self.emit(Event {
                 dir,
                 name: name.into(),
                 signal,
                 cookie,
-                child,
                 is_dir,
             });
         }

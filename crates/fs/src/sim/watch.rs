@@ -1,13 +1,15 @@
 //! The inotify model: a bounded queue for each watcher, with overflow, coalescing, delay and loss.
 //!
-//! Owns queues and watches, not the tree. As in Linux, an event carries a directory and a name, and becomes
-//! a path only when it is read; a watch follows its directory when a move is read, not when it happens.
+//! Owns queues and watches, not the tree. As in Linux, a watch sticks to an inode, an event carries the
+//! watch and a name, and becomes a path only when it is read. What the process makes of events is not
+//! modelled: the real table of paths does it.
 //! Invariant: a dropped event is followed by an overflow, unless the knob for silent loss took it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use instep_core::path::{Name, RelPath};
+use instep_core::path::RelPath;
+use rustix::fs::inotify::ReadFlags;
 use rustix::io::Errno;
 
 use super::durable::NodeId;
@@ -16,7 +18,8 @@ use super::handles::SimDir;
 use super::tree::{Sys, World, no};
 use super::{SimConfig, SimFs};
 use crate::api::Result;
-use crate::watch::{Hint, What};
+use crate::watch::Hint;
+use crate::watch::table::Table;
 
 /// What happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +33,8 @@ pub(super) enum Signal {
     Attrib,
     DeleteSelf,
     MoveSelf,
+    /// The watch has ended.
+    Ignored,
     Overflow,
 }
 
@@ -40,42 +45,52 @@ pub(super) struct Event {
     pub(super) name: Box<[u8]>,
     pub(super) signal: Signal,
     pub(super) cookie: u32,
-    /// The inode concerned: lets the simulator follow moved watches without doubt.
-    pub(super) child: Option<NodeId>,
     pub(super) is_dir: bool,
 }
 
-/// Where a watched directory was when last heard of.
-#[derive(Debug, Clone)]
-struct Watch {
-    parent: Option<NodeId>,
-    name: Box<[u8]>,
-    /// The path, where no watched directory is above.
-    path: RelPath,
-}
-
-/// One inotify instance.
+/// One inotify instance: the kernel's half, which knows directories by their inodes and never by a name, and
+/// the process's half, which is the real one.
 #[derive(Debug, Default)]
 pub(super) struct WatchState {
-    watches: BTreeMap<NodeId, Watch>,
-    queue: VecDeque<(i64, Event)>,
+    watches: BTreeMap<NodeId, i32>,
+    /// Numbers are given out in turn, and never again.
+    last_wd: i32,
+    queue: VecDeque<Queued>,
     overflowed: bool,
     woken: bool,
+    table: Table,
+}
+
+/// An event in the kernel's queue.
+#[derive(Debug)]
+pub(super) struct Queued {
+    /// From when on the process may read it.
+    visible: i64,
+    wd: i32,
+    pub(super) event: Event,
 }
 
 impl WatchState {
     /// Queues an event if its directory is watched.
     pub(super) fn push(&mut self, event: &Event, cfg: &SimConfig, now: i64, rng: &mut Rng) {
-        if !self.watches.contains_key(&event.dir)
-            || self.overflowed
-            || rng.chance(cfg.event_loss_per_mille)
-        {
+        let Some(wd) = self.watches.get(&event.dir).copied() else {
+            return;
+        };
+        if !rng.chance(cfg.event_loss_per_mille) {
+            self.queue_up(wd, event, cfg, now, rng);
+        }
+        if event.signal == Signal::DeleteSelf {
+            self.watches.remove(&event.dir);
+            self.ignored(wd, event.dir, cfg, now, rng);
+        }
+    }
+
+    fn queue_up(&mut self, wd: i32, event: &Event, cfg: &SimConfig, now: i64, rng: &mut Rng) {
+        let last = self.queue.back();
+        if self.overflowed || last.is_some_and(|q| q.wd == wd && q.event == *event) {
             return;
         }
-        if self.queue.back().is_some_and(|(_, last)| last == event) {
-            return;
-        }
-        let earliest = self.queue.back().map_or(i64::MIN, |(at, _)| *at);
+        let earliest = last.map_or(i64::MIN, |q| q.visible);
         let visible = now
             .saturating_add(rng.below(cfg.event_delay_ns.saturating_add(1)) as i64)
             .max(earliest);
@@ -84,149 +99,80 @@ impl WatchState {
             event.signal = Signal::Overflow;
             self.overflowed = true;
         }
-        self.queue.push_back((visible, event));
+        self.queue.push_back(Queued { visible, wd, event });
     }
 
-    fn add(&mut self, dir: NodeId, parent: Option<NodeId>, path: RelPath) {
-        let above = path.parent();
-        let parent = parent.filter(|p| above.is_some() && self.path_of(*p) == above);
-        let name = path.name().map(|n| n.as_bytes().into()).unwrap_or_default();
-        self.watches.insert(dir, Watch { parent, name, path });
+    fn ignored(&mut self, wd: i32, dir: NodeId, cfg: &SimConfig, now: i64, rng: &mut Rng) {
+        let event = Event {
+            dir,
+            name: Box::default(),
+            signal: Signal::Ignored,
+            cookie: 0,
+            is_dir: false,
+        };
+        self.queue_up(wd, &event, cfg, now, rng);
     }
 
-    fn path_of(&self, dir: NodeId) -> Option<RelPath> {
-        let watch = self.watches.get(&dir)?;
-        match watch.parent {
-            None => Some(watch.path.clone()),
-            Some(parent) => Some(self.path_of(parent)?.join(Name::new(&watch.name).ok()?)),
-        }
+    /// The number of a directory's watch, old or new.
+    fn watch(&mut self, dir: NodeId) -> i32 {
+        let Self {
+            watches, last_wd, ..
+        } = self;
+        *watches.entry(dir).or_insert_with(|| {
+            *last_wd += 1;
+            *last_wd
+        })
     }
 
-    /// Ends every watch at or below `dir`.
-    fn drop_tree(&mut self, dir: NodeId) {
-        let mut gone = vec![dir];
-        while let Some(id) = gone.pop() {
-            self.watches.remove(&id);
-            gone.extend(
-                self.watches
-                    .iter()
-                    .filter(|(_, w)| w.parent == Some(id))
-                    .map(|(id, _)| *id),
-            );
+    fn unwatch(&mut self, gone: &[i32], cfg: &SimConfig, now: i64, rng: &mut Rng) {
+        for wd in gone {
+            let dir = self.watches.iter().find(|(_, w)| *w == wd);
+            if let Some(dir) = dir.map(|(dir, _)| *dir) {
+                self.watches.remove(&dir);
+                self.ignored(*wd, dir, cfg, now, rng);
+            }
         }
     }
 
     /// Takes what is visible by now, in order.
-    pub(super) fn take(&mut self, now: i64) -> Vec<Event> {
-        let count = self.queue.iter().take_while(|(at, _)| *at <= now).count();
-        self.queue.drain(..count).map(|(_, event)| event).collect()
+    pub(super) fn take(&mut self, now: i64) -> Vec<Queued> {
+        let count = self.queue.iter().take_while(|q| q.visible <= now).count();
+        let taken: Vec<Queued> = self.queue.drain(..count).collect();
+        self.overflowed &= !taken.iter().any(|q| q.event.signal == Signal::Overflow);
+        taken
     }
 
-    fn read(&mut self, now: i64) -> Vec<Hint> {
-        self.woken = false;
-        let events = self.take(now);
-        let mut hints = Hints::default();
-        for (at, event) in events.iter().enumerate() {
-            let path = self.path_of(event.dir);
-            match event.signal {
-                Signal::Overflow => {
-                    self.overflowed = false;
-                    hints.whole.push(Hint::Overflow);
-                }
-                Signal::DeleteSelf | Signal::MoveSelf => {
-                    if path.is_some_and(|p| p.is_root()) {
-                        hints.whole.push(Hint::RootGone);
-                    }
-                    if event.signal == Signal::DeleteSelf {
-                        self.drop_tree(event.dir);
-                    }
-                }
-                _ => {
-                    if let Some((path, name)) = path.zip(Name::new(&event.name).ok()) {
-                        hints.add(path.join(name), event);
-                    }
-                    self.follow(event, &events[at..]);
-                }
-            }
+    /// What the process makes of the events that it reads.
+    fn read(&mut self, upto: i64, cfg: &SimConfig, now: i64, rng: &mut Rng) {
+        for Queued { wd, event, .. } in self.take(upto) {
+            self.table
+                .event(wd, event.flags(), event.cookie, &event.name);
         }
-        hints.finish()
-    }
-
-    /// Moves or ends the watches of a directory that was renamed.
-    fn follow(&mut self, event: &Event, rest: &[Event]) {
-        let Some(child) = event
-            .child
-            .filter(|c| event.is_dir && self.watches.contains_key(c))
-        else {
-            return;
-        };
-        match event.signal {
-            Signal::MovedFrom => {
-                let paired = rest
-                    .iter()
-                    .any(|e| e.signal == Signal::MovedTo && e.cookie == event.cookie);
-                if !paired {
-                    self.drop_tree(child);
-                }
-            }
-            Signal::MovedTo => {
-                if let Some(watch) = self.watches.get_mut(&child) {
-                    watch.parent = Some(event.dir);
-                    watch.name.clone_from(&event.name);
-                }
-            }
-            _ => {}
-        }
+        let gone = self.table.left();
+        self.unwatch(&gone, cfg, now, rng);
     }
 }
 
-/// Hints of one wait, identical places merged.
-#[derive(Default)]
-struct Hints {
-    whole: Vec<Hint>,
-    paths: Vec<(RelPath, What)>,
-    last: BTreeMap<RelPath, usize>,
-}
-
-impl Hints {
-    fn add(&mut self, path: RelPath, event: &Event) {
-        let mut what = What {
-            is_dir: event.is_dir,
-            ..What::default()
+impl Event {
+    fn flags(&self) -> ReadFlags {
+        let flag = match self.signal {
+            Signal::Create => ReadFlags::CREATE,
+            Signal::Modify => ReadFlags::MODIFY,
+            Signal::CloseWrite => ReadFlags::CLOSE_WRITE,
+            Signal::MovedFrom => ReadFlags::MOVED_FROM,
+            Signal::MovedTo => ReadFlags::MOVED_TO,
+            Signal::Delete => ReadFlags::DELETE,
+            Signal::Attrib => ReadFlags::ATTRIB,
+            Signal::DeleteSelf => ReadFlags::DELETE_SELF,
+            Signal::MoveSelf => ReadFlags::MOVE_SELF,
+            Signal::Ignored => ReadFlags::IGNORED,
+            Signal::Overflow => ReadFlags::QUEUE_OVERFLOW,
         };
-        match event.signal {
-            Signal::Create => what.created = true,
-            Signal::Modify => what.modified = true,
-            Signal::CloseWrite => what.closed = true,
-            Signal::MovedFrom => what.moved_from = Some(event.cookie),
-            Signal::MovedTo => what.moved_to = Some(event.cookie),
-            Signal::Delete => what.deleted = true,
-            Signal::Attrib => what.attrib = true,
-            Signal::DeleteSelf | Signal::MoveSelf | Signal::Overflow => return,
+        if self.is_dir {
+            flag | ReadFlags::ISDIR
+        } else {
+            flag
         }
-        let moves = what.moved_from.is_some() || what.moved_to.is_some();
-        if let Some((_, old)) = self.last.get(&path).and_then(|at| self.paths.get_mut(*at))
-            && !moves
-        {
-            old.created |= what.created;
-            old.modified |= what.modified;
-            old.closed |= what.closed;
-            old.deleted |= what.deleted;
-            old.attrib |= what.attrib;
-            old.is_dir |= what.is_dir;
-            return;
-        }
-        self.last.insert(path.clone(), self.paths.len());
-        self.paths.push((path, what));
-    }
-
-    fn finish(mut self) -> Vec<Hint> {
-        self.whole.dedup();
-        let paths = self
-            .paths
-            .into_iter()
-            .map(|(path, what)| Hint::Path { path, what });
-        self.whole.into_iter().chain(paths).collect()
     }
 }
 
@@ -256,19 +202,21 @@ impl SimWatcher {
         self.id
     }
 
-    /// Watches `dir`, and reports what happens in it under `path`.
-    pub fn add(&self, dir: &SimDir, path: &RelPath) -> Result<()> {
+    /// Watches `dir`, and reports what happens in it under `path`; false when that is so already. As the real
+    /// one does, it reads first what is queued.
+    pub fn add(&self, dir: &SimDir, path: &RelPath) -> Result<bool> {
         let node = dir.handle().id;
         self.call("watch_add", &format!("watch \"{path}\""), |world, id| {
             let used: usize = world.watchers.values().map(|w| w.watches.len()).sum();
-            let parent = world.node(node)?.names.first().map(|(dir, _)| *dir);
             let max = world.cfg.max_watches;
+            let (now, cfg) = (world.now, &world.cfg);
             let state = world.watchers.get_mut(&id).ok_or(no(Errno::BADF))?;
+            state.read(i64::MAX, cfg, now, &mut world.rng);
             if used as u64 >= max && !state.watches.contains_key(&node) {
                 return Err(no(Errno::NOSPC));
             }
-            state.add(node, parent, path.clone());
-            Ok(())
+            let wd = state.watch(node);
+            Ok(state.table.added(wd, path))
         })
     }
 
@@ -278,13 +226,10 @@ impl SimWatcher {
             "watch_remove",
             &format!("stop watching \"{path}\""),
             |world, id| {
+                let (now, cfg) = (world.now, &world.cfg);
                 let state = world.watchers.get_mut(&id).ok_or(no(Errno::BADF))?;
-                let ids: Vec<NodeId> = state.watches.keys().copied().collect();
-                let within = |id: &NodeId| state.path_of(*id).is_some_and(|p| p.is_within(path));
-                let gone: Vec<NodeId> = ids.into_iter().filter(within).collect();
-                for id in gone {
-                    state.watches.remove(&id);
-                }
+                let gone = state.table.remove_tree(path);
+                state.unwatch(&gone, cfg, now, &mut world.rng);
                 Ok(())
             },
         )
@@ -293,10 +238,8 @@ impl SimWatcher {
     /// Whether a directory is watched under `path`.
     pub fn is_watched(&self, path: &RelPath) -> bool {
         let world = self.fs.lock();
-        world.watchers.get(&self.id).is_some_and(|state| {
-            let at = |id: &NodeId| state.path_of(*id).as_ref() == Some(path);
-            state.watches.keys().any(at)
-        })
+        let state = world.watchers.get(&self.id);
+        state.is_some_and(|state| state.table.is_watched(path))
     }
 
     /// What has become visible. Never blocks: virtual time moves only by [`SimFs::set_now`].
@@ -306,12 +249,11 @@ impl SimWatcher {
             None => "wait for changes".to_owned(),
         };
         self.call("watch_wait", &attempt, |world, id| {
-            let now = world.now;
-            Ok(world
-                .watchers
-                .get_mut(&id)
-                .ok_or(no(Errno::BADF))?
-                .read(now))
+            let (now, cfg) = (world.now, &world.cfg);
+            let state = world.watchers.get_mut(&id).ok_or(no(Errno::BADF))?;
+            state.woken = false;
+            state.read(now, cfg, now, &mut world.rng);
+            Ok(state.table.take_hints())
         })
     }
 
@@ -326,10 +268,10 @@ impl SimWatcher {
     pub fn is_ready(&self) -> bool {
         let world = self.fs.lock();
         let now = world.now;
-        world
-            .watchers
-            .get(&self.id)
-            .is_some_and(|w| w.woken || w.queue.front().is_some_and(|(at, _)| *at <= now))
+        world.watchers.get(&self.id).is_some_and(|w| {
+            let visible = w.queue.front().is_some_and(|q| q.visible <= now);
+            w.woken || w.table.has_hints() || visible
+        })
     }
 
     /// Watches in use by this watcher, and how many the machine allows.

@@ -1,20 +1,17 @@
-//! inotify, used directly: one instance a root, one watch a directory.
-//!
-//! A watch knows its parent's watch and its own name, so that renaming a directory moves everything below
-//! it at once. Paths are put together only for events.
+//! inotify, used directly: one instance a root, one watch a directory. What its events mean is for the table.
 
-use std::collections::{BTreeMap, HashMap};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use instep_core::path::{Name, RelPath};
+use instep_core::path::RelPath;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
-use rustix::fs::inotify::{CreateFlags, ReadFlags, Reader, WatchFlags};
+use rustix::fs::inotify::{CreateFlags, Reader, WatchFlags};
 use rustix::io::Errno;
 
-use super::{Hint, What};
+use super::Hint;
+use super::table::Table;
 use crate::api::{Error, Result};
 use crate::dir::Dir;
 use crate::os::error;
@@ -22,124 +19,18 @@ use crate::os::error;
 /// Bytes read at once; the kernel's queue holds 16,384 events by default.
 const BUFFER: usize = 256 * 1024;
 
-/// The parent of a root's watch, and of a watch whose parent is not watched.
-const NONE: i32 = -1;
-
-#[derive(Debug)]
-struct Node {
-    parent: i32,
-    /// One component; a whole path where the parent is not watched.
-    name: Box<[u8]>,
-}
-
-#[derive(Debug, Default)]
-struct Table {
-    nodes: HashMap<i32, Node>,
-    below: HashMap<(i32, Box<[u8]>), i32>,
-    root: Option<i32>,
-    /// Directories that left one name and have not yet taken another, by the rename's number.
-    moving: HashMap<u32, i32>,
-    /// Directories whose name another one has just taken: the other half of an exchange is still to come.
-    displaced: HashMap<(i32, Box<[u8]>), i32>,
-}
-
-impl Table {
-    fn find(&self, path: &RelPath) -> Option<i32> {
-        let root = self.root?;
-        path.components().try_fold(root, |at, name| {
-            self.below.get(&(at, name.as_bytes().into())).copied()
-        })
-    }
-
-    fn insert(&mut self, wd: i32, path: &RelPath) {
-        self.forget(wd);
-        let node = match path.split() {
-            None => {
-                self.root = Some(wd);
-                Node {
-                    parent: NONE,
-                    name: Box::default(),
-                }
-            }
-            Some((dir, name)) => match self.find(&dir) {
-                Some(parent) if parent != wd => Node {
-                    parent,
-                    name: name.as_bytes().into(),
-                },
-                _ => Node {
-                    parent: NONE,
-                    name: path.as_bytes().into(),
-                },
-            },
-        };
-        self.below.insert((node.parent, node.name.clone()), wd);
-        self.nodes.insert(wd, node);
-    }
-
-    fn forget(&mut self, wd: i32) {
-        if let Some(node) = self.nodes.remove(&wd) {
-            let key = (node.parent, node.name);
-            if self.below.get(&key) == Some(&wd) {
-                self.below.remove(&key);
-            }
-        }
-    }
-
-    fn path(&self, wd: i32) -> Option<RelPath> {
-        let mut parts: Vec<&[u8]> = Vec::new();
-        let mut at = wd;
-        // A chain longer than a path can be would be a circle.
-        for _ in 0..=instep_core::limits::PATH_DEPTH_MAX {
-            let node = self.nodes.get(&at)?;
-            if !node.name.is_empty() {
-                parts.push(&node.name);
-            }
-            if node.parent == NONE {
-                parts.reverse();
-                return RelPath::new(&parts.join(&b'/')).ok();
-            }
-            at = node.parent;
-        }
-        None
-    }
-
-    /// A watched directory and every watched directory below it.
-    fn subtree(&self, top: i32) -> Vec<i32> {
-        let mut children: BTreeMap<i32, Vec<i32>> = BTreeMap::new();
-        for (wd, node) in &self.nodes {
-            children.entry(node.parent).or_default().push(*wd);
-        }
-        let mut out = vec![top];
-        let mut next = 0;
-        while let Some(wd) = out.get(next).copied() {
-            next += 1;
-            out.extend(children.get(&wd).into_iter().flatten());
-        }
-        out
-    }
-
-    fn rename(&mut self, wd: i32, parent: i32, name: &[u8]) {
-        if let Some(node) = self.nodes.get_mut(&wd) {
-            let old = (node.parent, std::mem::replace(&mut node.name, name.into()));
-            node.parent = parent;
-            if self.below.get(&old) == Some(&wd) {
-                self.below.remove(&old);
-            }
-            if let Some(other) = self.below.insert((parent, name.into()), wd)
-                && other != wd
-            {
-                self.displaced.insert((parent, name.into()), other);
-            }
-        }
-    }
-}
-
 /// One inotify instance.
 #[derive(Debug)]
 pub(super) struct Inotify {
     fd: OwnedFd,
     wake: OwnedFd,
-    table: Mutex<Table>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    table: Table,
+    buffer: Vec<MaybeUninit<u8>>,
 }
 
 impl Inotify {
@@ -149,18 +40,23 @@ impl Inotify {
         )?;
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(error(|| "start watching".into()))?;
+        let state = State {
+            table: Table::default(),
+            buffer: vec![MaybeUninit::uninit(); BUFFER],
+        };
         Ok(Self {
             fd,
             wake,
-            table: Mutex::default(),
+            state: Mutex::new(state),
         })
     }
 
-    fn table(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn add(&self, dir: &Dir, path: &RelPath) -> Result<()> {
+    /// Watches a directory; false when it was watched under this path already.
+    pub(super) fn add(&self, dir: &Dir, path: &RelPath) -> Result<bool> {
         let Some(fd) = dir.as_fd() else {
             return Err(Error::new(
                 "watch a directory without a descriptor",
@@ -179,37 +75,40 @@ impl Inotify {
             | WatchFlags::ONLYDIR
             | WatchFlags::EXCL_UNLINK;
         let proc = format!("/proc/self/fd/{}", fd.as_raw_fd());
-        let mut table = self.table();
+        let mut state = self.state();
+        // Another directory may have had this name: what is queued about it must not be taken for news of
+        // the new one.
+        if self.read(&mut state).is_err() {
+            state.table.lost();
+        }
+        if state.table.has_hints() {
+            // They have left the kernel's queue, so that nothing else wakes who waits for them.
+            self.wake();
+        }
         let wd = rustix::fs::inotify::add_watch(&self.fd, proc.as_str(), flags).map_err(error(
             || format!("watch \"{path}\" (fs.inotify.max_user_watches)"),
         ))?;
-        if table.path(wd).as_ref() != Some(path) {
-            table.insert(wd, path);
-        }
-        Ok(())
+        Ok(state.table.added(wd, path))
     }
 
     pub(super) fn remove_tree(&self, path: &RelPath) {
-        let mut table = self.table();
-        if let Some(top) = table.find(path) {
-            self.drop_watches(&mut table, top);
-        }
+        let gone = self.state().table.remove_tree(path);
+        self.unwatch(gone);
     }
 
-    fn drop_watches(&self, table: &mut Table, top: i32) {
-        for wd in table.subtree(top) {
+    fn unwatch(&self, gone: Vec<i32>) {
+        for wd in gone {
             // A watch that is gone already is what we want.
             let _gone = rustix::fs::inotify::remove_watch(&self.fd, wd);
-            table.forget(wd);
         }
     }
 
     pub(super) fn is_watched(&self, path: &RelPath) -> bool {
-        self.table().find(path).is_some()
+        self.state().table.is_watched(path)
     }
 
     pub(super) fn count(&self) -> u64 {
-        self.table().nodes.len() as u64
+        self.state().table.len() as u64
     }
 
     pub(super) fn wake(&self) {
@@ -232,15 +131,15 @@ impl Inotify {
         }
         let mut count = [0; 8];
         let _was_awake = rustix::io::read(&self.wake, &mut count[..]);
-        self.drain()
+        let mut state = self.state();
+        self.read(&mut state)?;
+        Ok(state.table.take_hints())
     }
 
     /// Reads everything that is queued.
-    fn drain(&self) -> Result<Vec<Hint>> {
-        let mut buffer = vec![MaybeUninit::uninit(); BUFFER];
-        let mut reader = Reader::new(self.fd.as_fd(), &mut buffer);
-        let mut batch = Batch::default();
-        let mut table = self.table();
+    fn read(&self, state: &mut State) -> Result<()> {
+        let State { table, buffer } = state;
+        let mut reader = Reader::new(self.fd.as_fd(), buffer);
         loop {
             match reader.next() {
                 Ok(event) => {
@@ -248,100 +147,16 @@ impl Inotify {
                         .file_name()
                         .map(std::ffi::CStr::to_bytes)
                         .unwrap_or_default();
-                    batch.event(&mut table, event.wd(), event.events(), event.cookie(), name);
+                    table.event(event.wd(), event.events(), event.cookie(), name);
                 }
                 Err(Errno::AGAIN) => break,
                 Err(Errno::INTR) => {}
                 Err(e) => return Err(error(|| "read changes".into())(e)),
             }
         }
-        // Whoever left and did not arrive by now left the root.
-        for wd in std::mem::take(&mut table.moving).into_values() {
-            self.drop_watches(&mut table, wd);
-        }
-        Ok(batch.hints)
-    }
-}
-
-/// Hints of one drain; what happens to one path again and again is one hint.
-#[derive(Default)]
-struct Batch {
-    hints: Vec<Hint>,
-    last: HashMap<RelPath, usize>,
-}
-
-impl Batch {
-    fn event(&mut self, table: &mut Table, wd: i32, flags: ReadFlags, cookie: u32, name: &[u8]) {
-        if flags.contains(ReadFlags::QUEUE_OVERFLOW) {
-            return self.hints.push(Hint::Overflow);
-        }
-        if flags.contains(ReadFlags::IGNORED) {
-            return table.forget(wd);
-        }
-        let is_self =
-            flags.intersects(ReadFlags::DELETE_SELF | ReadFlags::MOVE_SELF | ReadFlags::UNMOUNT);
-        if is_self {
-            if table.root == Some(wd) {
-                self.hints.push(Hint::RootGone);
-            }
-            return;
-        }
-        let is_dir = flags.contains(ReadFlags::ISDIR);
-        if is_dir && !name.is_empty() {
-            follow(table, wd, flags, cookie, name);
-        }
-        let Some(dir) = table.path(wd) else { return };
-        let path = match Name::new(name) {
-            Ok(name) => dir.join(name),
-            Err(_) => dir,
-        };
-        self.add(path, what(flags, cookie, is_dir));
-    }
-
-    fn add(&mut self, path: RelPath, what: What) {
-        let moves = what.moved_from.is_some() || what.moved_to.is_some();
-        let known = self.last.get(&path).and_then(|at| self.hints.get_mut(*at));
-        if let Some(Hint::Path { what: old, .. }) = known
-            && !moves
-        {
-            old.created |= what.created;
-            old.modified |= what.modified;
-            old.closed |= what.closed;
-            old.deleted |= what.deleted;
-            old.attrib |= what.attrib;
-            return;
-        }
-        self.last.insert(path.clone(), self.hints.len());
-        self.hints.push(Hint::Path { path, what });
-    }
-}
-
-fn what(flags: ReadFlags, cookie: u32, is_dir: bool) -> What {
-    let has = |f| flags.contains(f);
-    What {
-        created: has(ReadFlags::CREATE),
-        modified: has(ReadFlags::MODIFY),
-        closed: has(ReadFlags::CLOSE_WRITE),
-        moved_from: has(ReadFlags::MOVED_FROM).then_some(cookie),
-        moved_to: has(ReadFlags::MOVED_TO).then_some(cookie),
-        deleted: has(ReadFlags::DELETE),
-        attrib: has(ReadFlags::ATTRIB),
-        is_dir,
-    }
-}
-
-/// Keeps the paths of watched directories right when they are renamed.
-fn follow(table: &mut Table, wd: i32, flags: ReadFlags, cookie: u32, name: &[u8]) {
-    if flags.contains(ReadFlags::MOVED_FROM) {
-        let place = (wd, name.into());
-        let displaced = table.displaced.remove(&place);
-        if let Some(child) = displaced.or_else(|| table.below.get(&place).copied()) {
-            table.moving.insert(cookie, child);
-        }
-    } else if flags.contains(ReadFlags::MOVED_TO)
-        && let Some(child) = table.moving.remove(&cookie)
-    {
-        table.rename(child, wd, name);
+        let left = table.left();
+        self.unwatch(left);
+        Ok(())
     }
 }
 
@@ -349,6 +164,8 @@ fn follow(table: &mut Table, wd: i32, flags: ReadFlags, cookie: u32, name: &[u8]
 #[allow(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
 mod tests {
     use super::*;
+    use instep_core::path::Name;
+    use rustix::fs::inotify::ReadFlags;
 
     fn p(s: &str) -> RelPath {
         RelPath::new(s.as_bytes()).unwrap()
@@ -482,21 +299,15 @@ mod tests {
         inotify.add(&a, &p("a")).unwrap();
         inotify.add(&open(&a, "sub"), &p("a/sub")).unwrap();
         soon(&inotify);
-        let root_wd = inotify.table().root.unwrap();
+        let root_wd = 1;
         let event = |flags, name: &[u8]| {
-            let mut batch = Batch::default();
-            batch.event(
-                &mut inotify.table(),
-                root_wd,
-                flags | ReadFlags::ISDIR,
-                7,
-                name,
-            );
-            batch.hints
+            let table = &mut inotify.state().table;
+            table.event(root_wd, flags | ReadFlags::ISDIR, 7, name);
+            table.take_hints()
         };
         assert_eq!(paths(&event(ReadFlags::MOVED_FROM, b"a")), ["a"]);
         // The end of a drain.
-        soon(&inotify);
+        inotify.wait(Some(Duration::ZERO)).unwrap();
         assert_eq!(inotify.count(), 1);
         assert_eq!(paths(&event(ReadFlags::MOVED_TO, b"b")), ["b"]);
         assert_eq!(
@@ -538,6 +349,78 @@ mod tests {
         std::fs::create_dir(temp.path().join("d")).unwrap();
         soon(&inotify);
         assert!(!inotify.is_watched(&p("d")));
+    }
+
+    /// The events of the directory that left are still queued when the new one is watched.
+    #[test]
+    fn a_directory_with_the_name_of_one_that_left_reports_under_a_wrong_path() {
+        let (temp, root, inotify) = setup();
+        let at = |name: &str| temp.path().join(name);
+        std::fs::create_dir(at("d")).unwrap();
+        inotify.add(&open(&root, "d"), &p("d")).unwrap();
+        soon(&inotify);
+        std::fs::rename(at("d"), at("e")).unwrap();
+        std::fs::create_dir(at("d")).unwrap();
+        assert!(inotify.add(&open(&root, "d"), &p("d")).unwrap());
+        let arrived = |h: &Hint| matches!(h, Hint::Path { path, what } if *path == p("e") && what.moved_to.is_some());
+        assert!(soon(&inotify).iter().any(arrived), "what was read is kept");
+        std::fs::write(at("d/in-d"), "x").unwrap();
+        std::fs::write(at("e/in-e"), "x").unwrap();
+        assert_eq!(paths(&soon(&inotify)), ["d/in-d", "e/in-e"]);
+    }
+
+    /// The same where the old one left the root: then its successor must not lose its watch.
+    #[test]
+    fn a_directory_with_the_name_of_one_that_left_is_not_watched_any_more() {
+        let (temp, root, inotify) = setup();
+        let at = |name: &str| temp.path().join(name);
+        let out = tempfile::tempdir().unwrap();
+        for n in 0..3 {
+            std::fs::create_dir(at("d")).unwrap();
+            if n < 2 {
+                std::fs::rename(at("d"), out.path().join(format!("{n}"))).unwrap();
+            }
+        }
+        inotify.add(&open(&root, "d"), &p("d")).unwrap();
+        soon(&inotify);
+        std::fs::write(at("d/f"), "x").unwrap();
+        assert_eq!(paths(&soon(&inotify)), ["d/f"]);
+        assert!(
+            !inotify.add(&open(&root, "d"), &p("d")).unwrap(),
+            "it is known"
+        );
+    }
+
+    #[test]
+    fn a_directory_made_again_under_the_same_inode_number_passes_for_the_old_one() {
+        let (temp, root, inotify) = setup();
+        std::fs::create_dir(temp.path().join("d")).unwrap();
+        inotify.add(&open(&root, "d"), &p("d")).unwrap();
+        std::fs::remove_dir(temp.path().join("d")).unwrap();
+        std::fs::create_dir(temp.path().join("d")).unwrap();
+        assert!(
+            inotify.add(&open(&root, "d"), &p("d")).unwrap(),
+            "another inode has another watch"
+        );
+    }
+
+    #[test]
+    fn a_directory_that_took_the_name_of_an_empty_one_loses_its_path_when_it_moves_on() {
+        let (temp, root, inotify) = setup();
+        let at = |name: &str| temp.path().join(name);
+        for name in ["a", "b", "c"] {
+            std::fs::create_dir(at(name)).unwrap();
+        }
+        for name in ["a", "b"] {
+            inotify.add(&open(&root, name), &p(name)).unwrap();
+        }
+        soon(&inotify);
+        std::fs::rename(at("a"), at("b")).unwrap();
+        soon(&inotify);
+        std::fs::rename(at("b"), at("c")).unwrap();
+        std::fs::write(at("c/f"), "x").unwrap();
+        let last = paths(&soon(&inotify)).pop();
+        assert_eq!(last.as_deref(), Some("c/f"));
     }
 
     /// The kernel says nothing of it, so whoever holds a root asks for its number of names now and then.

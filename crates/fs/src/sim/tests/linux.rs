@@ -283,7 +283,7 @@ fn heard_os(inotify: &OwnedFd, watches: &[i32]) -> Vec<String> {
 fn heard_sim(fs: &SimFs, watcher: u64, dirs: &[Twin]) -> Vec<String> {
     let mut cookies = Vec::new();
     let events = fs.lock().watchers.get_mut(&watcher).unwrap().take(i64::MAX);
-    let show = |e: &Event| {
+    let mut show = |e: &Event| {
         let at = dirs
             .iter()
             .position(|d| d.sim.handle().id == e.dir)
@@ -297,7 +297,7 @@ fn heard_sim(fs: &SimFs, watcher: u64, dirs: &[Twin]) -> Vec<String> {
             &mut cookies,
         )
     };
-    events.iter().map(show).collect()
+    events.iter().map(|q| show(&q.event)).collect()
 }
 
 fn shown(
