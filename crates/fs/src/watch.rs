@@ -73,14 +73,13 @@ impl Watcher {
         Self(WatcherImpl::Sim(watcher))
     }
 
-    /// Watches one directory; again is fine, and is answered with false: this very directory has been watched
-    /// under this path since it was added. `NoSpace` means that the user's limit on watches is reached.
-    pub fn add(&self, dir: &Dir, path: &RelPath) -> Result<bool> {
+    /// Watches one directory; again is fine. `NoSpace` means that the user's limit on watches is reached.
+    pub fn add(&self, dir: &Dir, path: &RelPath) -> Result<()> {
         match &self.0 {
-            WatcherImpl::Os(w) => w.add(dir, path),
+            WatcherImpl::Os(w) => w.add(dir, path).map(drop),
             #[cfg(feature = "sim")]
             WatcherImpl::Sim(w) => match dir.as_sim() {
-                Some(dir) => w.add(dir, path),
+                Some(dir) => w.add(dir, path).map(drop),
                 None => Err(crate::api::Error::new(
                     "watch a directory of another kind",
                     libc::EXDEV,

@@ -402,11 +402,11 @@ impl LocalReplica {
         locked(&self.noted).push(problem);
     }
 
-    /// Watches a directory, if watching; whether it was not watched before.
-    pub(crate) fn watch_dir(&self, dir: &Dir, path: &RelPath) -> instep_fs::Result<bool> {
+    /// Watches a directory, if watching.
+    pub(crate) fn watch_dir(&self, dir: &Dir, path: &RelPath) -> instep_fs::Result<()> {
         match self.watch.get() {
             Some(watch) => watch.add(dir, path),
-            None => Ok(false),
+            None => Ok(()),
         }
     }
 
@@ -599,7 +599,10 @@ impl LocalReplica {
         scan::free_rows(self, &mut walked);
         walked.gone.sort_by(|a, b| a.path.cmp(&b.path));
         walked.gone.dedup_by(|a, b| a.path == b.path);
-        locked(&self.missed).are_back(&walked.present);
+        // What was in a directory that was missed and is there again is still to be missed.
+        let back = locked(&self.missed).are_back(&walked.present);
+        let back = back.into_iter().filter(|p| self.had_dir(p));
+        back.for_each(|p| self.hint_tree(p));
         let complete = groups::withhold(self, &mut walked, &mut look);
         let gone = std::mem::take(&mut walked.gone);
         let by_ino = scan::gone_by_inode(&gone);
@@ -642,6 +645,11 @@ impl LocalReplica {
         look.rules_changed = self.rules.take_changed();
         let digests = std::mem::take(&mut walked.digests);
         self.finish_look(look, digests, hinted)
+    }
+
+    fn had_dir(&self, path: &RelPath) -> bool {
+        let row = self.index().get(path);
+        row.map_or(true, |row| row.is_some_and(|r| scan::is_dir_row(&r)))
     }
 
     /// The next piece of what the last walk left to be read.
@@ -990,6 +998,9 @@ impl Replica for LocalReplica {
                 std::ops::ControlFlow::Continue(())
             })
             .map_err(|e| store_error("read the index", e))?;
+        // The sums move along as they are: taking names out one by one would leave those of nothing.
+        let digests = Self::take_digests(&mut index, from)?;
+        Self::take_digests(&mut index, to)?;
         for (path, theirs) in entries {
             let entry = theirs.entry.clone();
             let new = if path.is_within(from) {
@@ -1023,7 +1034,11 @@ impl Replica for LocalReplica {
         // The moved object's own fingerprint may have changed with its name.
         self.refresh(to, None);
         let mut index = self.index();
-        Self::move_digests(&mut index, from, to)?;
+        for (dir, digest) in digests {
+            if let Some(new) = dir.rebase(from, to) {
+                index.set_digest(&new, Some(digest))?;
+            }
+        }
         index.commit(Durability::Process)?;
         drop(index);
         // What a user changed in it just before it moved was told of under its old name.
@@ -1200,14 +1215,13 @@ impl LocalReplica {
         }
     }
 
-    fn move_digests(index: &mut Index, from: &RelPath, to: &RelPath) -> Result<()> {
-        for dir in index.digest_dirs(from) {
-            let digest = index.digest(&dir);
+    /// The digests at and below a directory, which has none afterwards.
+    fn take_digests(index: &mut Index, top: &RelPath) -> Result<Vec<(RelPath, Digest)>> {
+        let mut taken = Vec::new();
+        for dir in index.digest_dirs(top) {
+            taken.extend(index.digest(&dir).map(|digest| (dir.clone(), digest)));
             index.set_digest(&dir, None)?;
-            if let Some(new) = dir.rebase(from, to) {
-                index.set_digest(&new, digest)?;
-            }
         }
-        Ok(())
+        Ok(taken)
     }
 }

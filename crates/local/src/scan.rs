@@ -324,7 +324,8 @@ fn examine_path(
     }
 }
 
-fn is_dir_row(row: &Row) -> bool {
+/// Whether the index has a directory.
+pub(crate) fn is_dir_row(row: &Row) -> bool {
     row.is_derived_dir() || row.present().is_some_and(|v| v.kind == Kind::Dir)
 }
 

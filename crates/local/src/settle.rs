@@ -34,13 +34,13 @@ pub(crate) struct Missed {
 }
 
 impl Missed {
-    /// They are there again.
-    pub(crate) fn are_back(&mut self, present: &[RelPath]) {
-        if !self.since.is_empty() {
-            present.iter().for_each(|p| {
-                self.since.remove(p);
-            });
+    /// They are there again; which of them were missed.
+    pub(crate) fn are_back(&mut self, present: &[RelPath]) -> Vec<RelPath> {
+        if self.since.is_empty() {
+            return Vec::new();
         }
+        let back = present.iter().filter(|p| self.since.remove(*p).is_some());
+        back.cloned().collect()
     }
 
     /// Takes note of what is missed now. With `all`, whatever else was missed before is not any more.

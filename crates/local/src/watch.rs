@@ -41,8 +41,8 @@ impl Watch {
         }
     }
 
-    /// Watches one directory; false when it was watched already.
-    pub fn add(&self, dir: &instep_fs::Dir, path: &RelPath) -> instep_fs::Result<bool> {
+    /// Watches one directory.
+    pub fn add(&self, dir: &instep_fs::Dir, path: &RelPath) -> instep_fs::Result<()> {
         let result = self.watcher.add(dir, path);
         if result.is_err() {
             self.refused

@@ -9,6 +9,7 @@ mod acts;
 mod aftermath;
 mod attributes;
 mod groups;
+mod hints;
 mod identity;
 mod ignore;
 mod moves;

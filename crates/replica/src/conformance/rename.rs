@@ -15,6 +15,7 @@ list_promises! {
     Writable a_rename_of_nothing_succeeds,
     Writable an_adopted_move_is_found_again,
     Writable an_adopted_move_hides_a_later_edit,
+    Writable an_adopted_move_hides_an_earlier_deletion,
     Writable ignored_files_stay_behind_in_a_move,
     Writable a_file_that_moved_is_at_both_paths,
     Writable a_file_moves_with_an_unseen_edit,
@@ -146,6 +147,22 @@ fn an_adopted_move_hides_a_later_edit(s: &mut Scene<'_>) -> Verdict {
     let look = s.look()?;
     let paths: Vec<_> = look.findings.iter().map(|f| f.path.to_string()).collect();
     ensure!(paths == ["from", "to/a"], "{paths:?}");
+    Ok(())
+}
+
+/// The user emptied a directory here while it was moved elsewhere, and nobody had noticed yet.
+fn an_adopted_move_hides_an_earlier_deletion(s: &mut Scene<'_>) -> Verdict {
+    let (from, to) = make(s)?;
+    s.edit(&p("from/sub/b")?, Want::Nothing)?;
+    let rows = movers_rows(s, &from, &to)?;
+    // Whoever looks that closely may also refuse.
+    if s.replica().rename(&from, &to)? != Outcome::Done {
+        return Ok(());
+    }
+    s.replica().adopt_move(&from, &to, &rows)?;
+    s.observe()?;
+    let row = s.row(&p("to/sub/b")?)?;
+    ensure!(row.present().is_none(), "it is still there: {row:?}");
     Ok(())
 }
 

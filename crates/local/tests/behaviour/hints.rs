@@ -1,0 +1,107 @@
+//! Following hints alone, as a live session does for an hour between two full looks: nothing stays unseen.
+
+use std::collections::BTreeSet;
+
+use instep_core::path::RelPath;
+use instep_core::plan::Outcome;
+use instep_fs::sim::{SimConfig, SimFs};
+use instep_replica::conformance::User as _;
+use instep_replica::{Replica, Scope};
+
+use super::acts::{Given, incoming, observe, record, row};
+use crate::support::p;
+use crate::support::sim::Sim;
+
+/// A machine that watches and has seen these files.
+fn watching(names: &[&str]) -> Sim {
+    let sim = Sim::with_watch(SimConfig::ext4(1), true);
+    for name in names {
+        sim.write(&p(name), name.as_bytes()).unwrap();
+    }
+    sim.replica()
+        .watch(instep_replica::Waker::default())
+        .unwrap();
+    observe(sim.replica(), &|ms| pass(&sim.fs(), ms));
+    sim.replica().take_hints();
+    sim
+}
+
+fn pass(fs: &SimFs, ms: u64) {
+    fs.advance(ms.cast_signed() * 1_000_000);
+}
+
+/// Looks where hints point, and again where it is told to, until there is nothing more.
+fn follow(sim: &Sim) {
+    let mut again: BTreeSet<RelPath> = BTreeSet::new();
+    for _ in 0..50 {
+        let hints = sim.replica().take_hints();
+        assert!(!hints.lost, "every hint is needed here");
+        let mut paths = hints.paths;
+        paths.append(&mut again);
+        if paths.is_empty() && hints.trees.is_empty() {
+            return;
+        }
+        let trees = hints.trees;
+        let look = sim.replica().look(&Scope::Some { paths, trees }).unwrap();
+        again.extend(look.again.iter().map(|(path, _)| path.clone()));
+        pass(
+            &sim.fs(),
+            look.again.iter().map(|(_, ms)| *ms).max().unwrap_or(0),
+        );
+        record(sim.replica(), &look);
+    }
+    panic!("hints never come to an end");
+}
+
+fn knows(sim: &Sim, path: &str) -> bool {
+    row(sim.replica(), &p(path)).present().is_some()
+}
+
+/// On many file systems it even gets the same inode number.
+#[test]
+fn what_is_in_a_directory_made_again_at_once_is_never_seen() {
+    let sim = watching(&["d/old"]);
+    let ino = sim.fs().stat("d").unwrap().ino;
+    sim.remove(&p("d")).unwrap();
+    sim.mkdir(&p("d")).unwrap();
+    assert_eq!(sim.fs().stat("d").unwrap().ino, ino);
+    sim.write(&p("d/early"), b"x").unwrap();
+    follow(&sim);
+    assert!(knows(&sim, "d/early") && !knows(&sim, "d/old"));
+    sim.write(&p("d/late"), b"x").unwrap();
+    follow(&sim);
+    assert!(knows(&sim, "d/late"));
+}
+
+#[test]
+fn what_was_in_a_directory_that_was_missed_for_a_moment_is_never_missed() {
+    let sim = watching(&["d/a", "d/sub/b"]);
+    sim.remove(&p("d")).unwrap();
+    let missed = sim.replica().look(&Scope::Everything).unwrap();
+    assert_eq!(missed.again.len(), 1);
+    record(sim.replica(), &missed);
+    sim.mkdir(&p("d")).unwrap();
+    sim.replica().take_hints();
+    let due = Scope::Some {
+        paths: [p("d")].into(),
+        trees: BTreeSet::new(),
+    };
+    record(sim.replica(), &sim.replica().look(&due).unwrap());
+    follow(&sim);
+    assert!(knows(&sim, "d") && !knows(&sim, "d/a") && !knows(&sim, "d/sub/b"));
+}
+
+/// A file arrives for a directory that a user renamed a moment ago.
+#[test]
+fn what_left_with_a_directory_that_we_made_again_is_never_missed() {
+    let sim = watching(&["d/a"]);
+    sim.rename(&p("d"), &p("e")).unwrap();
+    let action = incoming(sim.replica(), &p("d/new"), Some(b"new"), 1);
+    let outcomes = sim
+        .replica()
+        .apply(&[action], &Given::of(&[b"new"]))
+        .unwrap();
+    assert_eq!(outcomes, [Outcome::Done]);
+    follow(&sim);
+    assert!(knows(&sim, "d/new") && knows(&sim, "e/a") && !knows(&sim, "d/a"));
+}
