@@ -18,7 +18,7 @@ use instep_core::row::Row;
 use instep_core::version::Kind;
 use instep_core::view::{Shown, view};
 
-use crate::problems::is_of_action;
+use crate::problems::{is_of_action, is_unseen};
 use crate::report::{Change, ChangeKind, Event, Progress};
 use crate::session::{Session, Slot};
 use crate::transfer::Origins;
@@ -451,7 +451,11 @@ impl Session {
         pass.progress.actions_done += 1;
         match outcome {
             Outcome::Done => {
-                self.close_problem(i, &action.path);
+                // What is there was not seen by doing something to it.
+                let known = self.problems.get(&(i, action.path.clone()));
+                if known.is_some_and(|p| is_of_action(p) || !is_unseen(p)) {
+                    self.close_problem(i, &action.path);
+                }
                 self.uncover(&action.path);
                 self.count(i, action, pass);
             }
