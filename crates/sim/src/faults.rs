@@ -82,6 +82,13 @@ impl Plan {
     }
 }
 
+impl Plan {
+    /// Events may be lost without a trace, so that only looking everywhere finds what happened.
+    pub(crate) fn is_deaf(&self) -> bool {
+        self.disks.iter().any(|d| d.event_loss_per_mille > 0)
+    }
+}
+
 fn skew(rng: &mut Prng) -> i64 {
     let ms = [0, 0, 7, 1500, 90_000, 3_600_000][rng.below(6)];
     if rng.chance(1, 2) {

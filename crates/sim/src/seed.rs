@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use instep_core::path::RelPath;
 use instep_core::plan::{Code, Problem};
-use instep_engine::report::{Event, Monitor};
+use instep_engine::report::{Event, Monitor, State};
 use instep_engine::session::{End, Session, SessionOptions};
+use instep_fs::sim::SimFs;
 use instep_local::LocalReplica;
 use instep_replica::Replica;
 use instep_testkit::prng::Prng;
@@ -146,7 +147,10 @@ impl Course<'_> {
             let once = rng.chance(1, 3);
             self.world.begin_round(during, *crash, !once);
             self.inject(n as u64);
-            let (_, bad) = self.session(once, rng.chance(2, 3));
+            let (ended, mut bad) = self.session(once, rng.chance(2, 3));
+            if let Some((end, all)) = ended.filter(|_| !once) {
+                bad.extend(self.in_step(&end, &all));
+            }
             left += self.world.end_round();
             if !bad.is_empty() {
                 return bad;
@@ -158,6 +162,27 @@ impl Course<'_> {
         self.world.users_act(left);
         self.world.users_finish();
         Vec::new()
+    }
+
+    /// What a live session says of itself when nothing happened for a while must be so, although it was
+    /// only told where to look.
+    fn in_step(&self, end: &End, all: &[Known]) -> Vec<String> {
+        let state = self.world.state();
+        if !state.is_quiet() || self.plan.is_deaf() {
+            return Vec::new();
+        }
+        let real = Self::real_problems(&state.disks, end, all);
+        if end.state != State::InSync && !(end.state == State::Problem && real.is_empty()) {
+            let calm = !self.plan.errors.contains(&true);
+            let why = || format!("I12: {:?} after a quiet while: {real:?}", end.state);
+            return calm.then(why).into_iter().collect();
+        }
+        let mut bad = checkers::honest(&state.disks, all);
+        bad.extend(checkers::converged(&state.disks, all));
+        if !bad.is_empty() {
+            bad.insert(0, "live and in sync, but:".to_owned());
+        }
+        bad
     }
 
     fn inject(&self, round: u64) {
@@ -181,6 +206,9 @@ impl Course<'_> {
                 return (None, Vec::new());
             }
         };
+        let machines: Vec<u8> = replicas.iter().map(|r| r.id().0[0] - 1).collect();
+        self.world
+            .note(format!("          session of machines {machines:?}"));
         let options = SessionOptions {
             once,
             ..SessionOptions::default()
@@ -265,24 +293,13 @@ impl Course<'_> {
     /// What a session did or left undone. A content that a power cut took from everybody stays missed.
     fn unrest(&self, end: &End, all: &[Known]) -> Vec<String> {
         let state = self.world.state();
-        let gone = checkers::gone(&state.disks, all);
-        // The copy of a loser goes with it; what was really lost is for the ledger to say.
-        let is_copy = |p: &RelPath| p.to_string().contains(".conflict-");
-        let missing = |p: &Problem| {
-            p.code == Code::ContentMissing && (gone.contains(&p.path) || is_copy(&p.path))
-        };
-        let real = end.problems.iter().filter(|(_, p)| !missing(p));
-        let mut out: Vec<String> = real.map(|p| format!("{p:?}")).collect();
-        let excused: BTreeSet<&RelPath> = end
-            .problems
-            .iter()
-            .filter(|(_, p)| missing(p))
-            .map(|(_, p)| &p.path)
-            .collect();
+        let real = Self::real_problems(&state.disks, end, all);
+        let mut out: Vec<String> = real.iter().map(|p| format!("{p:?}")).collect();
+        let paths: BTreeSet<&RelPath> = end.problems.iter().map(|(_, p)| &p.path).collect();
         if end.summary.changes > 0 {
             out.push(format!("{} changes", end.summary.changes));
         }
-        if end.summary.waiting > excused.len() as u64 {
+        if end.summary.waiting > paths.len() as u64 {
             out.push(format!("{} wait", end.summary.waiting));
         }
         if !out.is_empty() {
@@ -295,6 +312,18 @@ impl Course<'_> {
             }
         }
         out
+    }
+
+    /// Problems but for contents that a power cut took from everybody.
+    fn real_problems(disks: &[SimFs], end: &End, all: &[Known]) -> Vec<(usize, Problem)> {
+        let gone = checkers::gone(disks, all);
+        // The copy of a loser goes with it; what was really lost is for the ledger to say.
+        let is_copy = |p: &RelPath| p.to_string().contains(".conflict-");
+        let missing = |p: &Problem| {
+            p.code == Code::ContentMissing && (gone.contains(&p.path) || is_copy(&p.path))
+        };
+        let real = end.problems.iter().filter(|(_, p)| !missing(p));
+        real.cloned().collect()
     }
 
     fn verdict(&self, all: &[Known]) -> Vec<String> {

@@ -73,6 +73,13 @@ pub(crate) struct State {
     handle: Option<Handle>,
 }
 
+impl State {
+    /// A live session had a good while after the last act of a user.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.life == Life::Alive && self.ops == 0 && self.waits > WAITS
+    }
+}
+
 /// The machines of one seed.
 pub(crate) struct World {
     state: Mutex<State>,
@@ -168,7 +175,7 @@ impl World {
         if state.ops == 0 || state.life == Life::Dead {
             return false;
         }
-        state.ops -= 1;
+        (state.ops, state.waits) = (state.ops - 1, 0);
         self.act(state);
         true
     }
@@ -203,13 +210,7 @@ impl World {
     pub(crate) fn users_finish(&self) {
         let mut state = self.state();
         self.set_clocks(&state);
-        let State {
-            disks,
-            users,
-            ledger,
-            ..
-        } = &mut *state;
-        users.finish(disks, ledger);
+        finish(&mut state);
     }
 
     /// Before every call of the engine on a machine.
@@ -251,6 +252,9 @@ impl World {
         self.set_clocks(&state);
         if state.rng.chance(2, 3) && self.user_acts(&mut state) {
             return;
+        }
+        if state.live && state.ops == 0 && state.waits == 0 {
+            finish(&mut state);
         }
         state.waits += 1;
         if (state.live && state.ops == 0 && state.waits > WAITS || state.life == Life::Dead)
@@ -397,6 +401,17 @@ impl World {
 
 fn own_name() -> Name<'static> {
     Name::new(instep_core::path::RESERVED).expect("a plain name")
+}
+
+/// Programs that are saving finish.
+fn finish(state: &mut State) {
+    let State {
+        disks,
+        users,
+        ledger,
+        ..
+    } = &mut *state;
+    users.finish(disks, ledger);
 }
 
 fn kill_indexes(state: &mut State) {
