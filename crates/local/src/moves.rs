@@ -125,7 +125,25 @@ pub fn detect(gone: &[Gone], by_ino: &ByInode, look: &mut Look) -> BTreeSet<RelP
         false
     };
     taken.retain(|p| in_dir(p));
-    taken
+    certain(gone, taken)
+}
+
+/// Of what left, that from which nothing was left behind: an inode number that another directory got at once
+/// must not take the name away from what is still missed below it.
+fn certain(gone: &[Gone], mut left: BTreeSet<RelPath>) -> BTreeSet<RelPath> {
+    let missed: Vec<&RelPath> = gone
+        .iter()
+        .map(|g| &g.path)
+        .filter(|p| !left.contains(*p))
+        .collect();
+    for path in missed {
+        let mut up = path.parent();
+        while let Some(dir) = up {
+            left.remove(&dir);
+            up = dir.parent();
+        }
+    }
+    left
 }
 
 /// Whether permissions and time are what they were before the move: a rename alone brings no others.

@@ -116,6 +116,26 @@ fn a_move_with_an_edit_inside_counts_as_whole() {
     assert_eq!(content, instep_chunk::content_id(b"edited meanwhile"));
 }
 
+/// Many file systems give the number of an inode to the next one at once.
+#[test]
+fn a_directory_with_the_inode_number_of_a_deleted_one_hides_what_was_in_that() {
+    let sim = Sim::new(SimConfig::ext4(1));
+    let pass = |ms: u64| sim.fs().advance(ms.cast_signed() * 1_000_000);
+    sim.write(&p("d/e/a"), b"a").unwrap();
+    observe(sim.replica(), &pass);
+    sim.remove(&p("d/e/a")).unwrap();
+    sim.remove(&p("d/e")).unwrap();
+    sim.mkdir(&p("new")).unwrap();
+    sim.remove(&p("d")).unwrap();
+    let first = look(sim.replica());
+    super::acts::record(sim.replica(), &first);
+    sim.mkdir(&p("d")).unwrap();
+    observe(sim.replica(), &pass);
+    for path in ["d/e", "d/e/a"] {
+        assert!(row(sim.replica(), &p(path)).print.is_none(), "{path}");
+    }
+}
+
 /// A rename elsewhere would leave the old permissions or time there.
 #[test]
 fn a_move_with_a_chmod_or_a_touch_inside_counts_as_whole() {
