@@ -264,7 +264,7 @@ impl Session {
                     let hash = row_hash(&row);
                     let known = seen.entry(path).or_insert((hash, 0, true));
                     known.1 += 1;
-                    known.2 &= known.0 == hash;
+                    known.2 &= known.0 == hash && !is_wanting(&row);
                     ControlFlow::Continue(())
                 });
             if let Err(e) = result {
@@ -281,6 +281,15 @@ impl Session {
             self.replica_failed(i, &e);
         }
     }
+}
+
+/// It should be there and is not, and nothing says why: all may have lost it at once.
+fn is_wanting(row: &instep_core::row::Row) -> bool {
+    let alive = |(_, v): &(instep_core::id::Dot, instep_core::version::Version)| !v.is_tomb();
+    row.shown.is_none()
+        && row.print.is_none()
+        && row.held.is_none()
+        && row.entry.siblings().iter().any(alive)
 }
 
 /// A hash of what must be equal between replicas: what is known, and that it is materialised.

@@ -41,7 +41,7 @@ use instep_store::{Durability, Table};
 use crate::index::store_error;
 use crate::replica::LocalReplica;
 
-pub use doubt::{doubt, is_doubtful, trusted};
+pub use doubt::{doubt, is_doubtful, trusted, unsure};
 pub use intent::{Intended, decode, fulfilled, intend};
 pub(crate) use staging::sweep;
 

@@ -19,36 +19,54 @@ use crate::recover::Intended;
 use crate::replica::LocalReplica;
 use crate::trash::{self, Displaced};
 
+/// Set while something may be kept without a record because it could not be read.
+const UNREAD: &[u8] = b"unlisted";
+
+/// Lists what could not be read when it was looked for.
+pub(crate) fn again(replica: &LocalReplica) -> Result<()> {
+    let unread = replica.index().meta(UNREAD)?.is_some();
+    if unread {
+        return unlisted(replica, &[]);
+    }
+    Ok(())
+}
+
 /// Lists what is kept without a record.
 pub(crate) fn unlisted(replica: &LocalReplica, intents: &[Intended]) -> Result<()> {
     let Some(ours) = replica.ours() else {
         return Ok(());
     };
+    let mut is_unread = false;
     for (table, dir) in [(Table::Trash, &ours.trash), (Table::Stored, &ours.versions)] {
         let listed = keys(replica, table)?;
         let mut unlisted: Vec<(Vec<u8>, Stat)> = Vec::new();
-        let read = dir.list_stat(&mut |name, stat| {
-            if let Ok(stat) = stat
-                && !listed.contains(name)
-            {
-                unlisted.push((name.to_vec(), stat));
-            }
+        let read = dir.list_stat(&mut |name, stat| match stat {
+            Ok(stat) if !listed.contains(name) => unlisted.push((name.to_vec(), stat)),
+            Ok(_) => {}
+            Err(_) => is_unread = true,
         });
-        if read.is_err() {
-            // What cannot be listed now is looked for after the next crash; it stays where it is.
-            continue;
-        }
+        is_unread |= read.is_err();
         for (name, stat) in unlisted {
             let (Ok(key), Ok(name)) = (std::str::from_utf8(&name), Name::new(&name)) else {
                 continue;
             };
-            if let Some(what) = examine(dir, name, &stat, intents) {
-                let mut index = replica.index();
-                trash::note_in(replica, &mut index, table, key, &what)?;
+            match examine(dir, name, &stat, intents) {
+                Ok(None) => {}
+                Ok(Some(what)) => {
+                    let mut index = replica.index();
+                    trash::note_in(replica, &mut index, table, key, &what)?;
+                }
+                Err(_) => is_unread = true,
             }
         }
     }
-    Ok(())
+    // It stays where it is and is looked for again when the root is opened next.
+    let mut index = replica.index();
+    if is_unread {
+        return index.put_meta(UNREAD, b"1");
+    }
+    let removed = index.store().remove_record(Table::Meta, UNREAD);
+    removed.map_err(|e| store_error("write the index", e))
 }
 
 fn keys(replica: &LocalReplica, table: Table) -> Result<BTreeSet<Vec<u8>>> {
@@ -64,27 +82,32 @@ fn keys(replica: &LocalReplica, table: Table) -> Result<BTreeSet<Vec<u8>>> {
     Ok(keys)
 }
 
-/// What an object is; its path is known only if an intent had its content.
-fn examine(dir: &Dir, name: Name<'_>, stat: &Stat, intents: &[Intended]) -> Option<Displaced> {
+/// What an object is, if it is one that is listed; its path is known only if an intent had its content.
+fn examine(
+    dir: &Dir,
+    name: Name<'_>,
+    stat: &Stat,
+    intents: &[Intended],
+) -> instep_fs::Result<Option<Displaced>> {
     let (kind, id): (Kind, ContentId) = match stat.kind {
         instep_fs::Kind::File => {
-            let file = dir.open_file(name).ok()?;
-            match hash_file(&file, stat, &mut Vec::new()).ok()? {
+            let file = dir.open_file(name)?;
+            match hash_file(&file, stat, &mut Vec::new())? {
                 Hashed::Content { id, .. } => (Kind::File, id),
-                Hashed::Changing => return None,
+                Hashed::Changing => return Ok(None),
             }
         }
         instep_fs::Kind::Link => {
-            let target = dir.read_link(name).ok()?;
+            let target = dir.read_link(name)?;
             (Kind::Link, instep_chunk::hash::content_id(&target))
         }
-        instep_fs::Kind::Dir | instep_fs::Kind::Special => return None,
+        instep_fs::Kind::Dir | instep_fs::Kind::Special => return Ok(None),
     };
     let path = intents
         .iter()
         .find(|i| i.old == Some(id))
         .map(|i| i.path.clone());
-    Some(Displaced {
+    Ok(Some(Displaced {
         path: path.unwrap_or_else(RelPath::root),
         kind,
         content: id,
@@ -92,5 +115,5 @@ fn examine(dir: &Dir, name: Name<'_>, stat: &Stat, intents: &[Intended]) -> Opti
         why: "interrupted",
         by: String::new(),
         keep: Keep::Trash,
-    })
+    }))
 }

@@ -573,6 +573,7 @@ impl LocalReplica {
         } else {
             // What could not be moved to where it is kept is still there.
             recover::sweep(self, &[]);
+            crate::relist::again(self)?;
         }
         let mut index = self.index();
         index.put_meta(b"clean", b"0")?;
@@ -1062,10 +1063,12 @@ impl Replica for LocalReplica {
         if !self.index().needs_barrier() {
             return Ok(());
         }
-        if self.ours.is_some() {
-            self.root
-                .sync_fs()
-                .map_err(|e| fs_error("sync the file system", e))?;
+        if self.ours.is_some()
+            && let Err(e) = self.root.sync_fs()
+        {
+            // If that cannot be noted either, the index is broken, and what follows says so.
+            let _noted = recover::unsure(&mut self.index());
+            return Err(fs_error("sync the file system", e));
         }
         let mut index = self.index();
         recover::fulfilled(&mut index)?;

@@ -112,6 +112,13 @@ impl Ledger {
         self.torn.insert(content.to_vec());
     }
 
+    /// Whatever a user moved or changed may be seen where it is now.
+    pub(crate) fn allow_changed(&mut self, before: &Seen, after: &Seen) {
+        let changed = after.iter().filter(|(p, c)| before.get(*p) != Some(*c));
+        let unknown = changed.filter(|(_, c)| !self.tokens.contains_key(*c));
+        self.torn.extend(unknown.map(|(_, c)| c.clone()));
+    }
+
     /// The process died: what it was doing to places that users emptied meanwhile may be done again.
     pub(crate) fn died(&mut self) {
         self.dead.clear();

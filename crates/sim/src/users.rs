@@ -68,6 +68,8 @@ impl Users {
         self.unsynced[slow.machine] = true;
         let _gone = fs.user_write(&slow.fd, half as u64, &slow.content[half..]);
         let closed = fs.user_close(slow.fd);
+        // Where it was taken away meanwhile, it was completed in our hands.
+        ledger.allows(&slow.content);
         // A file that somebody unlinked meanwhile is nobody's; one that somebody else wrote too is as it is.
         let after = seen(fs);
         let old: BTreeSet<&Vec<u8>> = before.values().collect();

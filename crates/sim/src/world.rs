@@ -23,7 +23,7 @@ use instep_store::MemoryDisk;
 use instep_testkit::prng::Prng;
 
 use crate::faults::{Crash, Death, Plan};
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, Seen, seen};
 use crate::users::Users;
 
 /// 2026-01-01 00:00:00 UTC, where simulated clocks start.
@@ -69,6 +69,8 @@ pub(crate) struct State {
     died: bool,
     /// It is making them good: what users do meanwhile may be about things that it does not know yet.
     recovering: bool,
+    /// After a power cut nobody has looked at all disks yet.
+    dark: bool,
     boot: u64,
     handle: Option<Handle>,
 }
@@ -129,6 +131,7 @@ impl World {
                 live: false,
                 died: false,
                 recovering: false,
+                dark: false,
                 boot: 1,
                 handle: None,
             }),
@@ -188,9 +191,15 @@ impl World {
             ledger,
             rng,
             users_sync,
+            dark,
             ..
         } = &mut *state;
+        let before = dark.then(|| disks.iter().map(seen).collect::<Vec<Seen>>());
         let done = users.act(disks, *users_sync, ledger, rng);
+        // Users may do something to what a power cut left before anybody could see what it is.
+        for (fs, before) in disks.iter().zip(before.unwrap_or_default()) {
+            ledger.allow_changed(&before, &seen(fs));
+        }
         state.trace.push(format!(
             "{:>9} user {done}",
             self.elapsed_ns.load(Ordering::Relaxed) / 1000
@@ -307,6 +316,7 @@ impl World {
         }
         if std::mem::take(&mut state.recovering) {
             state.ledger.died();
+            state.dark &= state.died;
         }
         state.life = Life::Alive;
         std::mem::take(&mut state.ops)
@@ -449,7 +459,7 @@ fn kill_disks(state: &mut State) {
 
 /// The machines start again after a power cut.
 fn start_again(state: &mut State) {
-    state.boot += 1;
+    (state.boot, state.dark) = (state.boot + 1, true);
     let State { users, ledger, .. } = &mut *state;
     users.forget(ledger);
     let unsynced = std::mem::take(&mut state.users.unsynced);

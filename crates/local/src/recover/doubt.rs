@@ -9,12 +9,40 @@ use instep_core::row::Row;
 use instep_core::version::{Kind, Version};
 use instep_replica::Result;
 use instep_replica::look::Found;
-use instep_store::Table;
+use instep_store::{Durability, Table};
 
 use crate::index::{Index, store_error};
 
 /// Set from a power cut until the next clean end.
 const DOUBT: &[u8] = b"doubt";
+
+/// The last epoch before data was lost in a call that should have made it durable. Later calls that succeed
+/// say nothing of that data, so everything since is suspect after a power cut.
+const UNSURE: &[u8] = b"unsure";
+
+/// Notes that what was written since the last durable epoch may not reach the disk.
+pub fn unsure(index: &mut Index) -> Result<()> {
+    if index.meta(UNSURE)?.is_none() {
+        let epoch = index.durable_epoch();
+        index.put_meta(UNSURE, &epoch.to_be_bytes())?;
+    }
+    index.commit(Durability::Power)
+}
+
+/// The last epoch that surely is durable.
+pub(super) fn sure_epoch(index: &mut Index) -> Result<u32> {
+    let unsure = index.meta(UNSURE)?.and_then(|b| b.try_into().ok());
+    let unsure = unsure.map_or(u32::MAX, u32::from_be_bytes);
+    Ok(index.durable_epoch().min(unsure))
+}
+
+/// Everything since the last sure epoch was held against the disk.
+pub(super) fn is_sure(index: &mut Index) -> Result<()> {
+    index
+        .store()
+        .remove_record(Table::Meta, UNSURE)
+        .map_err(|e| store_error("write the index", e))
+}
 
 /// A power cut was noticed.
 pub(super) fn begin(index: &mut Index) -> Result<()> {
@@ -34,8 +62,8 @@ pub fn trusted(index: &mut Index) -> Result<()> {
         .map_err(|e| store_error("write the index", e))
 }
 
-/// A file without a row that is empty or all zeros may be what is left of one that we were bringing. What
-/// is minted for it gives way to anything that others have at the path.
+/// A file that nobody knew of and that is empty or all zeros may be what is left of one that we were
+/// bringing. What is minted for it gives way to anything that others have at the path.
 pub fn doubt(row: &Row, found: &Found, new: &mut Row) {
     let Found::Present {
         kind: Kind::File,
@@ -47,7 +75,7 @@ pub fn doubt(row: &Row, found: &Found, new: &mut Row) {
         return;
     };
     let minted = new.shown.filter(|d| row.entry.get(*d).is_none());
-    let Some(minted) = minted.filter(|_| row.shown.is_none() && *content == zeros(*size)) else {
+    let Some(minted) = minted.filter(|_| row.present().is_none() && *content == zeros(*size)) else {
         return;
     };
     let aged = |(dot, version): &(Dot, Version)| {

@@ -4,6 +4,7 @@
 //! was set aside is brought again from others: no dot is minted for what was there.
 
 use instep_core::plan::Keep;
+use instep_core::policy::Role;
 use instep_core::row::{Print, Row};
 use instep_core::version::Kind;
 use instep_replica::Result;
@@ -37,6 +38,19 @@ pub(super) fn unseen(row: &Row) -> Row {
     }
 }
 
+/// A row that makes the next look read what is there. What it finds stands beside what is known, except at a
+/// mirror's source, which alone decides.
+pub(super) fn unknown(replica: &LocalReplica, row: &Row) -> Row {
+    if replica.settings.role == Role::Source {
+        let print = row.print.map(|p| Print { hash: !p.hash, ..p });
+        return Row {
+            print,
+            ..row.clone()
+        };
+    }
+    unseen(row)
+}
+
 /// Moves what is at a path to trash and leaves the path to be fetched again.
 pub(super) fn set_aside(replica: &LocalReplica, intended: &Intended) -> Result<()> {
     let path = &intended.path;
@@ -56,11 +70,15 @@ pub(super) fn set_aside(replica: &LocalReplica, intended: &Intended) -> Result<(
     let Some((parent, name)) = path.split() else {
         return Ok(());
     };
-    let Ok(dir) = tree::open(&replica.root, &parent) else {
-        return Ok(());
-    };
-    let Ok(key) = trash::put(replica, &dir, name, Keep::Trash) else {
-        return Ok(());
+    let put = tree::open(&replica.root, &parent)
+        .and_then(|dir| trash::put(replica, &dir, name, Keep::Trash));
+    let Ok(key) = put else {
+        // It stays (in a root that is never written it must), and the next look reads it.
+        let mut index = replica.index();
+        let Some(old) = index.get(path)? else {
+            return Ok(());
+        };
+        return index.put(path, Some(&old), &unknown(replica, &old));
     };
     let what = Displaced {
         path: path.clone(),

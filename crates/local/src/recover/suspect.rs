@@ -12,21 +12,21 @@ use instep_core::row::{Print, Row};
 use instep_core::version::{Kind, Version};
 use instep_replica::Result;
 
-use super::doubt::zeros;
+use super::doubt::{is_sure, sure_epoch, zeros};
 use super::intent::Intended;
 use super::on_disk::{OnDisk, on_disk};
-use super::remedy::{Remedy, set_aside, unseen};
+use super::remedy::{Remedy, set_aside, unknown, unseen};
 use crate::index::store_error;
 use crate::print::print;
 use crate::replica::LocalReplica;
 use crate::tree;
 
-/// After a power cut, rows newer than the last durable epoch may be ahead of the disk.
+/// After a power cut, rows newer than the last epoch that surely is durable may be ahead of the disk.
 pub(super) fn suspects(replica: &LocalReplica) -> Result<()> {
     let mut rows = Vec::new();
     {
         let mut index = replica.index();
-        let durable = index.durable_epoch();
+        let durable = sure_epoch(&mut index)?;
         index
             .store()
             .subtree(&RelPath::root(), &mut |path, row| {
@@ -40,7 +40,7 @@ pub(super) fn suspects(replica: &LocalReplica) -> Result<()> {
     for (path, row) in rows {
         suspect(replica, path, &row)?;
     }
-    Ok(())
+    is_sure(&mut replica.index())
 }
 
 /// Rows that say something is below what is no directory: a look never gets there, so nobody else would
@@ -76,7 +76,9 @@ fn suspect(replica: &LocalReplica, path: RelPath, row: &Row) -> Result<()> {
     let Some(version) = row.on_disk() else {
         return Ok(());
     };
-    let new = match decide(on_disk(replica, &path), version) {
+    let seen = on_disk(replica, &path);
+    let is_missing = matches!(seen, OnDisk::Nothing);
+    let new = match decide(seen, version) {
         Remedy::Leave => return Ok(()),
         Remedy::SetAside => {
             let intended = Intended {
@@ -87,7 +89,8 @@ fn suspect(replica: &LocalReplica, path: RelPath, row: &Row) -> Result<()> {
             };
             return set_aside(replica, &intended);
         }
-        Remedy::Unseen => unseen(row),
+        Remedy::Unseen if is_missing => unseen(row),
+        Remedy::Unseen => unknown(replica, row),
         Remedy::InPlace(print) => Row {
             print: print.and_then(|seen| dressed(replica, &path, row, seen)),
             ..row.clone()
@@ -98,7 +101,8 @@ fn suspect(replica: &LocalReplica, path: RelPath, row: &Row) -> Result<()> {
 
 fn decide(seen: OnDisk, version: &Version) -> Remedy {
     match seen {
-        OnDisk::Unknown => Remedy::Leave,
+        OnDisk::Unknown if version.is_tomb() => Remedy::Leave,
+        OnDisk::Unknown => Remedy::Unseen,
         // A creation that was lost: fetched again, never taken for a deletion.
         OnDisk::Nothing if !version.is_tomb() => Remedy::Unseen,
         OnDisk::Nothing => Remedy::Leave,
@@ -117,8 +121,7 @@ fn decide(seen: OnDisk, version: &Version) -> Remedy {
             if superseded || (torn && !version.is_tomb()) {
                 return Remedy::SetAside;
             }
-            // Its fingerprint may be that of the version although the bytes are not: the next look must
-            // read it, and what it finds stands beside what is known.
+            // Its fingerprint may be that of the version although the bytes are not.
             Remedy::Unseen
         }
     }
