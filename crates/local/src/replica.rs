@@ -891,22 +891,20 @@ impl Replica for LocalReplica {
         {
             return Ok(Some(Box::new(FileContent::new(file, stat))));
         }
-        let Some((dir, key)) = trash::find(self, content) else {
-            return Ok(None);
-        };
-        let Ok(file) = dir.open_file(ours(&key)) else {
-            return Ok(None);
-        };
-        let stat = file
-            .stat()
-            .map_err(|e| fs_error("examine a kept file", e))?;
-        // No fingerprint vouches for what is kept; another replica may have it whole.
-        match hash_file(&file, &stat, &mut Vec::new()) {
-            Ok(Hashed::Content { id, .. }) if id == content => {
-                Ok(Some(Box::new(FileContent::new(file, stat))))
+        for (dir, key) in trash::find(self, content) {
+            let Ok(file) = dir.open_file(ours(&key)) else {
+                continue;
+            };
+            let stat = file
+                .stat()
+                .map_err(|e| fs_error("examine a kept file", e))?;
+            // No fingerprint vouches for what is kept; another replica may have it whole.
+            let hashed = hash_file(&file, &stat, &mut Vec::new());
+            if matches!(hashed, Ok(Hashed::Content { id, .. }) if id == content) {
+                return Ok(Some(Box::new(FileContent::new(file, stat))));
             }
-            _ => Ok(None),
         }
+        Ok(None)
     }
 
     fn stage(&self, path: &RelPath, content: ContentId, from: &mut dyn Content) -> Result<Outcome> {

@@ -128,12 +128,13 @@ pub fn records(
 
 /// Where contents are kept, by content: made when it is first asked for, and kept up to date from then on.
 #[derive(Debug, Default)]
-pub(crate) struct ByContent(Option<HashMap<ContentId, (Table, String)>>);
+pub(crate) struct ByContent(Option<HashMap<ContentId, Vec<(Table, String)>>>);
 
 impl ByContent {
     fn remember(&mut self, what: &Displaced, table: Table, key: &str) {
         if let Some(known) = self.0.as_mut().filter(|_| what.kind == Kind::File) {
-            known.insert(what.content, (table, key.to_owned()));
+            let places = known.entry(what.content).or_default();
+            places.push((table, key.to_owned()));
         }
     }
 
@@ -143,35 +144,36 @@ impl ByContent {
     }
 }
 
-/// Finds an object with this content in the version store or the trash.
-pub fn find(replica: &LocalReplica, content: ContentId) -> Option<(Dir, String)> {
-    let ours = replica.ours()?;
+/// Objects with this content in the version store or the trash, as far as records tell: a power cut may have
+/// taken one and left another.
+pub fn find(replica: &LocalReplica, content: ContentId) -> Vec<(Dir, String)> {
+    let Some(ours) = replica.ours() else {
+        return Vec::new();
+    };
     // The index first, as whoever notes something has it already.
     let mut index = replica.index();
     let mut by_content = locked(&replica.by_content);
     if by_content.0.is_none() {
-        let mut known = HashMap::new();
-        for table in [Table::Trash, Table::Stored] {
-            for (key, record) in records(&mut index, table).ok()? {
-                if let Some(id) = record
-                    .content
-                    .parse()
-                    .ok()
-                    .filter(|_| record.kind == "file")
-                {
-                    known.insert(id, (table, key));
+        let mut known: HashMap<ContentId, Vec<(Table, String)>> = HashMap::new();
+        for table in [Table::Stored, Table::Trash] {
+            let Ok(records) = records(&mut index, table) else {
+                return Vec::new();
+            };
+            for (key, record) in records.into_iter().filter(|(_, r)| r.kind == "file") {
+                if let Ok(id) = record.content.parse() {
+                    known.entry(id).or_default().push((table, key));
                 }
             }
         }
         by_content.0 = Some(known);
     }
-    let (table, key) = by_content.0.as_ref()?.get(&content)?;
-    let dir = if *table == Table::Stored {
-        &ours.versions
-    } else {
-        &ours.trash
+    let places = by_content.0.as_ref().and_then(|known| known.get(&content));
+    let dir = |table| {
+        let stored = table == Table::Stored;
+        if stored { &ours.versions } else { &ours.trash }
     };
-    Some((dir.clone(), key.clone()))
+    let open = |(table, key): &(Table, String)| (dir(*table).clone(), key.clone());
+    places.into_iter().flatten().map(open).collect()
 }
 
 /// Destroys what was displaced, or lost a conflict that was settled, before an instant; returns how many
