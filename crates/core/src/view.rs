@@ -126,8 +126,14 @@ fn concurrent(siblings: &[(Dot, Version)], policies: &Policies) -> View {
         // Changes of metadata to contents that followed each other in a circle: nobody gives way.
         rivals = siblings.iter().collect();
     }
+    // What was minted without an instant (an ancestor, or bytes that a power cut may have torn) only yields:
+    // nobody is asked about it, and nobody prefers it.
+    let dated: Vec<Sibling<'_>> = rivals.iter().copied().filter(|s| s.1.te != 0).collect();
+    let weighed = if dated.is_empty() { &rivals } else { &dated };
+    let asks = policy == ConflictPolicy::Manual && must_ask(weighed);
+    let preferred = prefers(&policy, weighed);
     // 2. Frozen is what a person must decide: anything with content against something else.
-    if policy == ConflictPolicy::Manual && must_ask(&rivals) {
+    if asks {
         let losers = rivals
             .iter()
             .filter(|s| has_content(&s.1))
@@ -140,7 +146,6 @@ fn concurrent(siblings: &[(Dot, Version)], policies: &Policies) -> View {
         };
     }
     // 3. An edit beats a deletion, unless the preferred replica is the one that deleted.
-    let preferred = prefers(&policy, &rivals);
     let is_deleted = preferred.is_some_and(|s| s.1.is_tomb());
     if !is_deleted && rivals.iter().any(|s| !s.1.is_tomb()) {
         rivals.retain(|s| !s.1.is_tomb());

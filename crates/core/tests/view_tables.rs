@@ -331,6 +331,23 @@ fn any_policies() -> impl Strategy<Value = Policies> {
     vec(policy, 1..3).prop_map(|p| Policies((0..).zip(p).collect()))
 }
 
+/// Bytes that a power cut may have torn, and ancestors, have no instant.
+#[test]
+fn what_was_minted_without_an_instant_is_preferred_or_asked_about() {
+    let known = |te| {
+        let theirs = Entry::first(dot(1), version(Kind::File, b'a', te));
+        theirs.merge(&Entry::first(dot(2), version(Kind::File, b'b', 5)))
+    };
+    let policies = |policy| Policies([(0, policy)].into());
+    let prefer = policies(ConflictPolicy::Prefer([ActorId([1; 8])].into()));
+    assert_eq!(view(&known(4), &prefer).dot(), Some(dot(1)));
+    assert_eq!(view(&known(0), &prefer).dot(), Some(dot(2)));
+    let manual = policies(ConflictPolicy::Manual);
+    assert_eq!(view(&known(4), &manual).shown, Shown::Frozen);
+    assert_eq!(view(&known(0), &manual).dot(), Some(dot(2)));
+    assert_eq!(view(&known(0), &manual).losers, [dot(1)]);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
