@@ -1061,7 +1061,8 @@ impl Replica for LocalReplica {
         if !self.index().needs_barrier() {
             return Ok(());
         }
-        if self.ours.is_some()
+        // What users wrote in a root that is never changed counts as durable, too.
+        if !self.settings.preview
             && let Err(e) = self.root.sync_fs()
         {
             // If that cannot be noted either, the index is broken, and what follows says so.

@@ -75,7 +75,8 @@ pub fn doubt(row: &Row, found: &Found, new: &mut Row) {
         return;
     };
     let minted = new.shown.filter(|d| row.entry.get(*d).is_none());
-    let Some(minted) = minted.filter(|_| row.present().is_none() && *content == zeros(*size)) else {
+    let Some(minted) = minted.filter(|_| row.present().is_none() && *content == zeros(*size))
+    else {
         return;
     };
     let aged = |(dot, version): &(Dot, Version)| {
