@@ -394,6 +394,7 @@ impl Session {
         let decided = known.record(dot, version);
         self.resolutions.insert(path.clone(), decided);
         self.dirty.insert(path.clone());
+        self.dirty_below(path);
         Ok(())
     }
 

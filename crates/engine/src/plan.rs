@@ -12,11 +12,11 @@ use instep_core::id::ContentId;
 use instep_core::limits::{ACTORS_MAX, EPOCH_ACTIONS_MAX, SIBLINGS_MAX};
 use instep_core::path::RelPath;
 use instep_core::plan::{Action, Code, Goal, Outcome, Precondition, Problem};
-use instep_core::policy::Role;
+use instep_core::policy::{ConflictPolicy, Role};
 use instep_core::reconcile::{self, Decision, Side};
 use instep_core::row::Row;
 use instep_core::version::Kind;
-use instep_core::view::{Shown, view};
+use instep_core::view::{Shown, view, view_above};
 
 use crate::problems::{is_of_action, is_unseen};
 use crate::report::{Change, ChangeKind, Event, Progress};
@@ -117,7 +117,14 @@ impl Session {
             let here = rows.get(path).cloned().unwrap_or_default();
             let decision = self.decide(path, &here, pass);
             self.note(path, &decision, &here, pass);
+            let decided = decision.view.shown != Shown::Frozen && !decision.actions.is_empty();
+            if decided && self.asks_persons() {
+                self.dirty_below(path);
+            }
             for mut action in decision.actions {
+                if self.is_below_frozen(&action) {
+                    continue;
+                }
                 self.prefer_rename(&mut action, pass);
                 // What is beside a database goes before the database changes, or would spoil it.
                 let database = group::database(&action.path);
@@ -131,6 +138,43 @@ impl Session {
             }
         }
         self.carry_out(now, pass);
+    }
+
+    /// Whether conflicts may wait for a person.
+    fn asks_persons(&self) -> bool {
+        let mut policies = self.share.policies.0.values();
+        policies.any(|p| *p == ConflictPolicy::Manual)
+    }
+
+    /// What is below a path may have waited for it.
+    pub(crate) fn dirty_below(&mut self, path: &RelPath) {
+        for slot in self.slots.iter().filter(|s| s.online()) {
+            let dirty = &mut self.dirty;
+            let read = slot.replica.subtree(path, &mut |below, _| {
+                dirty.insert(below);
+                std::ops::ControlFlow::Continue(())
+            });
+            self.compare_all |= read.is_err();
+        }
+    }
+
+    /// Whether something else than a directory stays where one would be needed until a person decides.
+    fn is_below_frozen(&self, action: &Action) -> bool {
+        if !self.asks_persons() {
+            return false;
+        }
+        let row = |i: usize, path: &RelPath| self.slots[i].replica.row(path).ok().flatten();
+        let mut up = action.path.parent();
+        while let Some(path) = up.filter(|p| !p.is_root()) {
+            let here = row(action.replica, &path);
+            if here.is_some_and(|r| r.present().is_some_and(|v| v.kind != Kind::Dir)) {
+                let rows: Rows = (0..self.slots.len()).map(|i| row(i, &path)).collect();
+                let known = reconcile::merged(&self.sides(&rows), &Entry::default());
+                return view_above(&known, true, &self.share.policies).shown == Shown::Frozen;
+            }
+            up = path.parent();
+        }
+        false
     }
 
     /// The rows of each path from every replica that is online.
