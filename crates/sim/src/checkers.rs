@@ -8,9 +8,11 @@ use instep_core::id::{ContentId, Dot};
 use instep_core::path::RelPath;
 use instep_core::row::Print;
 use instep_core::version::{Kind, Version};
+use instep_core::view::{Shown, view};
 use instep_fs::sim::{NodeView, SimFs};
 use instep_local::LocalReplica;
-use instep_replica::Replica;
+use instep_replica::records::ShareRecord;
+use instep_replica::{Book, Replica};
 
 use crate::ledger::{Ledger, is_ours, name, seen};
 
@@ -38,16 +40,48 @@ pub(crate) struct Known {
     pub(crate) entries: BTreeMap<RelPath, Entry>,
     pub(crate) derived: BTreeSet<RelPath>,
     pub(crate) prints: BTreeMap<RelPath, Print>,
+    /// Paths that wait for a person.
+    pub(crate) frozen: BTreeSet<RelPath>,
+}
+
+impl Known {
+    /// What should be there and is not, and what is above it.
+    fn wanting(&self) -> BTreeSet<RelPath> {
+        let alive = |e: &Entry| e.siblings().iter().any(|(_, v)| !v.is_tomb());
+        let wanting = self
+            .entries
+            .iter()
+            .filter(|(path, e)| alive(e) && !self.prints.contains_key(*path));
+        let mut out = BTreeSet::new();
+        for (path, _) in wanting {
+            add_upwards(path, &mut out);
+        }
+        out
+    }
+}
+
+fn add_upwards(path: &RelPath, out: &mut BTreeSet<RelPath>) {
+    let mut up = Some(path.clone());
+    while let Some(at) = up.filter(|p| !p.is_root()) {
+        up = at.parent();
+        out.insert(at);
+    }
 }
 
 /// Reads an index.
 pub(crate) fn known(replica: &LocalReplica) -> Known {
     let mut out = Known::default();
+    let share = replica.read_record(Book::Share, "share").ok().flatten();
+    let share = share.and_then(|text| serde_json::from_str::<ShareRecord>(&text).ok());
+    let policies = share.unwrap_or_default().policies();
     let read = replica.subtree(&RelPath::root(), &mut |path, row| {
         if row.is_derived_dir() {
             out.derived.insert(path.clone());
         }
         out.prints.extend(row.print.map(|p| (path.clone(), p)));
+        if view(&row.entry, &policies).shown == Shown::Frozen {
+            out.frozen.insert(path.clone());
+        }
         if !row.entry.is_empty() {
             out.entries.insert(path, row.entry);
         }
@@ -103,20 +137,40 @@ fn tree(fs: &SimFs, derived: &BTreeSet<RelPath>) -> BTreeMap<RelPath, String> {
 }
 
 /// Everybody has the same tree and knows the same.
-pub(crate) fn converged(disks: &[SimFs], all: &[Known]) -> Vec<String> {
+///
+/// Whoever shows what waits for a person need not know yet what else there is, so that where a policy asks a
+/// person only trees are compared.
+///
+/// In a mirror the targets show what the source has; what they know is their own affair, because they have
+/// seen more; what a power cut took from the source they keep, because nobody deleted it. Where a path waits for a person every replica goes on showing what it did, at the path, below it
+/// and in the directories that stand for that.
+pub(crate) fn converged(disks: &[SimFs], all: &[Known], mirror: bool, manual: bool) -> Vec<String> {
     let mut bad = Vec::new();
     let derived: BTreeSet<RelPath> = all.iter().flat_map(|k| k.derived.iter().cloned()).collect();
-    let gone = gone(disks, all);
+    let mut gone = gone(disks, all);
+    if mirror {
+        gone.extend(all[0].wanting());
+    }
+    let frozen: BTreeSet<&RelPath> = all.iter().flat_map(|k| &k.frozen).collect();
+    let waits = |p: &RelPath| frozen.iter().any(|f| p.is_within(f) || f.is_within(p));
     let first = tree(&disks[0], &derived);
     for (i, fs) in disks.iter().enumerate().skip(1) {
         let other = tree(fs, &derived);
         differences(&first, &other, &gone, |p, a, b| {
+            if waits(p) {
+                return;
+            }
             bad.push(format!(
                 "I2: trees 0 and {i} differ at \"{p}\": {a:?} and {b:?}"
             ));
         });
     }
-    for (i, k) in all.iter().enumerate().skip(1) {
+    for (i, k) in all
+        .iter()
+        .enumerate()
+        .skip(1)
+        .filter(|_| !mirror && !manual)
+    {
         differences(&all[0].entries, &k.entries, &gone, |p, a, b| {
             bad.push(format!(
                 "I2: indexes 0 and {i} differ at \"{p}\": {a:?} and {b:?}"
@@ -171,7 +225,9 @@ pub(crate) fn honest(disks: &[SimFs], all: &[Known]) -> Vec<String> {
 }
 
 /// Nothing is lost, nothing came back, nothing was invented.
-pub(crate) fn kept(disks: &[SimFs], all: &[Known], ledger: &Ledger) -> Vec<String> {
+///
+/// In a mirror only what the source's user deletes must stay away: what a target's user deletes comes back.
+pub(crate) fn kept(disks: &[SimFs], all: &[Known], ledger: &Ledger, mirror: bool) -> Vec<String> {
     let (gone, doubted) = (gone(disks, all), doubted(all));
     let mut kept = BTreeSet::new();
     let mut bad = Vec::new();
@@ -181,7 +237,7 @@ pub(crate) fn kept(disks: &[SimFs], all: &[Known], ledger: &Ledger) -> Vec<Strin
                 kept.insert(node.content);
             }
         }
-        let tree = seen(fs);
+        let mut tree = seen(fs);
         for (path, content) in &tree {
             let left = content.iter().all(|b| *b == 0) && doubted.contains(path);
             if !ledger.is_known(content) && !gone.contains(path) && !left {
@@ -191,9 +247,11 @@ pub(crate) fn kept(disks: &[SimFs], all: &[Known], ledger: &Ledger) -> Vec<Strin
                 ));
             }
         }
+        // What waits for a person is shown as it was, also where another user took it away.
+        tree.retain(|path, _| !all.iter().any(|k| k.frozen.contains(path)));
         bad.extend(
             ledger
-                .resurrected(&tree)
+                .resurrected(&tree, |machine| !mirror || machine == 0)
                 .into_iter()
                 .map(|r| format!("I4: machine {i} shows {r}")),
         );
@@ -227,11 +285,7 @@ pub(crate) fn gone(disks: &[SimFs], all: &[Known]) -> BTreeSet<RelPath> {
     let mut out = BTreeSet::new();
     for (path, entry) in all.iter().flat_map(|k| &k.entries) {
         if entry.siblings().iter().any(|(_, v)| lacks(path, v)) {
-            let mut up = Some(path.clone());
-            while let Some(at) = up.filter(|p| !p.is_root()) {
-                up = at.parent();
-                out.insert(at);
-            }
+            add_upwards(path, &mut out);
         }
     }
     out

@@ -100,6 +100,17 @@ impl Ledger {
         }
     }
 
+    /// Something happened to a root that its user answers for: this is what is left everywhere. What a user had
+    /// taken away may be there again.
+    pub(crate) fn befell(&mut self, disks: &[SimFs]) {
+        self.died();
+        let nodes = disks.iter().flat_map(|fs| fs.snapshot().into_values());
+        let left: BTreeSet<Vec<u8>> = nodes.map(|n| n.content).collect();
+        for (content, token) in &mut self.tokens {
+            token.given_up |= !left.contains(content);
+        }
+    }
+
     /// A user overwrites this content where it is, sooner or later.
     pub(crate) fn gives_up(&mut self, content: &[u8]) {
         if let Some(token) = self.tokens.get_mut(content) {
@@ -160,9 +171,10 @@ impl Ledger {
             .collect()
     }
 
-    /// Contents at a place that a user had taken them away from.
-    pub(crate) fn resurrected(&self, tree: &Seen) -> Vec<String> {
-        let back = self.dead.iter().filter(|((path, content), machine)| {
+    /// Contents at a place that a user had taken them away from, if that user's word counts.
+    pub(crate) fn resurrected(&self, tree: &Seen, counts: impl Fn(usize) -> bool) -> Vec<String> {
+        let counted = self.dead.iter().filter(|(_, machine)| counts(**machine));
+        let back = counted.filter(|((path, content), machine)| {
             let by_others = self
                 .tokens
                 .get(content)

@@ -9,13 +9,12 @@ use instep_core::plan::{Code, Problem};
 use instep_engine::report::{Event, Monitor, State};
 use instep_engine::session::{End, Session, SessionOptions};
 use instep_fs::sim::SimFs;
-use instep_local::LocalReplica;
 use instep_replica::Replica;
 use instep_testkit::prng::Prng;
 
 use crate::checkers::{self, Dots, Known};
 use crate::faults::Plan;
-use crate::world::World;
+use crate::world::{Opened, World};
 
 /// Sessions in peace before everything must be in step.
 const PATIENCE: usize = 8;
@@ -72,6 +71,7 @@ pub fn run(seed: u64) -> Result<Report, Box<Failure>> {
     let mut rng = Prng::new(seed);
     let plan = Plan::new(&mut rng);
     let world = World::new(seed, &plan, &mut rng);
+    world.note(plan.headline());
     let broken = Mutex::new(Vec::new());
     let ended = catch_unwind(AssertUnwindSafe(|| {
         let found = Course {
@@ -79,6 +79,7 @@ pub fn run(seed: u64) -> Result<Report, Box<Failure>> {
             plan: &plan,
             dots: Dots::default(),
             seed,
+            round: 0,
         }
         .run(&mut rng);
         broken
@@ -125,6 +126,7 @@ struct Course<'a> {
     plan: &'a Plan,
     dots: Dots,
     seed: u64,
+    round: usize,
 }
 
 impl Course<'_> {
@@ -142,16 +144,20 @@ impl Course<'_> {
         self.world.users_act(first);
         left -= first;
         for (n, crash) in self.plan.rounds.iter().enumerate() {
+            self.between_rounds(n);
             let during = left.min(rng.below(12) as u64);
             left -= during;
             let once = rng.chance(1, 3);
             self.world.begin_round(during, *crash, !once);
             self.inject(n as u64);
             let (ended, mut bad) = self.session(once, rng.chance(2, 3));
-            if let Some((end, all)) = ended.filter(|_| !once) {
-                bad.extend(self.in_step(&end, &all));
+            if let Some((end, all)) = ended.as_ref().filter(|_| !once) {
+                bad.extend(self.in_step(end, all));
             }
             left += self.world.end_round();
+            if ended.is_some_and(|(end, _)| end.state == State::InSync) {
+                self.world.remembers();
+            }
             if !bad.is_empty() {
                 return bad;
             }
@@ -164,6 +170,20 @@ impl Course<'_> {
         Vec::new()
     }
 
+    /// What the seed has in store for a round before it begins.
+    fn between_rounds(&mut self, round: usize) {
+        self.round = round;
+        if round == 1 {
+            self.world.back_up();
+        }
+        if let Some((_, machine, what)) = self.plan.mishap.filter(|m| m.0 == round) {
+            self.world.befall(machine, what);
+        }
+        if self.plan.join_round == round {
+            self.world.join();
+        }
+    }
+
     /// What a live session says of itself when nothing happened for a while must be so, although it was
     /// only told where to look.
     fn in_step(&self, end: &End, all: &[Known]) -> Vec<String> {
@@ -171,14 +191,22 @@ impl Course<'_> {
         if !state.is_quiet() || self.plan.is_deaf() {
             return Vec::new();
         }
-        let real = Self::real_problems(&state.disks, end, all);
+        let disks = state.joined();
+        let real = Self::real_problems(&disks, end, all);
         if end.state != State::InSync && !(end.state == State::Problem && real.is_empty()) {
-            let calm = !self.plan.errors.contains(&true);
+            // What is below a path that waits for a person may be tried again and again.
+            let waits = all.iter().any(|k| !k.frozen.is_empty());
+            let calm = !self.plan.errors.contains(&true) && !waits;
             let why = || format!("I12: {:?} after a quiet while: {real:?}", end.state);
             return calm.then(why).into_iter().collect();
         }
-        let mut bad = checkers::honest(&state.disks, all);
-        bad.extend(checkers::converged(&state.disks, all));
+        let mut bad = checkers::honest(&disks, all);
+        bad.extend(checkers::converged(
+            &disks,
+            all,
+            self.plan.mirror,
+            self.plan.asks(),
+        ));
         if !bad.is_empty() {
             bad.insert(0, "live and in sync, but:".to_owned());
         }
@@ -206,17 +234,21 @@ impl Course<'_> {
                 return (None, Vec::new());
             }
         };
-        let machines: Vec<u8> = replicas.iter().map(|r| r.id().0[0] - 1).collect();
+        let machines: Vec<usize> = replicas.iter().map(|o| o.machine).collect();
         self.world
             .note(format!("          session of machines {machines:?}"));
+        let policy = self.plan.policy(self.round);
         let options = SessionOptions {
             once,
+            policy: policy.map(|p| p.record(|machine| self.world.id(machine))),
+            mirror: self.plan.mirror,
+            allow_empty: true,
             ..SessionOptions::default()
         };
         let env = self.world.env(0, self.world.boot());
         let as_replicas = replicas
             .iter()
-            .map(|r| r.clone() as Arc<dyn Replica>)
+            .map(|o| o.replica.clone() as Arc<dyn Replica>)
             .collect();
         let session = Session::start(
             env,
@@ -234,25 +266,33 @@ impl Course<'_> {
         self.world
             .note(format!("          session once {once}: {end:?}"));
         if close {
-            for replica in &replicas {
+            for Opened { replica, .. } in &replicas {
                 if let Err(e) = replica.close() {
                     self.world.note(format!("          close: {}", e.chain()));
                 }
             }
         }
         let all = Self::read(&replicas);
-        let bad = all.iter().flat_map(|k| self.dots.check(k)).collect();
+        let mut bad: Vec<String> = all.iter().flat_map(|k| self.dots.check(k)).collect();
+        if self.plan.mirror {
+            let written = checkers::changes(&self.world.state().disks[0]);
+            bad.extend(
+                (!written.is_empty()).then(|| format!("I18: the source was written: {written:?}")),
+            );
+        }
         (end.ok().map(|end| (end, all)), bad)
     }
 
     /// What each machine's replica knows, in the order of machines.
-    fn read(replicas: &[Arc<LocalReplica>]) -> Vec<Known> {
-        let mut sorted: Vec<&Arc<LocalReplica>> = replicas.iter().collect();
-        sorted.sort_by_key(|r| r.id());
-        sorted.into_iter().map(|r| checkers::known(r)).collect()
+    fn read(replicas: &[Opened]) -> Vec<Known> {
+        let mut sorted: Vec<&Opened> = replicas.iter().collect();
+        sorted.sort_by_key(|o| o.machine);
+        sorted.iter().map(|o| checkers::known(&o.replica)).collect()
     }
 
     fn in_peace(&mut self, rng: &mut Prng) -> Vec<String> {
+        self.between_rounds(self.plan.rounds.len());
+        self.world.join();
         let mut quiet: Option<Vec<Known>> = None;
         let mut why = Vec::new();
         for _ in 0..PATIENCE {
@@ -299,7 +339,8 @@ impl Course<'_> {
         if end.summary.changes > 0 {
             out.push(format!("{} changes", end.summary.changes));
         }
-        if end.summary.waiting > paths.len() as u64 {
+        let waits = all.iter().any(|k| !k.frozen.is_empty());
+        if end.summary.waiting > paths.len() as u64 && !waits {
             out.push(format!("{} wait", end.summary.waiting));
         }
         if !out.is_empty() {
@@ -328,9 +369,10 @@ impl Course<'_> {
 
     fn verdict(&self, all: &[Known]) -> Vec<String> {
         let state = self.world.state();
-        let mut bad = checkers::converged(&state.disks, all);
+        let mirror = self.plan.mirror;
+        let mut bad = checkers::converged(&state.disks, all, mirror, self.plan.asks());
         bad.extend(checkers::honest(&state.disks, all));
-        bad.extend(checkers::kept(&state.disks, all, &state.ledger));
+        bad.extend(checkers::kept(&state.disks, all, &state.ledger, mirror));
         bad
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Acts between two calls of the engine, by path. Never looks at anything but the tree.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 
 use instep_core::path::RelPath;
 use instep_core::time::Mtime;
@@ -26,9 +26,20 @@ struct Slow {
     content: Vec<u8>,
 }
 
+/// One step of a program that does several things in a row; anything may happen between two.
+#[derive(Debug)]
+enum Step {
+    Rename(String, String),
+    Save(String),
+    Remove(String),
+    Mkdir(String),
+}
+
 /// All users of one seed.
 #[derive(Debug, Default)]
 pub(crate) struct Users {
+    /// What programs on machines still have to do.
+    scripts: VecDeque<(usize, Step)>,
     slow: Vec<Slow>,
     /// On this machine something was written that no sync followed.
     pub(crate) unsynced: Vec<bool>,
@@ -47,6 +58,7 @@ impl Users {
 
     /// Nobody has a file open any more: the machines were switched off.
     pub(crate) fn forget(&mut self, ledger: &mut Ledger) {
+        self.scripts.clear();
         for slow in self.slow.drain(..) {
             ledger.allows(&slow.content[..slow.content.len() / 2]);
         }
@@ -99,7 +111,11 @@ impl Users {
         {
             return done;
         }
-        let machine = rng.below(disks.len());
+        let next = (!self.scripts.is_empty() && rng.chance(2, 3)).then(|| self.scripts.pop_front());
+        let next = next.flatten();
+        let machine = next
+            .as_ref()
+            .map_or_else(|| rng.below(disks.len()), |n| n.0);
         let fs = &disks[machine];
         let before = seen(fs);
         self.unsynced.resize(disks.len(), false);
@@ -116,8 +132,27 @@ impl Users {
             }
         };
         let (path, dir) = (PATHS[rng.below(PATHS.len())], DIRS[rng.below(DIRS.len())]);
-        let what = match rng.below(100) {
-            0..34 => Self::save(fs, path, ledger, rng),
+        let chosen = if next.is_some() { 100 } else { rng.below(100) };
+        let what = match chosen {
+            100 => match next.map(|(_, step)| step) {
+                Some(Step::Rename(from, to)) => {
+                    touch(&from);
+                    format!(
+                        "script: rename {from} {to} {}",
+                        fs.rename(&from, &to).is_ok()
+                    )
+                }
+                Some(Step::Save(path)) => format!("script: {}", Self::save(fs, &path, ledger, rng)),
+                Some(Step::Remove(path)) => {
+                    format!("script: remove {path} {}", fs.remove_all(&path).is_ok())
+                }
+                Some(Step::Mkdir(path)) => {
+                    format!("script: mkdir {path} {}", fs.mkdir_all(&path).is_ok())
+                }
+                None => String::new(),
+            },
+            0..3 => self.begin_script(machine, path, dir, rng),
+            3..34 => Self::save(fs, path, ledger, rng),
             34..42 => format!("mkdir {dir} {}", fs.mkdir_all(dir).is_ok()),
             42..56 => {
                 let other = PATHS[rng.below(PATHS.len())];
@@ -172,6 +207,42 @@ impl Users {
             self.unsynced[machine] = false;
         }
         format!("{machine}: {what}")
+    }
+
+    /// What editors and build programs do in several steps: set the old file aside and write a new one, set a
+    /// directory aside and fill a new one, make a directory anew.
+    fn begin_script(&mut self, machine: usize, path: &str, dir: &str, rng: &mut Prng) -> String {
+        let own = str::to_owned;
+        let aside = format!("{path}.bak");
+        let (name, steps) = match rng.below(3) {
+            0 => (
+                "editor",
+                vec![
+                    Step::Rename(own(path), aside.clone()),
+                    Step::Save(own(path)),
+                    Step::Remove(aside),
+                ],
+            ),
+            1 => (
+                "rotate",
+                vec![
+                    Step::Remove(own("h")),
+                    Step::Rename(own(dir), own("h")),
+                    Step::Mkdir(own(dir)),
+                    Step::Save(format!("{dir}/a")),
+                ],
+            ),
+            _ => (
+                "rebuild",
+                vec![
+                    Step::Remove(own(dir)),
+                    Step::Mkdir(own(dir)),
+                    Step::Save(format!("{dir}/b")),
+                ],
+            ),
+        };
+        self.scripts.extend(steps.into_iter().map(|s| (machine, s)));
+        format!("begins {name} at {path}, {dir}")
     }
 
     fn save(fs: &SimFs, path: &str, ledger: &mut Ledger, rng: &mut Prng) -> String {

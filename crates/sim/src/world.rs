@@ -11,7 +11,8 @@ use instep_core::id::{ActorId, ReplicaId, ShareId};
 use instep_core::path::Name;
 use instep_core::policy::Role;
 use instep_engine::session::Handle;
-use instep_fs::sim::SimFs;
+use instep_fs::Kind;
+use instep_fs::sim::{Save, SimFs};
 use instep_local::index::Index;
 use instep_local::replica::RootGuard;
 use instep_local::rules::Rules;
@@ -22,8 +23,8 @@ use instep_replica::env::Env;
 use instep_store::MemoryDisk;
 use instep_testkit::prng::Prng;
 
-use crate::faults::{Crash, Death, Plan};
-use crate::ledger::{Ledger, Seen, seen};
+use crate::faults::{Crash, Death, Mishap, Plan};
+use crate::ledger::{Ledger, Seen, is_ours, seen};
 use crate::users::Users;
 
 /// 2026-01-01 00:00:00 UTC, where simulated clocks start.
@@ -46,10 +47,28 @@ enum Life {
     Dead,
 }
 
+/// Who a machine's root is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Identity {
+    /// The replica's id, all bytes alike.
+    id: u8,
+    /// The actor of a new index.
+    actor: u8,
+    /// It lost its memory; a new index says so.
+    rejoins: bool,
+    role: Role,
+    /// It takes part.
+    joined: bool,
+}
+
 /// What changes while a seed runs.
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) disks: Vec<SimFs>,
+    identities: Vec<Identity>,
+    last_tag: u8,
+    /// Roots as they were backed up.
+    backups: Vec<SimFs>,
     pub(crate) indexes: Vec<MemoryDisk>,
     pub(crate) users: Users,
     pub(crate) ledger: Ledger,
@@ -71,6 +90,8 @@ pub(crate) struct State {
     recovering: bool,
     /// After a power cut nobody has looked at all disks yet.
     dark: bool,
+    /// Somebody has no memory of what was there, and cannot tell what users took away meanwhile.
+    forgetful: bool,
     boot: u64,
     handle: Option<Handle>,
 }
@@ -79,6 +100,14 @@ impl State {
     /// A live session had a good while after the last act of a user.
     pub(crate) fn is_quiet(&self) -> bool {
         self.life == Life::Alive && self.ops == 0 && self.waits > WAITS
+    }
+
+    /// The disks of those who take part, in order.
+    pub(crate) fn joined(&self) -> Vec<SimFs> {
+        let all = self.disks.iter().zip(&self.identities);
+        all.filter(|(_, who)| who.joined)
+            .map(|(fs, _)| fs.clone())
+            .collect()
     }
 }
 
@@ -104,19 +133,33 @@ impl World {
     /// Machines with empty roots.
     pub(crate) fn new(seed: u64, plan: &Plan, rng: &mut Prng) -> Arc<Self> {
         let disks: Vec<SimFs> = plan.disks.iter().map(|c| SimFs::new(c.clone())).collect();
-        for (fs, skew_ns) in disks.iter().zip(&plan.skew_ns) {
+        let mut identities = Vec::new();
+        for (i, (fs, skew_ns)) in disks.iter().zip(&plan.skew_ns).enumerate() {
             fs.set_now(START_NS + skew_ns);
-            let made = fs
-                .root()
-                .make_dir(own_name(), 0o700)
-                .and_then(|()| Ours::open(fs.root().open_dir(own_name())?).map(drop));
-            made.expect("a new machine has no faults");
-            fs.settle();
+            let role = match i {
+                _ if !plan.mirror => Role::Both,
+                0 => Role::Source,
+                _ => Role::Target,
+            };
+            if role != Role::Source {
+                make_ours(fs);
+            }
+            let tag = i as u8 + 1;
+            identities.push(Identity {
+                id: tag,
+                actor: tag,
+                rejoins: false,
+                role,
+                joined: i + 1 < disks.len() || plan.join_round == 0,
+            });
         }
         Arc::new(Self {
             state: Mutex::new(State {
                 indexes: disks.iter().map(|_| MemoryDisk::new()).collect(),
                 disks,
+                identities,
+                last_tag: 16,
+                backups: Vec::new(),
                 users: Users::new(plan.errors.contains(&true)),
                 ledger: Ledger::default(),
                 trace: Vec::new(),
@@ -132,6 +175,7 @@ impl World {
                 died: false,
                 recovering: false,
                 dark: false,
+                forgetful: false,
                 boot: 1,
                 handle: None,
             }),
@@ -314,6 +358,9 @@ impl World {
                 _ => state.ledger.died(),
             }
         }
+        if state.forgetful {
+            state.ledger.died();
+        }
         if std::mem::take(&mut state.recovering) {
             state.ledger.died();
             state.dark &= state.died;
@@ -322,9 +369,88 @@ impl World {
         std::mem::take(&mut state.ops)
     }
 
-    /// Opens every machine's replica, in an order that the seed chooses.
-    pub(crate) fn open(self: &Arc<Self>) -> Result<Vec<Arc<LocalReplica>>, String> {
-        let (disks, indexes, boot, mut order) = {
+    /// The last machine takes part from now on.
+    pub(crate) fn join(&self) {
+        if let Some(last) = self.state().identities.last_mut() {
+            last.joined = true;
+        }
+    }
+
+    /// The id of a machine's replica, as settings name it.
+    pub(crate) fn id(&self, machine: usize) -> String {
+        ReplicaId([self.state().identities[machine].id; 16]).to_string()
+    }
+
+    /// Everybody makes a backup.
+    pub(crate) fn back_up(&self) {
+        let mut state = self.state();
+        state.disks.iter().for_each(SimFs::settle);
+        state.backups = state.disks.iter().map(|fs| fs.image(1)).collect();
+    }
+
+    /// Something happens to a root while nobody runs. What only it had is given up.
+    pub(crate) fn befall(&self, machine: usize, what: Mishap) {
+        let mut state = self.state();
+        self.set_clocks(&state);
+        finish(&mut state);
+        let line = format!("          {what:?} befalls {machine}");
+        state.trace.push(line);
+        let new_disk = match what {
+            Mishap::IndexLost => None,
+            Mishap::Restored => state.backups.get(machine).map(|b| b.image(2)),
+            Mishap::StateDeleted => {
+                let gone = state.disks[machine].remove_all(instep_core::path::RESERVED);
+                gone.expect("nobody uses it");
+                make_ours(&state.disks[machine]);
+                None
+            }
+            Mishap::Copied => {
+                let from = (machine + 1) % state.disks.len();
+                let mut config = None;
+                state.disks[machine].configure(|c| config = Some(c.clone()));
+                let fs = SimFs::new(config.expect("it was called"));
+                fs.set_now(self.wall_ns(machine));
+                make_ours(&fs);
+                copy(&state.disks[from], &fs);
+                Some(fs)
+            }
+        };
+        if let Some(fs) = new_disk {
+            fs.set_now(self.wall_ns(machine));
+            fs.settle();
+            state.disks[machine] = fs;
+        }
+        state.indexes[machine] = MemoryDisk::new();
+        state.last_tag += 1;
+        let tag = state.last_tag;
+        let who = &mut state.identities[machine];
+        who.actor = tag;
+        who.rejoins = what != Mishap::StateDeleted;
+        if matches!(what, Mishap::StateDeleted | Mishap::Copied) {
+            who.id = tag;
+        }
+        state.forgetful = true;
+        let State {
+            disks,
+            ledger,
+            dark,
+            ..
+        } = &mut *state;
+        if *dark {
+            // With the index went the only one who could tell what a power cut had torn.
+            ledger.allow_changed(&Seen::new(), &seen(&disks[machine]));
+        }
+        ledger.befell(disks);
+    }
+
+    /// Everybody has learnt everything.
+    pub(crate) fn remembers(&self) {
+        self.state().forgetful = false;
+    }
+
+    /// Opens the replica of every machine that takes part, in an order that the seed chooses.
+    pub(crate) fn open(self: &Arc<Self>) -> Result<Vec<Opened>, String> {
+        let (disks, indexes, boot, identities, mut order) = {
             let mut state = self.state();
             if std::mem::take(&mut state.died) {
                 state.ledger.died();
@@ -335,16 +461,22 @@ impl World {
                 let other = state.rng.below(i + 1);
                 order.swap(i, other);
             }
+            order.retain(|i| state.identities[*i].joined);
+            // A mirror's source comes first.
+            order.sort_by_key(|i| state.identities[*i].role != Role::Source);
             (
                 state.disks.clone(),
                 state.indexes.clone(),
                 state.boot,
+                state.identities.clone(),
                 order,
             )
         };
-        let open = |i: usize| {
-            self.open_one(i, &disks[i], &indexes[i], boot)
-                .map_err(|e| format!("open {i}: {e}"))
+        let open = |machine: usize| {
+            let (fs, disk) = (&disks[machine], &indexes[machine]);
+            self.open_one(machine, identities[machine], fs, disk, boot)
+                .map(|replica| Opened { machine, replica })
+                .map_err(|e| format!("open {machine}: {e}"))
         };
         order.drain(..).map(open).collect()
     }
@@ -352,32 +484,36 @@ impl World {
     fn open_one(
         self: &Arc<Self>,
         machine: usize,
+        who: Identity,
         fs: &SimFs,
         disk: &MemoryDisk,
         boot: u64,
     ) -> Result<Arc<LocalReplica>, String> {
         let root = fs.root();
-        let ours = root
-            .open_dir(own_name())
-            .and_then(Ours::existing)
-            .map_err(|e| e.to_string())?;
-        let profile = root.profile(Some(&ours.base)).map_err(|e| e.to_string())?;
-        let tag = machine as u8 + 1;
+        let ours = || root.open_dir(own_name()).and_then(Ours::existing);
+        // What must never be written has nothing of ours.
+        let ours = (who.role != Role::Source).then(ours).transpose();
+        let ours = ours.map_err(|e| e.to_string())?;
+        let base = ours.as_ref().map(|o| &o.base);
+        let profile = root.profile(base).map_err(|e| e.to_string())?;
         let store = Box::new(disk.open());
-        let index = Index::open(store, ActorId([tag; 8])).map_err(|e| e.chain())?;
+        let mut index = Index::open(store, ActorId([who.actor; 8])).map_err(|e| e.chain())?;
         let new = index.high_water() == 0;
+        if new && who.rejoins {
+            index.set_rejoining(true).map_err(|e| e.chain())?;
+        }
         let watched = fs.clone();
         let parts = Parts {
-            id: ReplicaId([tag; 16]),
+            id: ReplicaId([who.id; 16]),
             share: ShareId([9; 16]),
-            root,
-            ours: Some(ours),
+            root: root.clone(),
+            ours,
             profile,
             index,
             rules: Rules::default(),
             settings: Settings {
                 label: format!("machine {machine}"),
-                role: Role::Both,
+                role: who.role,
                 ..Settings::default()
             },
             new,
@@ -406,6 +542,45 @@ impl World {
     /// Which boot this is.
     pub(crate) fn boot(&self) -> u64 {
         self.state().boot
+    }
+}
+
+/// A machine's replica, opened.
+#[derive(Debug, Clone)]
+pub(crate) struct Opened {
+    pub(crate) machine: usize,
+    pub(crate) replica: Arc<LocalReplica>,
+}
+
+fn make_ours(fs: &SimFs) {
+    let made = fs
+        .root()
+        .make_dir(own_name(), 0o700)
+        .and_then(|()| Ours::open(fs.root().open_dir(own_name())?).map(drop));
+    made.expect("nothing fails while nobody runs");
+    fs.settle();
+}
+
+/// As `cp -a` does it.
+fn copy(from: &SimFs, to: &SimFs) {
+    let nodes = from.snapshot();
+    let users = nodes.iter().filter(|(p, _)| !is_ours(p));
+    for (path, node) in users {
+        let path = path.as_bytes();
+        let made = match node.kind {
+            Kind::Dir => to.mkdir_all(path),
+            Kind::Link => to.symlink(&node.target, path),
+            Kind::File | Kind::Special => to.write_file(path, &node.content, Save::InPlace),
+        };
+        let dressed = made.and_then(|()| match node.kind {
+            Kind::Link => Ok(()),
+            _ => to.chmod(path, node.mode),
+        });
+        let dressed = dressed.and_then(|()| match node.kind {
+            Kind::Dir => Ok(()),
+            _ => to.touch(path, node.mtime),
+        });
+        dressed.expect("nothing fails while nobody runs");
     }
 }
 
