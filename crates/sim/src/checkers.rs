@@ -136,6 +136,17 @@ fn tree(fs: &SimFs, derived: &BTreeSet<RelPath>) -> BTreeMap<RelPath, String> {
         .collect()
 }
 
+/// What a seed had that changes what can be asked of it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Terms {
+    /// It is a mirror.
+    pub(crate) mirror: bool,
+    /// Conflicts may wait for a person.
+    pub(crate) manual: bool,
+    /// The power was cut.
+    pub(crate) cut: bool,
+}
+
 /// Everybody has the same tree and knows the same.
 ///
 /// Whoever shows what waits for a person need not know yet what else there is, so that where a policy asks a
@@ -144,7 +155,12 @@ fn tree(fs: &SimFs, derived: &BTreeSet<RelPath>) -> BTreeMap<RelPath, String> {
 /// In a mirror the targets show what the source has; what they know is their own affair, because they have
 /// seen more; what a power cut took from the source they keep, because nobody deleted it. Where a path waits for a person every replica goes on showing what it did, at the path, below it
 /// and in the directories that stand for that.
-pub(crate) fn converged(disks: &[SimFs], all: &[Known], mirror: bool, manual: bool) -> Vec<String> {
+pub(crate) fn converged(disks: &[SimFs], all: &[Known], terms: Terms) -> Vec<String> {
+    let Terms {
+        mirror,
+        manual,
+        cut,
+    } = terms;
     let mut bad = Vec::new();
     let derived: BTreeSet<RelPath> = all.iter().flat_map(|k| k.derived.iter().cloned()).collect();
     let mut gone = gone(disks, all);
@@ -156,7 +172,7 @@ pub(crate) fn converged(disks: &[SimFs], all: &[Known], mirror: bool, manual: bo
     let first = tree(&disks[0], &derived);
     for (i, fs) in disks.iter().enumerate().skip(1) {
         let other = tree(fs, &derived);
-        differences(&first, &other, &gone, |p, a, b| {
+        differences(&first, &other, &gone, cut, |p, a, b| {
             if waits(p) {
                 return;
             }
@@ -171,7 +187,7 @@ pub(crate) fn converged(disks: &[SimFs], all: &[Known], mirror: bool, manual: bo
         .skip(1)
         .filter(|_| !mirror && !manual)
     {
-        differences(&all[0].entries, &k.entries, &gone, |p, a, b| {
+        differences(&all[0].entries, &k.entries, &gone, cut, |p, a, b| {
             bad.push(format!(
                 "I2: indexes 0 and {i} differ at \"{p}\": {a:?} and {b:?}"
             ));
@@ -184,6 +200,7 @@ fn differences<T: PartialEq>(
     one: &BTreeMap<RelPath, T>,
     two: &BTreeMap<RelPath, T>,
     except: &BTreeSet<RelPath>,
+    cut: bool,
     mut say: impl FnMut(&RelPath, Option<&T>, Option<&T>),
 ) {
     for path in one
@@ -192,7 +209,8 @@ fn differences<T: PartialEq>(
     {
         let (a, b) = (one.get(path), two.get(path));
         // A copy whose bytes are kept without a record, because a power cut took that, cannot be brought.
-        let unlisted = path.to_string().contains(".conflict-") && (a.is_none() || b.is_none());
+        let is_copy = path.to_string().contains(".conflict-");
+        let unlisted = cut && is_copy && (a.is_none() || b.is_none());
         if a != b && !except.contains(path) && !unlisted {
             say(path, a, b);
         }

@@ -12,7 +12,7 @@ use instep_fs::sim::SimFs;
 use instep_replica::Replica;
 use instep_testkit::prng::Prng;
 
-use crate::checkers::{self, Dots, Known};
+use crate::checkers::{self, Dots, Known, Terms};
 use crate::faults::Plan;
 use crate::world::{Opened, World};
 
@@ -192,7 +192,7 @@ impl Course<'_> {
             return Vec::new();
         }
         let disks = state.joined();
-        let real = Self::real_problems(&disks, end, all);
+        let real = Self::real_problems(&disks, end, all, state.is_cut());
         if end.state != State::InSync && !(end.state == State::Problem && real.is_empty()) {
             // What is below a path that waits for a person may be tried again and again.
             let waits = all.iter().any(|k| !k.frozen.is_empty());
@@ -201,12 +201,8 @@ impl Course<'_> {
             return calm.then(why).into_iter().collect();
         }
         let mut bad = checkers::honest(&disks, all);
-        bad.extend(checkers::converged(
-            &disks,
-            all,
-            self.plan.mirror,
-            self.plan.asks(),
-        ));
+        let terms = self.terms(state.is_cut());
+        bad.extend(checkers::converged(&disks, all, terms));
         if !bad.is_empty() {
             bad.insert(0, "live and in sync, but:".to_owned());
         }
@@ -333,7 +329,7 @@ impl Course<'_> {
     /// What a session did or left undone. A content that a power cut took from everybody stays missed.
     fn unrest(&self, end: &End, all: &[Known]) -> Vec<String> {
         let state = self.world.state();
-        let real = Self::real_problems(&state.disks, end, all);
+        let real = Self::real_problems(&state.disks, end, all, state.is_cut());
         let mut out: Vec<String> = real.iter().map(|p| format!("{p:?}")).collect();
         let paths: BTreeSet<&RelPath> = end.problems.iter().map(|(_, p)| &p.path).collect();
         if end.summary.changes > 0 {
@@ -355,11 +351,24 @@ impl Course<'_> {
         out
     }
 
+    fn terms(&self, cut: bool) -> Terms {
+        Terms {
+            mirror: self.plan.mirror,
+            manual: self.plan.asks(),
+            cut,
+        }
+    }
+
     /// Problems but for contents that a power cut took from everybody.
-    fn real_problems(disks: &[SimFs], end: &End, all: &[Known]) -> Vec<(usize, Problem)> {
+    fn real_problems(
+        disks: &[SimFs],
+        end: &End,
+        all: &[Known],
+        cut: bool,
+    ) -> Vec<(usize, Problem)> {
         let gone = checkers::gone(disks, all);
         // The copy of a loser goes with it; what was really lost is for the ledger to say.
-        let is_copy = |p: &RelPath| p.to_string().contains(".conflict-");
+        let is_copy = |p: &RelPath| cut && p.to_string().contains(".conflict-");
         let missing = |p: &Problem| {
             p.code == Code::ContentMissing && (gone.contains(&p.path) || is_copy(&p.path))
         };
@@ -370,7 +379,7 @@ impl Course<'_> {
     fn verdict(&self, all: &[Known]) -> Vec<String> {
         let state = self.world.state();
         let mirror = self.plan.mirror;
-        let mut bad = checkers::converged(&state.disks, all, mirror, self.plan.asks());
+        let mut bad = checkers::converged(&state.disks, all, self.terms(state.is_cut()));
         bad.extend(checkers::honest(&state.disks, all));
         bad.extend(checkers::kept(&state.disks, all, &state.ledger, mirror));
         bad

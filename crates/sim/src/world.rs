@@ -102,6 +102,11 @@ impl State {
         self.life == Life::Alive && self.ops == 0 && self.waits > WAITS
     }
 
+    /// The power was cut at least once.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.boot > 1
+    }
+
     /// The disks of those who take part, in order.
     pub(crate) fn joined(&self) -> Vec<SimFs> {
         let all = self.disks.iter().zip(&self.identities);
