@@ -100,7 +100,8 @@ impl Dots {
     pub(crate) fn check(&mut self, known: &Known) -> Vec<String> {
         let mut bad = Vec::new();
         for (path, entry) in &known.entries {
-            for (dot, v) in entry.siblings() {
+            // Ancestors share the dot before the first: it says only that everybody has seen more.
+            for (dot, v) in entry.siblings().iter().filter(|(d, _)| d.counter > 0) {
                 let new = (path.clone(), v.kind, v.content);
                 let old = self.0.entry(*dot).or_insert_with(|| new.clone());
                 if *old != new {
