@@ -600,6 +600,10 @@ impl Session {
     /// The replica on which the version arose, as far as the members' actors tell.
     pub(crate) fn origin_of(&self, action: &Action) -> usize {
         let by = action.shown.and_then(|d| {
+            let now = |s: &Slot| s.replica.actor() == d.actor;
+            if let Some(i) = self.slots.iter().position(now) {
+                return Some(i);
+            }
             let actor = d.actor.to_string();
             let member = self
                 .share

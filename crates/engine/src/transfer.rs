@@ -4,6 +4,7 @@ use std::sync::{Arc, PoisonError};
 
 use instep_core::conflict;
 use instep_core::id::ContentId;
+use instep_core::path::RelPath;
 use instep_core::plan::{Action, Code, Goal, Outcome, Problem};
 use instep_replica::{Content, Replica, Sources};
 
@@ -30,15 +31,17 @@ impl Origins {
     }
 
     fn find(&self, action: &Action, content: ContentId) -> Option<Box<dyn Content>> {
-        let version = action.shown.and_then(|d| Some((d, action.entry.get(d)?)));
-        // Where it was moved from it may still be, and where it was put beside its path when it had lost.
-        let moved = version.and_then(|(_, v)| v.moved.clone());
-        let beside = version.and_then(|(d, v)| conflict::copy_path(&action.path, d, v));
-        let places = [Some(action.path.clone()), moved, beside];
-        places.into_iter().flatten().find_map(|path| {
+        let at = |path: &RelPath| {
             let mut all = self.0.iter();
-            all.find_map(|o| o.replica.open(&path, content).ok().flatten())
-        })
+            all.find_map(|o| o.replica.open(path, content).ok().flatten())
+        };
+        if let Some(found) = at(&action.path) {
+            return Some(found);
+        }
+        // Where it was moved from it may still be, and where it was put beside its path when it had lost.
+        let (dot, version) = action.shown.and_then(|d| Some((d, action.entry.get(d)?)))?;
+        let moved = version.moved.as_ref().and_then(at);
+        moved.or_else(|| at(&conflict::copy_path(&action.path, dot, version)?))
     }
 }
 

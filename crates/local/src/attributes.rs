@@ -400,14 +400,9 @@ impl LocalReplica {
 
     /// The attributes of something that was brought just before a crash are looked at anew: what the crash
     /// took of them is given again.
-    pub(crate) fn look_at_attributes(
-        &self,
-        index: &mut Index,
-        path: &RelPath,
-    ) -> instep_replica::Result<()> {
-        match path.parent().filter(|_| self.carried().any()) {
-            Some(dir) => index.set_digest(&dir, None),
-            None => Ok(()),
+    pub(crate) fn look_at_attributes(&self, index: &mut Index, path: &RelPath) {
+        if let Some(dir) = path.parent().filter(|_| self.carried().any()) {
+            index.set_digest(&dir, None);
         }
     }
 
@@ -450,7 +445,7 @@ impl LocalReplica {
                 seen: None,
                 ..row.clone()
             };
-            self.look_at_attributes(&mut index, path)?;
+            self.look_at_attributes(&mut index, path);
             index.put(path, Some(&row), &doubted)
         };
         // An index that cannot be written stops the replica at its next use.
@@ -460,8 +455,7 @@ impl LocalReplica {
     /// The directory of a path that has a problem is not passed over by the next look.
     fn look_into_again(&self, path: &RelPath) {
         if let Some(dir) = path.parent() {
-            // Where this fails the problem is only not listed again.
-            let _unlisted = self.index().set_digest(&dir, None);
+            self.index().set_digest(&dir, None);
         }
     }
 

@@ -221,11 +221,12 @@ fn hash_zeros(hasher: &mut Hasher, mut count: u64) {
     }
 }
 
-/// The id and randomness of a file's content, if it stands still while it is read. The buffer begins with
-/// the whole content afterwards, or is shorter than it.
+/// The id of a file's content, and if `probe` is set its randomness, if it stands still while it is read. The
+/// buffer begins with the whole content afterwards, or is shorter than it.
 pub fn hash_file(
     file: &File,
     before: &Stat,
+    probe: bool,
     buffer: &mut Vec<u8>,
 ) -> Result<Hashed, instep_fs::Error> {
     buffer.resize(BLOCK.min(before.size as usize + 1), 0);
@@ -244,7 +245,7 @@ pub fn hash_file(
             if got == 0 {
                 return Ok(Hashed::Changing);
             }
-            if at < 64 * 1024 {
+            if probe && at < instep_chunk::entropy::PROBE_BYTES {
                 entropy.update(&buffer[..got]);
             }
             hasher.update(&buffer[..got]);

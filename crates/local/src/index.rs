@@ -3,7 +3,7 @@
 //! Owns counters, the hybrid clock, the epoch, the sums and the directory digests. Invariant: a dot leaves
 //! [`Index::mint`] only after the block that its counter lies in is durable.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use instep_core::codec::{self, Reader};
 use instep_core::id::{ActorId, Dot};
@@ -49,6 +49,8 @@ pub struct Index {
     durable_epoch: u32,
     totals: Totals,
     digests: HashMap<RelPath, Digest>,
+    /// Directories whose digest in memory is ahead of the store's.
+    redigested: HashSet<RelPath>,
     touched: bool,
 }
 
@@ -108,6 +110,7 @@ impl Index {
             durable_epoch,
             totals,
             digests,
+            redigested: HashSet::new(),
             touched: false,
         })
     }
@@ -209,7 +212,7 @@ impl Index {
     pub fn put(&mut self, path: &RelPath, old: Option<&Row>, row: &Row) -> Result<()> {
         self.account(old, false);
         self.account(Some(row), true);
-        self.redigest(path, old, Some(row))?;
+        self.redigest(path, old, Some(row));
         self.touched = true;
         let result = if row.entry.is_empty() && row.print.is_none() && row.held.is_none() {
             self.store.remove(path)
@@ -231,17 +234,17 @@ impl Index {
     }
 
     /// A digest stays right when one name in it changes; where there was none there is none.
-    fn redigest(&mut self, path: &RelPath, old: Option<&Row>, new: Option<&Row>) -> Result<()> {
+    fn redigest(&mut self, path: &RelPath, old: Option<&Row>, new: Option<&Row>) {
         let prints = |r: Option<&Row>| r.and_then(|r| r.print).map(|p| p.hash);
         let (before, after) = (prints(old), prints(new));
-        let Some((dir, name)) = path.split() else {
-            return Ok(());
-        };
         if before == after {
-            return Ok(());
+            return;
         }
+        let Some((dir, name)) = path.split() else {
+            return;
+        };
         let Some(digest) = self.digests.get_mut(&dir) else {
-            return Ok(());
+            return;
         };
         if let Some(p) = before {
             digest.remove(name.as_bytes(), p);
@@ -249,10 +252,7 @@ impl Index {
         if let Some(p) = after {
             digest.add(name.as_bytes(), p);
         }
-        let bytes = digest.to_bytes();
-        self.store
-            .put_digest(&dir, Some(bytes))
-            .map_err(|e| store_error("write the index", e))
+        self.redigested.insert(dir);
     }
 
     /// The digest of a directory as of when it was last known to be recorded completely.
@@ -270,17 +270,25 @@ impl Index {
     }
 
     /// Sets or forgets a directory's digest.
-    pub fn set_digest(&mut self, dir: &RelPath, digest: Option<Digest>) -> Result<()> {
+    pub fn set_digest(&mut self, dir: &RelPath, digest: Option<Digest>) {
         let changed = match digest {
             Some(d) => self.digests.insert(dir.clone(), d) != Some(d),
             None => self.digests.remove(dir).is_some(),
         };
-        if !changed {
-            return Ok(());
+        if changed {
+            self.redigested.insert(dir.clone());
         }
-        self.store
-            .put_digest(dir, digest.map(Digest::to_bytes))
-            .map_err(|e| store_error("write the index", e))
+    }
+
+    /// Writes the digests that changed since the last commit, each once.
+    fn put_digests(&mut self) -> Result<()> {
+        for dir in self.redigested.drain() {
+            let bytes = self.digests.get(&dir).copied().map(Digest::to_bytes);
+            self.store
+                .put_digest(&dir, bytes)
+                .map_err(|e| store_error("write the index", e))?;
+        }
+        Ok(())
     }
 
     /// Whether the replica has lost its memory and has not learnt everything again.
@@ -313,6 +321,7 @@ impl Index {
 
     /// Commits what is pending; a failed commit undoes it all.
     pub fn commit(&mut self, durability: Durability) -> Result<()> {
+        self.put_digests()?;
         if self.store.is_dirty() {
             self.put_meta(KEY_CLOCK, &number_bytes(self.clock.max(0) as u64))?;
             self.put_meta(KEY_TOTALS, &totals_bytes(&self.totals))?;

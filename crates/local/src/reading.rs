@@ -81,13 +81,6 @@ pub(crate) struct Ahead {
     readings: mpsc::Receiver<Vec<Reading>>,
 }
 
-impl Ahead {
-    /// What is being read.
-    pub(crate) fn piece(&self) -> &[Candidate] {
-        &self.piece
-    }
-}
-
 /// What reading files takes, on any thread.
 #[derive(Clone)]
 struct Reader {
@@ -138,22 +131,70 @@ impl Kept {
     }
 }
 
-/// Takes the next piece from what is to be read.
-pub(crate) fn next_piece(unread: &mut VecDeque<Candidate>) -> Vec<Candidate> {
-    let mut piece = Vec::new();
-    let mut bytes = 0;
-    while let Some(c) = unread.pop_front() {
-        bytes += c.stat.size;
-        if bytes > PIECE_BYTES && !piece.is_empty() {
-            unread.push_front(c);
-            break;
+/// What a walk left to be read, in the order of the tree.
+#[derive(Debug, Default)]
+pub(crate) struct Unread {
+    queue: VecDeque<Candidate>,
+    /// How many files of each directory have not been taken in.
+    dirs: HashMap<RelPath, u64>,
+}
+
+impl Unread {
+    /// Adds files after those that wait already.
+    pub(crate) fn add(&mut self, candidates: Vec<Candidate>) {
+        for c in &candidates {
+            let dir = c.path.parent().unwrap_or_else(RelPath::root);
+            *self.dirs.entry(dir).or_default() += 1;
         }
-        piece.push(c);
-        if piece.len() >= PIECE_FILES {
-            break;
+        self.queue.extend(candidates);
+    }
+
+    /// Takes the next piece.
+    pub(crate) fn next_piece(&mut self) -> Vec<Candidate> {
+        let mut piece = Vec::new();
+        let mut bytes = 0;
+        while let Some(c) = self.queue.pop_front() {
+            bytes += c.stat.size;
+            if bytes > PIECE_BYTES && !piece.is_empty() {
+                self.queue.push_front(c);
+                break;
+            }
+            piece.push(c);
+            if piece.len() >= PIECE_FILES {
+                break;
+            }
+        }
+        piece
+    }
+
+    /// A piece has been taken in.
+    pub(crate) fn done(&mut self, piece: &[Candidate]) {
+        for c in piece {
+            let dir = c.path.parent().unwrap_or_else(RelPath::root);
+            if let Some(left) = self.dirs.get_mut(&dir) {
+                *left -= 1;
+                if *left == 0 {
+                    self.dirs.remove(&dir);
+                }
+            }
         }
     }
-    piece
+
+    /// Whether files of a directory have not been taken in.
+    pub(crate) fn has(&self, dir: &RelPath) -> bool {
+        self.dirs.contains_key(dir)
+    }
+
+    /// Whether anything has not been taken in.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.dirs.is_empty()
+    }
+
+    /// Paths and sizes of what waits.
+    pub(crate) fn waiting(&self) -> Vec<(RelPath, u64)> {
+        let waiting = self.queue.iter();
+        waiting.map(|c| (c.path.clone(), c.stat.size)).collect()
+    }
 }
 
 /// Whether so much is to be read that it is better done in pieces.
@@ -224,18 +265,22 @@ impl Reader {
             Aside::Done(hashed) => return self.hashed_as(&file, c, hashed, None),
             Aside::No => {}
         }
+        // The brake asks of what was there before whether it looks random now.
+        let probe = c.row.is_some();
         // What the walk saw is what must still be there when all has been read.
         if c.stat.size > KEPT_FILE_BYTES {
-            return match hash_file(&file, &c.stat, buffer) {
+            return match hash_file(&file, &c.stat, probe, buffer) {
                 Ok(hashed) => self.hashed_as(&file, c, hashed, None),
                 Err(e) => Reading::Failed(e),
             };
         }
-        let mut bytes = Vec::with_capacity(c.stat.size as usize);
-        match hash_file(&file, &c.stat, &mut bytes) {
+        let size = c.stat.size as usize;
+        let mut bytes = Vec::with_capacity(size + 1);
+        match hash_file(&file, &c.stat, probe, &mut bytes) {
             Ok(hashed) => {
-                bytes.truncate(c.stat.size as usize);
-                self.hashed_as(&file, c, hashed, Some(bytes))
+                bytes.truncate(size);
+                let is_whole = bytes.len() == size;
+                self.hashed_as(&file, c, hashed, is_whole.then_some(bytes))
             }
             Err(e) => Reading::Failed(e),
         }
@@ -292,7 +337,10 @@ impl LocalReplica {
 
     /// Begins to read the next piece of what is unread.
     pub(crate) fn read_ahead(&self) {
-        let piece = next_piece(&mut locked(&self.unread));
+        if locked(&self.ahead).is_some() {
+            return;
+        }
+        let piece = locked(&self.unread).next_piece();
         if piece.is_empty() {
             return;
         }
@@ -320,6 +368,7 @@ impl LocalReplica {
         // A reader that died read nothing: all of it is looked at again.
         let read = read.unwrap_or_else(|_| ahead.piece.iter().map(|_| Reading::Missing).collect());
         self.take_readings(&ahead.piece, read, look);
+        locked(&self.unread).done(&ahead.piece);
     }
 
     fn take_readings(&self, candidates: &[Candidate], readings: Vec<Reading>, look: &mut Look) {
@@ -396,12 +445,14 @@ impl LocalReplica {
         aside.insert(c.path.clone(), (looks, None));
         drop(aside);
         let (file, stat, path) = (file.clone(), c.stat, c.path.clone());
+        let probe = c.row.is_some();
         let (results, waker) = (self.hashed_aside.clone(), self.waker.get().cloned());
         self.env.spawn(
             "hash",
             Box::new(move || {
                 // What cannot be read now is looked at again, and then says why.
-                let hashed = hash_file(&file, &stat, &mut Vec::new()).unwrap_or(Hashed::Changing);
+                let hashed = hash_file(&file, &stat, probe, &mut Vec::new());
+                let hashed = hashed.unwrap_or(Hashed::Changing);
                 locked(&results).insert(path, (looks, Some(hashed)));
                 if let Some(waker) = waker {
                     waker.wake();

@@ -61,7 +61,7 @@ pub fn record(replica: &LocalReplica, look: &Look, share: &ShareState) -> Result
             dirty.push(path.clone());
         }
     }
-    replica.settle_digests(&mut index, look)?;
+    replica.settle_digests(&mut index, look);
     index.commit(Durability::Process)?;
     Ok(dirty)
 }

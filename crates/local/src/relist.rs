@@ -92,7 +92,7 @@ fn examine(
     let (kind, id): (Kind, ContentId) = match stat.kind {
         instep_fs::Kind::File => {
             let file = dir.open_file(name)?;
-            match hash_file(&file, stat, &mut Vec::new())? {
+            match hash_file(&file, stat, false, &mut Vec::new())? {
                 Hashed::Content { id, .. } => (Kind::File, id),
                 Hashed::Changing => return Ok(None),
             }

@@ -291,7 +291,8 @@ fn settle(
         let free = !replica.profile.leases || !matches!(file.read_lease(), Ok(None));
         let stat = file.stat().ok()?;
         if (free || waited >= LATE_WRITER_MS)
-            && let Ok(Hashed::Content { id, high_entropy }) = hash_file(&file, &stat, &mut buffer)
+            && let Ok(Hashed::Content { id, high_entropy }) =
+                hash_file(&file, &stat, true, &mut buffer)
         {
             return Some((id, stat, high_entropy));
         }

@@ -5,12 +5,12 @@
 //! file holds what they share and turns the contract's calls into theirs.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use instep_core::id::{ActorId, ContentId, Dot, ReplicaId, ShareId};
 use instep_core::path::RelPath;
-use instep_core::plan::{Action, Code, Outcome, Problem};
+use instep_core::plan::{Action, Code, Goal, Outcome, Problem};
 use instep_core::policy::Role;
 use instep_core::row::Row;
 use instep_core::version::Kind;
@@ -27,8 +27,9 @@ use crate::content::{FileContent, Hashed, fill, hash_file};
 use crate::groups;
 use crate::index::{Index, store_error};
 use crate::print::{Digest, print};
+use crate::reading::Unread;
 use crate::rules::{IgnoreOptions, Rules};
-use crate::scan::{self, Candidate};
+use crate::scan;
 use crate::settle::Missed;
 use crate::tree::{self, Ours, ours};
 use crate::watch::Watch;
@@ -125,6 +126,8 @@ struct LastLook {
     unsettled: BTreeSet<RelPath>,
     /// Of directories with files that have not been read yet.
     later: Vec<(RelPath, Digest)>,
+    /// Directories in which an earlier piece left something outstanding.
+    open: BTreeSet<RelPath>,
 }
 
 /// The result of hashing a big file aside.
@@ -172,8 +175,11 @@ pub struct LocalReplica {
     pub(crate) by_content: Mutex<trash::ByContent>,
     next_unwatched_ns: Mutex<u64>,
     pub(crate) kept: Mutex<crate::reading::Kept>,
-    pub(crate) unread: Mutex<std::collections::VecDeque<Candidate>>,
+    pub(crate) unread: Mutex<Unread>,
     pub(crate) ahead: Mutex<Option<crate::reading::Ahead>>,
+    /// Bytes brought here since the disk was last told to begin writing.
+    unflushed: AtomicU64,
+    flushing: Arc<AtomicBool>,
 }
 
 impl std::fmt::Debug for LocalReplica {
@@ -265,6 +271,8 @@ impl LocalReplica {
             kept: Mutex::default(),
             unread: Mutex::default(),
             ahead: Mutex::default(),
+            unflushed: AtomicU64::new(0),
+            flushing: Arc::default(),
         })
     }
 
@@ -426,6 +434,29 @@ impl LocalReplica {
         !locked(&self.own_hints).is_empty() || self.watch.get().is_some_and(is_told)
     }
 
+    /// Lets the disk begin with what the next barrier would have to wait for. Nothing relies on it.
+    fn flush_ahead(&self, actions: &[Action]) {
+        const EVERY_BYTES: u64 = 32 * 1024 * 1024;
+        let size = |a: &Action| match a.goal {
+            Goal::File { size, .. } => size,
+            _ => 0,
+        };
+        let written: u64 = actions.iter().map(size).sum();
+        let unflushed = self.unflushed.fetch_add(written, Ordering::Relaxed) + written;
+        if unflushed < EVERY_BYTES || self.flushing.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        self.unflushed.store(0, Ordering::Relaxed);
+        let (root, flushing) = (self.root.clone(), self.flushing.clone());
+        self.env.spawn(
+            "flush",
+            Box::new(move || {
+                let _told_by_the_barrier = root.sync_fs();
+                flushing.store(false, Ordering::SeqCst);
+            }),
+        );
+    }
+
     /// Stops watching a directory that is gone.
     pub(crate) fn unwatch(&self, path: &RelPath) {
         if let Some(watch) = self.watch.get() {
@@ -443,7 +474,7 @@ impl LocalReplica {
         let mut stale = false;
         let read = index.children(path, &mut |_, row| stale |= row.print.is_some());
         let empty = read.is_ok() && !stale;
-        let _slower = index.set_digest(path, empty.then_some(digest));
+        index.set_digest(path, empty.then_some(digest));
         drop(index);
         if !empty {
             // The index has the new directory from now on, so no other hint leads to what was in the old one.
@@ -525,37 +556,25 @@ impl LocalReplica {
         self.hint(path.clone());
     }
 
-    /// Writes the digests of the last look's directories, except where something is outstanding.
-    pub(crate) fn settle_digests(&self, index: &mut Index, look: &Look) -> Result<()> {
-        let last = {
-            let mut last = locked(&self.last);
-            let later = std::mem::take(&mut last.later);
-            std::mem::replace(
-                &mut *last,
-                LastLook {
-                    later,
-                    ..LastLook::default()
-                },
-            )
-        };
-        if last.digests.is_empty() {
-            return Ok(());
-        }
+    /// Takes over the digests of the last look's directories, except where something is outstanding.
+    pub(crate) fn settle_digests(&self, index: &mut Index, look: &Look) {
+        let last = std::mem::take(&mut *locked(&self.last));
         let recorded: BTreeSet<&RelPath> = look.findings.iter().map(|f| &f.path).collect();
-        let outstanding: BTreeSet<RelPath> = last
-            .reported
-            .iter()
-            .filter(|p| !recorded.contains(p))
-            .chain(&last.unsettled)
-            .chain(look.problems.iter().map(|p| &p.path))
-            .filter_map(RelPath::parent)
-            .collect();
+        let here = last.reported.iter().filter(|p| !recorded.contains(p));
+        let here = here.chain(&last.unsettled);
+        let here = here.chain(look.problems.iter().map(|p| &p.path));
+        let mut open = last.open;
+        open.extend(here.filter_map(RelPath::parent));
         for (dir, digest) in last.digests {
-            let settled =
-                !outstanding.contains(&dir) && !look.problems.iter().any(|p| p.path == dir);
-            index.set_digest(&dir, settled.then_some(digest))?;
+            let settled = !open.contains(&dir) && !look.problems.iter().any(|p| p.path == dir);
+            index.set_digest(&dir, settled.then_some(digest));
         }
-        Ok(())
+        // What one piece left open is open until the last.
+        if !last.later.is_empty() {
+            let mut next = locked(&self.last);
+            next.later = last.later;
+            next.open = open;
+        }
     }
 
     /// Opens for use: recovers from a crash, and notes that this process is at work.
@@ -593,8 +612,11 @@ impl LocalReplica {
         }
         let mut look = Look::default();
         let hinted = *scope != Scope::Everything;
-        locked(&self.unread).clear();
-        locked(&self.ahead).take();
+        if !hinted {
+            *locked(&self.unread) = Unread::default();
+            *locked(&self.last) = LastLook::default();
+            locked(&self.ahead).take();
+        }
         let (scope, sees_all_missed) = self.with_missed(scope);
         let mut walked = scan::walk(self, &groups::widen(scope));
         scan::free_rows(self, &mut walked);
@@ -615,13 +637,10 @@ impl LocalReplica {
         if gone.is_empty() && crate::reading::is_much(&unknown) {
             unknown.sort_by(|a, b| a.path.cmp(&b.path));
             let mut unread = locked(&self.unread);
-            unread.extend(unknown);
-            unknown = crate::reading::next_piece(&mut unread);
-            look.unread = unread
-                .iter()
-                .map(|c| (c.path.clone(), c.stat.size))
-                .collect();
-            look.more = !unread.is_empty();
+            unread.add(unknown);
+            unknown = unread.next_piece();
+            look.unread = unread.waiting();
+            unread.done(&unknown);
         }
         self.read_candidates(&unknown, hinted, &mut look);
         self.read_ahead();
@@ -657,7 +676,6 @@ impl LocalReplica {
     fn observe_rest(&self) -> Look {
         let mut look = Look::default();
         self.take_ahead(&mut look);
-        look.more = locked(&self.ahead).is_some();
         look.known = self.index().totals();
         // The directories of files that are still unread stay open until their last piece.
         let digests = std::mem::take(&mut locked(&self.last).later);
@@ -676,27 +694,21 @@ impl LocalReplica {
         for (_, size) in &look.unread {
             look.totals.add(Kind::File, *size);
         }
-        let mut unsettled: BTreeSet<RelPath> = look.again.iter().map(|(p, _)| p.clone()).collect();
-        unsettled.extend(look.unhashed.iter().cloned());
-        let mut unread: BTreeSet<RelPath> = BTreeSet::new();
-        for c in locked(&self.unread).iter() {
-            unread.extend(c.path.parent());
-        }
-        for c in locked(&self.ahead)
-            .iter()
-            .flat_map(crate::reading::Ahead::piece)
-        {
-            unread.extend(c.path.parent());
-        }
-        let (later, digests) = digests
-            .into_iter()
-            .partition(|(dir, _)| unread.contains(dir));
-        *locked(&self.last) = LastLook {
-            digests,
-            later,
-            reported: look.findings.iter().map(|f| f.path.clone()).collect(),
-            unsettled,
-        };
+        let unread = locked(&self.unread);
+        look.more = !unread.is_empty();
+        let (later, digests): (Vec<_>, Vec<_>) =
+            digests.into_iter().partition(|(dir, _)| unread.has(dir));
+        drop(unread);
+        // Several looks may be recorded together.
+        let mut last = locked(&self.last);
+        last.digests.extend(digests);
+        last.later.extend(later);
+        last.reported
+            .extend(look.findings.iter().map(|f| f.path.clone()));
+        last.unsettled
+            .extend(look.again.iter().map(|(p, _)| p.clone()));
+        last.unsettled.extend(look.unhashed.iter().cloned());
+        drop(last);
         look
     }
 
@@ -899,7 +911,7 @@ impl Replica for LocalReplica {
                 .stat()
                 .map_err(|e| fs_error("examine a kept file", e))?;
             // No fingerprint vouches for what is kept; another replica may have it whole.
-            let hashed = hash_file(&file, &stat, &mut Vec::new());
+            let hashed = hash_file(&file, &stat, false, &mut Vec::new());
             if matches!(hashed, Ok(Hashed::Content { id, .. }) if id == content) {
                 return Ok(Some(Box::new(FileContent::new(file, stat))));
             }
@@ -956,6 +968,7 @@ impl Replica for LocalReplica {
             self.refused.store(true, Ordering::SeqCst);
         }
         self.intact(self.set_modes())?;
+        self.flush_ahead(actions);
         Ok(outcomes)
     }
 
@@ -998,8 +1011,8 @@ impl Replica for LocalReplica {
             })
             .map_err(|e| store_error("read the index", e))?;
         // The sums move along as they are: taking names out one by one would leave those of nothing.
-        let digests = Self::take_digests(&mut index, from)?;
-        Self::take_digests(&mut index, to)?;
+        let digests = Self::take_digests(&mut index, from);
+        Self::take_digests(&mut index, to);
         for (path, theirs) in entries {
             let entry = theirs.entry.clone();
             let new = if path.is_within(from) {
@@ -1035,7 +1048,7 @@ impl Replica for LocalReplica {
         let mut index = self.index();
         for (dir, digest) in digests {
             if let Some(new) = dir.rebase(from, to) {
-                index.set_digest(&new, Some(digest))?;
+                index.set_digest(&new, Some(digest));
             }
         }
         index.commit(Durability::Process)?;
@@ -1218,12 +1231,12 @@ impl LocalReplica {
     }
 
     /// The digests at and below a directory, which has none afterwards.
-    fn take_digests(index: &mut Index, top: &RelPath) -> Result<Vec<(RelPath, Digest)>> {
+    fn take_digests(index: &mut Index, top: &RelPath) -> Vec<(RelPath, Digest)> {
         let mut taken = Vec::new();
         for dir in index.digest_dirs(top) {
             taken.extend(index.digest(&dir).map(|digest| (dir.clone(), digest)));
-            index.set_digest(&dir, None)?;
+            index.set_digest(&dir, None);
         }
-        Ok(taken)
+        taken
     }
 }

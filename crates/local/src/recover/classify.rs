@@ -58,7 +58,7 @@ pub(super) fn classify(
         },
     };
     let mut index = replica.index();
-    replica.look_at_attributes(&mut index, path)?;
+    replica.look_at_attributes(&mut index, path);
     index.put(path, old.as_ref(), &new)
 }
 

@@ -67,7 +67,7 @@ pub(super) fn content(dir: &Dir, name: Name<'_>, stat: &Stat) -> Option<(Kind, C
         }
         instep_fs::Kind::File => {
             let file = dir.open_file(name).ok()?;
-            match hash_file(&file, stat, &mut Vec::new()).ok()? {
+            match hash_file(&file, stat, false, &mut Vec::new()).ok()? {
                 Hashed::Content { id, .. } => Some((Kind::File, id)),
                 Hashed::Changing => None,
             }

@@ -14,6 +14,7 @@ mod identity;
 mod ignore;
 mod moves;
 mod names;
+mod pieces;
 mod recovery;
 mod rejoin;
 mod renew;

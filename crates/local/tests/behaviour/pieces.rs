@@ -1,0 +1,85 @@
+//! A large tree is read in pieces, and what one piece leaves is not forgotten by the next.
+
+use std::collections::BTreeSet;
+
+use instep_core::path::RelPath;
+use instep_fs::sim::SimConfig;
+use instep_replica::conformance::User as _;
+use instep_replica::look::Found;
+use instep_replica::{Look, Replica, Scope};
+
+use super::acts::{look, record};
+use crate::support::p;
+use crate::support::sim::Sim;
+
+/// More files than are read at once, all in one directory.
+fn large() -> (Sim, BTreeSet<RelPath>) {
+    let sim = Sim::new(SimConfig::ext4(1));
+    let paths: BTreeSet<RelPath> = (0..2500).map(|n| p(&format!("d/f{n:04}"))).collect();
+    for path in &paths {
+        sim.write(path, path.as_bytes()).unwrap();
+    }
+    (sim, paths)
+}
+
+fn files(look: &Look) -> impl Iterator<Item = RelPath> + '_ {
+    let is_file = |f: &&instep_replica::Finding| {
+        let found = &f.found;
+        matches!(found, Found::Present { kind, .. } if *kind == instep_core::version::Kind::File)
+    };
+    look.findings.iter().filter(is_file).map(|f| f.path.clone())
+}
+
+#[test]
+fn a_look_at_one_place_forgets_the_rest_of_a_large_tree() {
+    let (sim, paths) = large();
+    let first = look(sim.replica());
+    assert!(first.more, "read at once: {}", first.findings.len());
+    record(sim.replica(), &first);
+    let mut seen: BTreeSet<RelPath> = files(&first).collect();
+    let elsewhere = Scope::Some {
+        paths: [p("nowhere")].into(),
+        trees: [].into(),
+    };
+    let aside = sim.replica().look(&elsewhere).unwrap();
+    assert!(aside.more, "nothing is left, it says");
+    while seen.len() < paths.len() {
+        let rest = sim.replica().look(&Scope::Rest).unwrap();
+        assert!(
+            files(&rest).count() > 0,
+            "{} were never read",
+            paths.len() - seen.len()
+        );
+        seen.extend(files(&rest));
+        record(sim.replica(), &rest);
+        assert_eq!(rest.more, seen.len() < paths.len());
+    }
+    assert_eq!(seen, paths);
+}
+
+#[test]
+fn a_file_that_was_busy_in_the_first_piece_is_passed_over_after_a_kill() {
+    let (mut sim, paths) = large();
+    let writer = sim.fs().user_open_write("d/f0000").unwrap();
+    for at_once in [false, true] {
+        let mut found = look(sim.replica());
+        while found.more {
+            if !at_once {
+                record(sim.replica(), &found);
+            }
+            let mut rest = sim.replica().look(&Scope::Rest).unwrap();
+            if at_once {
+                rest.findings.append(&mut found.findings);
+                rest.findings.sort_by(|a, b| a.path.cmp(&b.path));
+            }
+            found = rest;
+        }
+        record(sim.replica(), &found);
+        sim.kill();
+        sim.open();
+    }
+    sim.fs().user_close(writer).unwrap();
+    let found = look(sim.replica());
+    assert_eq!(files(&found).collect::<Vec<_>>(), [p("d/f0000")]);
+    assert_eq!(paths.len(), 2500);
+}
