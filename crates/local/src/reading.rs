@@ -27,6 +27,8 @@ use crate::tree;
 const PIECE_FILES: usize = 1000;
 /// Bytes read in one piece, as long as it is more than one file.
 const PIECE_BYTES: u64 = 12 * 1024 * 1024;
+/// The longest that a file which is being written is left alone between two tries; it is a problem then.
+const BUSY_MS_MAX: u64 = 1000;
 /// A file of at most this size is kept until it was passed on.
 const KEPT_FILE_BYTES: u64 = 64 * 1024;
 /// All kept files together.
@@ -394,7 +396,18 @@ impl LocalReplica {
                     });
                     look.findings.extend(found);
                 }
-                Reading::Busy => look.again.push((c.path.clone(), self.back_off(&c.path))),
+                Reading::Busy => {
+                    let delay_ms = self.back_off(&c.path);
+                    if delay_ms >= BUSY_MS_MAX {
+                        let detail = "a program writes it or has it open for writing".into();
+                        look.problems.push(Problem {
+                            path: c.path.clone(),
+                            code: Code::Changing,
+                            detail,
+                        });
+                    }
+                    look.again.push((c.path.clone(), delay_ms));
+                }
                 Reading::Missing => look.again.push((c.path.clone(), 2)),
                 Reading::Aside => look.unhashed.push(c.path.clone()),
                 Reading::Failed(e) => look.problems.push(Problem {
@@ -409,7 +422,7 @@ impl LocalReplica {
     /// How long to leave a file alone that is being written: longer each time.
     pub(crate) fn back_off(&self, path: &RelPath) -> u64 {
         let mut busy = locked(&self.busy);
-        let next = busy.get(path).map_or(2, |ms| (ms * 2).min(1000));
+        let next = busy.get(path).map_or(2, |ms| (ms * 2).min(BUSY_MS_MAX));
         busy.insert(path.clone(), next);
         next
     }

@@ -316,3 +316,29 @@ fn a_hint_at_a_part_of_a_large_deletion_lets_that_part_pass() {
     pass(&sim, settings.settle_max_ms);
     assert_eq!(absent(&look(sim.replica())).len(), 303);
 }
+
+#[test]
+fn a_file_that_is_written_without_end_waits_without_a_word() {
+    let sim = with_files(&["f"]);
+    let writer = sim.fs().user_open_write("f").unwrap();
+    sim.fs().user_write(&writer, 0, b"half").unwrap();
+    let codes = |look: &Look| look.problems.iter().map(|p| p.code).collect::<Vec<_>>();
+    let first = look(sim.replica());
+    assert!(
+        first.again.len() == 1 && codes(&first).is_empty(),
+        "{first:?}"
+    );
+    let mut last = first;
+    for _ in 0..12 {
+        pass(&sim, last.again[0].1);
+        last = look(sim.replica());
+    }
+    assert_eq!(codes(&last), [instep_core::plan::Code::Changing]);
+    assert_eq!(last.again.len(), 1, "it is tried again");
+    sim.fs().user_close(writer).unwrap();
+    let closed = look(sim.replica());
+    assert!(
+        codes(&closed).is_empty() && closed.findings.len() == 1,
+        "{closed:?}"
+    );
+}
