@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use instep_core::id::{ContentId, ShareId};
 use instep_core::path::RelPath;
-use instep_core::plan::Problem;
+use instep_core::plan::{Code, Problem};
 use instep_core::policy::Role;
 use instep_replica::env::Env;
 use instep_replica::records::{Member, PolicyRecord, ShareRecord};
@@ -405,10 +405,15 @@ impl Session {
     /// With `once`: idle, or what is left was tried often enough.
     fn is_done(&self) -> bool {
         let patience = 40;
-        let hopeless = self
-            .later
-            .values()
-            .all(|l| l.tries > patience || l.delay_ms >= 5000);
+        // What keeps changing is a problem, and nobody knows for how long.
+        let changes = |p: &RelPath| {
+            let of_path = self.problems.iter().filter(|((_, at), _)| at == p);
+            of_path.into_iter().any(|(_, p)| p.code == Code::Changing)
+        };
+        let is_hopeless = |(p, l): (&RelPath, &Later)| {
+            l.tries > patience || l.delay_ms >= 5000 || (l.delay_ms >= 1000 && changes(p))
+        };
+        let hopeless = self.later.iter().all(is_hopeless);
         self.dirty.is_empty()
             && self.in_flight.is_empty()
             && hopeless
