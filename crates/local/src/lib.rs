@@ -17,12 +17,14 @@
 //! Start with [`replica::LocalReplica`]. [`root`] decides which directory is which replica.
 #![forbid(unsafe_code)]
 
+mod adopt;
 pub mod apply;
 mod attributes;
 pub mod content;
 pub mod groups;
 pub mod index;
 pub mod moves;
+mod observe;
 pub mod print;
 mod reading;
 pub mod record;

@@ -24,16 +24,17 @@ use instep_replica::{
 use instep_store::{Durability, Table};
 
 use crate::content::{FileContent, Hashed, fill, hash_file};
-use crate::groups;
+
 use crate::index::{Index, store_error};
+use crate::observe::LastLook;
 use crate::print::{Digest, print};
 use crate::reading::Unread;
 use crate::rules::{IgnoreOptions, Rules};
-use crate::scan;
+
 use crate::settle::Missed;
 use crate::tree::{self, Ours, ours};
 use crate::watch::Watch;
-use crate::{apply, attributes, record, recover, trash};
+use crate::{adopt, apply, attributes, record, recover, trash};
 
 /// What a user may set for one replica.
 #[derive(Debug, Clone)]
@@ -118,18 +119,6 @@ pub trait RootGuard: Send + Sync + std::fmt::Debug {
     fn check(&self) -> core::result::Result<(), String>;
 }
 
-/// What a look leaves for the record that follows it.
-#[derive(Debug, Default)]
-struct LastLook {
-    digests: Vec<(RelPath, Digest)>,
-    reported: BTreeSet<RelPath>,
-    unsettled: BTreeSet<RelPath>,
-    /// Of directories with files that have not been read yet.
-    later: Vec<(RelPath, Digest)>,
-    /// Directories in which an earlier piece left something outstanding.
-    open: BTreeSet<RelPath>,
-}
-
 /// The result of hashing a big file aside.
 type HashedAside = BTreeMap<RelPath, (u64, Option<crate::content::Hashed>)>;
 
@@ -166,11 +155,11 @@ pub struct LocalReplica {
     own_hints: Mutex<HintSet>,
     pub(crate) missed: Mutex<Missed>,
     pub(crate) busy: Mutex<BTreeMap<RelPath, u64>>,
-    last: Mutex<LastLook>,
+    pub(crate) last: Mutex<LastLook>,
     staged: Mutex<BTreeMap<ContentId, String>>,
     modes_later: Mutex<BTreeMap<RelPath, u16>>,
     pub(crate) hashed_aside: Arc<Mutex<HashedAside>>,
-    noted: Mutex<Vec<Problem>>,
+    pub(crate) noted: Mutex<Vec<Problem>>,
     pub(crate) accounts: Mutex<attributes::Accounts>,
     pub(crate) by_content: Mutex<trash::ByContent>,
     next_unwatched_ns: Mutex<u64>,
@@ -372,7 +361,7 @@ impl LocalReplica {
     }
 
     /// Adds a hint of our own at a path and everything below it.
-    fn hint_tree(&self, path: RelPath) {
+    pub(crate) fn hint_tree(&self, path: RelPath) {
         locked(&self.own_hints).trees.insert(path);
         if let Some(waker) = self.waker.get() {
             waker.wake();
@@ -556,27 +545,6 @@ impl LocalReplica {
         self.hint(path.clone());
     }
 
-    /// Takes over the digests of the last look's directories, except where something is outstanding.
-    pub(crate) fn settle_digests(&self, index: &mut Index, look: &Look) {
-        let last = std::mem::take(&mut *locked(&self.last));
-        let recorded: BTreeSet<&RelPath> = look.findings.iter().map(|f| &f.path).collect();
-        let here = last.reported.iter().filter(|p| !recorded.contains(p));
-        let here = here.chain(&last.unsettled);
-        let here = here.chain(look.problems.iter().map(|p| &p.path));
-        let mut open = last.open;
-        open.extend(here.filter_map(RelPath::parent));
-        for (dir, digest) in last.digests {
-            let settled = !open.contains(&dir) && !look.problems.iter().any(|p| p.path == dir);
-            index.set_digest(&dir, settled.then_some(digest));
-        }
-        // What one piece left open is open until the last.
-        if !last.later.is_empty() {
-            let mut next = locked(&self.last);
-            next.later = last.later;
-            next.open = open;
-        }
-    }
-
     /// Opens for use: recovers from a crash, and notes that this process is at work.
     pub fn begin(&self) -> Result<()> {
         let boot = self.env.boot_id();
@@ -603,144 +571,6 @@ impl LocalReplica {
     /// Nobody is at work there any more: the next time it is left alone for a short while again.
     pub(crate) fn is_at_rest(&self, path: &RelPath) {
         locked(&self.busy).remove(path);
-    }
-
-    fn observe(&self, scope: &Scope) -> Look {
-        locked(&self.kept).clear();
-        if *scope == Scope::Rest {
-            return self.observe_rest();
-        }
-        let mut look = Look::default();
-        let hinted = *scope != Scope::Everything;
-        if !hinted {
-            *locked(&self.unread) = Unread::default();
-            *locked(&self.last) = LastLook::default();
-            locked(&self.ahead).take();
-        }
-        let (scope, sees_all_missed) = self.with_missed(scope);
-        let mut walked = scan::walk(self, &groups::widen(scope));
-        scan::free_rows(self, &mut walked);
-        walked.gone.sort_by(|a, b| a.path.cmp(&b.path));
-        walked.gone.dedup_by(|a, b| a.path == b.path);
-        // What was in a directory that was missed and is there again is still to be missed.
-        let back = locked(&self.missed).are_back(&walked.present);
-        let back = back.into_iter().filter(|p| self.had_dir(p));
-        back.for_each(|p| self.hint_tree(p));
-        let complete = groups::withhold(self, &mut walked, &mut look);
-        let gone = std::mem::take(&mut walked.gone);
-        let by_ino = scan::gone_by_inode(&gone);
-        let (known, mut unknown) =
-            crate::moves::split(&gone, &by_ino, std::mem::take(&mut walked.candidates));
-        scan::into_look(&mut walked, &mut look);
-        look.findings.extend(known);
-        // Moves and the brake need to see everything at once; without absences there are neither.
-        if gone.is_empty() && crate::reading::is_much(&unknown) {
-            unknown.sort_by(|a, b| a.path.cmp(&b.path));
-            let mut unread = locked(&self.unread);
-            unread.add(unknown);
-            unknown = unread.next_piece();
-            look.unread = unread.waiting();
-            unread.done(&unknown);
-        }
-        self.read_candidates(&unknown, hinted, &mut look);
-        self.read_ahead();
-        let mut certain = crate::moves::detect(&gone, &by_ino, &mut look);
-        certain.extend(complete);
-        let kept = self.settled_absences(gone, &certain, sees_all_missed, &mut look);
-        self.withhold_big_moves(&kept, &mut look);
-        self.withhold_replaced_dirs(&mut look);
-        for g in kept {
-            let was = match g.row.present() {
-                Some(v) => v.kind,
-                None => Kind::Dir,
-            };
-            let found = instep_replica::Found::Absent { was };
-            look.findings.push(instep_replica::Finding {
-                path: g.path,
-                found,
-            });
-        }
-        look.problems.append(&mut locked(&self.noted));
-        look.known = self.index().totals();
-        look.rules_changed = self.rules.take_changed();
-        let digests = std::mem::take(&mut walked.digests);
-        self.finish_look(look, digests, hinted)
-    }
-
-    fn had_dir(&self, path: &RelPath) -> bool {
-        let row = self.index().get(path);
-        row.map_or(true, |row| row.is_some_and(|r| scan::is_dir_row(&r)))
-    }
-
-    /// The next piece of what the last walk left to be read.
-    fn observe_rest(&self) -> Look {
-        let mut look = Look::default();
-        self.take_ahead(&mut look);
-        look.known = self.index().totals();
-        // The directories of files that are still unread stay open until their last piece.
-        let digests = std::mem::take(&mut locked(&self.last).later);
-        self.finish_look(look, digests, false)
-    }
-
-    /// Orders the findings, and keeps what the record that follows needs.
-    fn finish_look(&self, mut look: Look, digests: Vec<(RelPath, Digest)>, partial: bool) -> Look {
-        look.findings.sort_by(|a, b| a.path.cmp(&b.path));
-        look.findings.dedup_by(|a, b| a.path == b.path);
-        look.totals = if partial {
-            look.known
-        } else {
-            self.totals(&look.findings)
-        };
-        for (_, size) in &look.unread {
-            look.totals.add(Kind::File, *size);
-        }
-        let unread = locked(&self.unread);
-        look.more = !unread.is_empty();
-        let (later, digests): (Vec<_>, Vec<_>) =
-            digests.into_iter().partition(|(dir, _)| unread.has(dir));
-        drop(unread);
-        // Several looks may be recorded together.
-        let mut last = locked(&self.last);
-        last.digests.extend(digests);
-        last.later.extend(later);
-        last.reported
-            .extend(look.findings.iter().map(|f| f.path.clone()));
-        last.unsettled
-            .extend(look.again.iter().map(|(p, _)| p.clone()));
-        last.unsettled.extend(look.unhashed.iter().cloned());
-        drop(last);
-        look
-    }
-
-    /// Sums over what is there: what the index has, and what a look found to differ from it.
-    fn totals(&self, findings: &[instep_replica::Finding]) -> Totals {
-        use instep_replica::Found;
-        let mut index = self.index();
-        let mut totals = index.totals();
-        let had_any = totals != Totals::default();
-        let mut rows = record::Rows::default();
-        for (at, finding) in findings.iter().enumerate() {
-            let now = match &finding.found {
-                Found::Refreshed { .. } => continue,
-                Found::Present { kind, size, .. } => Some((*kind, *size)),
-                _ => None,
-            };
-            if had_any {
-                // A row that cannot be read makes a sum that is only shown a little wrong.
-                let row = rows.get(&mut index, &findings[at..]).ok().flatten();
-                let was = row
-                    .as_ref()
-                    .and_then(Row::present)
-                    .map(|v| (v.kind, v.size));
-                if let Some((kind, size)) = was {
-                    totals.remove(kind, size);
-                }
-            }
-            if let Some((kind, size)) = now {
-                totals.add(kind, size);
-            }
-        }
-        totals
     }
 
     fn table(book: Book) -> Table {
@@ -997,65 +827,7 @@ impl Replica for LocalReplica {
     }
 
     fn adopt_move(&self, from: &RelPath, to: &RelPath, entries: &[(RelPath, Row)]) -> Result<()> {
-        let mut index = self.index();
-        let epoch = index.epoch();
-        let mut moved: BTreeMap<RelPath, Row> = BTreeMap::new();
-        if let Some(row) = index.get(from)? {
-            moved.insert(from.clone(), row);
-        }
-        index
-            .store()
-            .subtree(from, &mut |path, row| {
-                moved.insert(path, row);
-                std::ops::ControlFlow::Continue(())
-            })
-            .map_err(|e| store_error("read the index", e))?;
-        // The sums move along as they are: taking names out one by one would leave those of nothing.
-        let digests = Self::take_digests(&mut index, from);
-        Self::take_digests(&mut index, to);
-        for (path, theirs) in entries {
-            let entry = theirs.entry.clone();
-            let new = if path.is_within(from) {
-                let known = moved.get(path);
-                let row = Row {
-                    entry,
-                    shown: theirs.materialised(),
-                    print: None,
-                    seen: None,
-                    held: None,
-                    epoch,
-                };
-                index.put(path, known, &row)?;
-                continue;
-            } else {
-                let source = path.rebase(to, from).and_then(|p| moved.get(&p).cloned());
-                let print = source.as_ref().and_then(|r| r.print);
-                Row {
-                    entry,
-                    shown: theirs.materialised().filter(|_| print.is_some()),
-                    print,
-                    seen: source.and_then(|r| r.seen),
-                    held: None,
-                    epoch,
-                }
-            };
-            let old = index.get(path)?;
-            index.put(path, old.as_ref(), &new)?;
-        }
-        drop(index);
-        // The moved object's own fingerprint may have changed with its name.
-        self.refresh(to, None);
-        let mut index = self.index();
-        for (dir, digest) in digests {
-            if let Some(new) = dir.rebase(from, to) {
-                index.set_digest(&new, Some(digest));
-            }
-        }
-        index.commit(Durability::Process)?;
-        drop(index);
-        // What a user changed in it just before it moved was told of under its old name.
-        self.hint_tree(to.clone());
-        Ok(())
+        adopt::adopt_move(self, from, to, entries)
     }
 
     fn mint(&self) -> Result<Dot> {
@@ -1207,7 +979,7 @@ impl LocalReplica {
 
     /// Takes a fresh fingerprint of one path whose bytes are known. Other permissions than these are a
     /// user's change, which the next look must find.
-    fn refresh(&self, path: &RelPath, mode: Option<u16>) {
+    pub(crate) fn refresh(&self, path: &RelPath, mode: Option<u16>) {
         let Some((parent, name)) = path.split() else {
             return;
         };
@@ -1228,15 +1000,5 @@ impl LocalReplica {
             // A stale fingerprint only costs one more look.
             let _looked_at = index.put(path, Some(&row), &new);
         }
-    }
-
-    /// The digests at and below a directory, which has none afterwards.
-    fn take_digests(index: &mut Index, top: &RelPath) -> Vec<(RelPath, Digest)> {
-        let mut taken = Vec::new();
-        for dir in index.digest_dirs(top) {
-            taken.extend(index.digest(&dir).map(|digest| (dir.clone(), digest)));
-            index.set_digest(&dir, None);
-        }
-        taken
     }
 }

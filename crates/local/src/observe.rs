@@ -1,0 +1,192 @@
+//! One look from its parts: walking, reading, settling absences, recognising moves, and what the record that
+//! follows must know.
+//!
+//! Owns which directories may count as unchanged: a digest is taken over only when everything that the look
+//! found in the directory was recorded and nothing in it is outstanding, also of earlier pieces of a large
+//! look. Writes nothing to the index but digests.
+
+use std::collections::BTreeSet;
+
+use instep_core::path::RelPath;
+use instep_core::row::Row;
+use instep_core::version::Kind;
+use instep_replica::{Look, Scope, Totals};
+
+use crate::index::Index;
+use crate::print::Digest;
+use crate::reading::Unread;
+use crate::replica::{LocalReplica, locked};
+use crate::{groups, record, scan};
+
+/// What a look leaves for the record that follows it.
+#[derive(Debug, Default)]
+pub(crate) struct LastLook {
+    digests: Vec<(RelPath, Digest)>,
+    reported: BTreeSet<RelPath>,
+    unsettled: BTreeSet<RelPath>,
+    /// Of directories with files that have not been read yet.
+    later: Vec<(RelPath, Digest)>,
+    /// Directories in which an earlier piece left something outstanding.
+    open: BTreeSet<RelPath>,
+}
+
+impl LocalReplica {
+    /// Takes over the digests of the last look's directories, except where something is outstanding.
+    pub(crate) fn settle_digests(&self, index: &mut Index, look: &Look) {
+        let last = std::mem::take(&mut *locked(&self.last));
+        let recorded: BTreeSet<&RelPath> = look.findings.iter().map(|f| &f.path).collect();
+        let here = last.reported.iter().filter(|p| !recorded.contains(p));
+        let here = here.chain(&last.unsettled);
+        let here = here.chain(look.problems.iter().map(|p| &p.path));
+        let mut open = last.open;
+        open.extend(here.filter_map(RelPath::parent));
+        for (dir, digest) in last.digests {
+            let settled = !open.contains(&dir) && !look.problems.iter().any(|p| p.path == dir);
+            index.set_digest(&dir, settled.then_some(digest));
+        }
+        // What one piece left open is open until the last.
+        if !last.later.is_empty() {
+            let mut next = locked(&self.last);
+            next.later = last.later;
+            next.open = open;
+        }
+    }
+
+    pub(crate) fn observe(&self, scope: &Scope) -> Look {
+        locked(&self.kept).clear();
+        if *scope == Scope::Rest {
+            return self.observe_rest();
+        }
+        let mut look = Look::default();
+        let hinted = *scope != Scope::Everything;
+        if !hinted {
+            *locked(&self.unread) = Unread::default();
+            *locked(&self.last) = LastLook::default();
+            locked(&self.ahead).take();
+        }
+        let (scope, sees_all_missed) = self.with_missed(scope);
+        let mut walked = scan::walk(self, &groups::widen(scope));
+        scan::free_rows(self, &mut walked);
+        walked.gone.sort_by(|a, b| a.path.cmp(&b.path));
+        walked.gone.dedup_by(|a, b| a.path == b.path);
+        // What was in a directory that was missed and is there again is still to be missed.
+        let back = locked(&self.missed).are_back(&walked.present);
+        let back = back.into_iter().filter(|p| self.had_dir(p));
+        back.for_each(|p| self.hint_tree(p));
+        let complete = groups::withhold(self, &mut walked, &mut look);
+        let gone = std::mem::take(&mut walked.gone);
+        let by_ino = scan::gone_by_inode(&gone);
+        let (known, mut unknown) =
+            crate::moves::split(&gone, &by_ino, std::mem::take(&mut walked.candidates));
+        scan::into_look(&mut walked, &mut look);
+        look.findings.extend(known);
+        // Moves and the brake need to see everything at once; without absences there are neither.
+        if gone.is_empty() && crate::reading::is_much(&unknown) {
+            unknown.sort_by(|a, b| a.path.cmp(&b.path));
+            let mut unread = locked(&self.unread);
+            unread.add(unknown);
+            unknown = unread.next_piece();
+            look.unread = unread.waiting();
+            unread.done(&unknown);
+        }
+        self.read_candidates(&unknown, hinted, &mut look);
+        self.read_ahead();
+        let mut certain = crate::moves::detect(&gone, &by_ino, &mut look);
+        certain.extend(complete);
+        let kept = self.settled_absences(gone, &certain, sees_all_missed, &mut look);
+        self.withhold_big_moves(&kept, &mut look);
+        self.withhold_replaced_dirs(&mut look);
+        for g in kept {
+            let was = match g.row.present() {
+                Some(v) => v.kind,
+                None => Kind::Dir,
+            };
+            let found = instep_replica::Found::Absent { was };
+            look.findings.push(instep_replica::Finding {
+                path: g.path,
+                found,
+            });
+        }
+        look.problems.append(&mut locked(&self.noted));
+        look.known = self.index().totals();
+        look.rules_changed = self.rules.take_changed();
+        let digests = std::mem::take(&mut walked.digests);
+        self.finish_look(look, digests, hinted)
+    }
+
+    fn had_dir(&self, path: &RelPath) -> bool {
+        let row = self.index().get(path);
+        row.map_or(true, |row| row.is_some_and(|r| scan::is_dir_row(&r)))
+    }
+
+    /// The next piece of what the last walk left to be read.
+    fn observe_rest(&self) -> Look {
+        let mut look = Look::default();
+        self.take_ahead(&mut look);
+        look.known = self.index().totals();
+        // The directories of files that are still unread stay open until their last piece.
+        let digests = std::mem::take(&mut locked(&self.last).later);
+        self.finish_look(look, digests, false)
+    }
+
+    /// Orders the findings, and keeps what the record that follows needs.
+    fn finish_look(&self, mut look: Look, digests: Vec<(RelPath, Digest)>, partial: bool) -> Look {
+        look.findings.sort_by(|a, b| a.path.cmp(&b.path));
+        look.findings.dedup_by(|a, b| a.path == b.path);
+        look.totals = if partial {
+            look.known
+        } else {
+            self.totals(&look.findings)
+        };
+        for (_, size) in &look.unread {
+            look.totals.add(Kind::File, *size);
+        }
+        let unread = locked(&self.unread);
+        look.more = !unread.is_empty();
+        let (later, digests): (Vec<_>, Vec<_>) =
+            digests.into_iter().partition(|(dir, _)| unread.has(dir));
+        drop(unread);
+        // Several looks may be recorded together.
+        let mut last = locked(&self.last);
+        last.digests.extend(digests);
+        last.later.extend(later);
+        last.reported
+            .extend(look.findings.iter().map(|f| f.path.clone()));
+        last.unsettled
+            .extend(look.again.iter().map(|(p, _)| p.clone()));
+        last.unsettled.extend(look.unhashed.iter().cloned());
+        drop(last);
+        look
+    }
+
+    /// Sums over what is there: what the index has, and what a look found to differ from it.
+    fn totals(&self, findings: &[instep_replica::Finding]) -> Totals {
+        use instep_replica::Found;
+        let mut index = self.index();
+        let mut totals = index.totals();
+        let had_any = totals != Totals::default();
+        let mut rows = record::Rows::default();
+        for (at, finding) in findings.iter().enumerate() {
+            let now = match &finding.found {
+                Found::Refreshed { .. } => continue,
+                Found::Present { kind, size, .. } => Some((*kind, *size)),
+                _ => None,
+            };
+            if had_any {
+                // A row that cannot be read makes a sum that is only shown a little wrong.
+                let row = rows.get(&mut index, &findings[at..]).ok().flatten();
+                let was = row
+                    .as_ref()
+                    .and_then(Row::present)
+                    .map(|v| (v.kind, v.size));
+                if let Some((kind, size)) = was {
+                    totals.remove(kind, size);
+                }
+            }
+            if let Some((kind, size)) = now {
+                totals.add(kind, size);
+            }
+        }
+        totals
+    }
+}
