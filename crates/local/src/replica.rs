@@ -15,7 +15,7 @@ use instep_core::policy::Role;
 use instep_core::row::Row;
 use instep_core::version::Kind;
 use instep_fs::watch::Watcher;
-use instep_fs::{Dir, ErrorKind as FsErrorKind, Profile};
+use instep_fs::{Dir, ErrorKind as FsErrorKind, Kind as FsKind, Profile};
 use instep_replica::env::Env;
 use instep_replica::{
     Book, Capabilities, Content, Description, Error, ErrorKind, HintSet, Look, Replica, Result,
@@ -515,8 +515,10 @@ impl LocalReplica {
                         _ => {}
                     }
                     self.made_dir(&at);
-                    if let Some(stat) = dir.stat(name)? {
-                        self.derived(&at, print(&stat));
+                    match dir.stat(name)? {
+                        Some(stat) if stat.kind == FsKind::Dir => self.derived(&at, print(&stat)),
+                        // A user has put something else there: what it is, is for the next look to find out.
+                        _ => self.hint(at.clone()),
                     }
                     dir.open_dir(name)?
                 }

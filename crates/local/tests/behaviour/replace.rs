@@ -12,7 +12,7 @@ use instep_local::LocalReplica;
 use instep_replica::Replica;
 use instep_replica::conformance::User as _;
 
-use super::acts::{Given, incoming, look, observe};
+use super::acts::{Given, incoming, look, observe, row};
 use crate::support::p;
 use crate::support::real::Real;
 use crate::support::sim::Sim;
@@ -166,6 +166,44 @@ fn save_before_each_call(config: &SimConfig, how: Save, bytes: Option<&[u8]>) {
         assert!(
             saved,
             "{how:?} before call {at}, {outcome:?}: it is somewhere, but not to be found"
+        );
+    }
+}
+
+/// A user's file takes the name of a directory that is made for what comes below it, before each call in turn.
+#[test]
+fn a_file_that_takes_the_name_of_a_directory_just_made_is_never_seen() {
+    let mine = b"mine, where a directory was to be";
+    for at in 0.. {
+        let sim = Sim::new(SimConfig::ext4(5));
+        let replica = sim.replica();
+        let pass = |ms: u64| sim.fs().advance(ms.cast_signed() * 1_000_000);
+        observe(replica, &pass);
+        let action = incoming(replica, &p("d/f"), Some(b"theirs"), 1);
+        let mut left = at;
+        sim.fs().set_hook(Box::new(move |fs, _| {
+            if left == 0 {
+                let _nothing_yet = fs.remove_all("d");
+                let _refused = fs.write_file("d", mine, Save::ByRename);
+            }
+            left -= 1;
+        }));
+        let given = Given::of(&[b"theirs"]);
+        let outcome = replica.apply(&[action], &given).unwrap();
+        sim.fs().clear_hook();
+        pass(5000);
+        observe(replica, &pass);
+        if sim.read(&p("d")).ok().as_deref() != Some(mine) {
+            // The hook never ran: all calls have been tried.
+            assert!(at > 3, "{at} calls");
+            return;
+        }
+        let here = row(replica, &p("d"));
+        let seen = here.present().map(|v| v.content);
+        assert_eq!(
+            seen,
+            Some(content_id(mine)),
+            "before call {at}, {outcome:?}"
         );
     }
 }
