@@ -64,6 +64,13 @@ impl Users {
         }
     }
 
+    /// Everybody makes a backup: what is half written now may be there again once it is restored.
+    pub(crate) fn backed_up(&self, ledger: &mut Ledger) {
+        for slow in &self.slow {
+            ledger.allows(&slow.content[..slow.content.len() / 2]);
+        }
+    }
+
     /// Programs that are saving finish.
     pub(crate) fn finish(&mut self, disks: &[SimFs], ledger: &mut Ledger) {
         while !self.slow.is_empty() {

@@ -49,3 +49,12 @@ fn a_seed_takes_the_same_course_every_time() {
         assert_eq!(digest(seed), digest(seed), "seed {seed}");
     }
 }
+
+#[test]
+fn a_file_that_was_half_saved_in_a_backup_may_come_back() {
+    let failed: Vec<String> = [6794, 13859]
+        .into_iter()
+        .flat_map(|s| failures(s, 1))
+        .collect();
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
