@@ -329,14 +329,14 @@ impl Session {
         if pass.alive.contains_key(&parent) || self.dirty.contains(&parent) {
             return;
         }
-        // A directory that lost its name stands as long as something below it is alive, too.
-        let stands = self.slots.iter().filter(|s| s.online()).any(|s| {
-            let row = s.replica.row(&parent).ok().flatten();
-            row.is_some_and(|r| {
-                r.is_derived_dir() || r.present().is_some_and(|v| v.kind == Kind::Dir)
-            })
+        let derived = self.slots.iter().filter(|s| s.online()).any(|s| {
+            s.replica
+                .row(&parent)
+                .ok()
+                .flatten()
+                .is_some_and(|r| r.is_derived_dir())
         });
-        if stands {
+        if derived {
             self.dirty.insert(parent);
         }
     }
