@@ -172,9 +172,9 @@ impl Running {
     /// Sends a signal by name: `INT`, `TERM`, `STOP`, `KILL`.
     #[track_caller]
     pub fn signal(&self, name: &str) {
-        let status = Command::new("kill")
-            .arg("-s")
-            .arg(name)
+        // The shell's own: a minimal system has no program of that name.
+        let status = Command::new("sh")
+            .args(["-c", "kill -s \"$1\" \"$2\"", "sh", name])
             .arg(self.id().to_string())
             .status();
         assert!(
