@@ -32,13 +32,14 @@ pub(crate) fn listen(stop: impl Fn() + Send + 'static) -> Result<Caught, Failure
         Failure::new(1900, Exit::Failed, "listen for SIGINT and SIGTERM").why(e.to_string())
     };
     let armed = Arc::new(AtomicBool::new(false));
+    // First, because from the first registration on a signal that nobody listens to is lost.
+    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(failed)?;
     for signal in [SIGINT, SIGTERM] {
         // The order matters: a signal ends the process only if an earlier one has armed it.
         signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&armed))
             .map_err(failed)?;
         signal_hook::flag::register(signal, Arc::clone(&armed)).map_err(failed)?;
     }
-    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(failed)?;
     let caught = Caught::default();
     let theirs = caught.clone();
     std::thread::Builder::new()
