@@ -11,7 +11,6 @@ use instep_replica::Book;
 use instep_replica::records::LogRecord;
 
 use crate::command::{Answer, Command, ReplicaStatus, Status};
-use crate::plan::Rows;
 use crate::report::{Change, ChangeKind, Event, State};
 use crate::session::Session;
 
@@ -108,11 +107,7 @@ impl Session {
 
     /// Lines that explain a path.
     pub fn why(&self, path: &RelPath) -> Vec<String> {
-        let rows: Rows = self
-            .slots
-            .iter()
-            .map(|s| s.replica.row(path).ok().flatten())
-            .collect();
+        let rows = self.rows_at(path);
         let known = reconcile::merged(&self.sides(&rows), &Entry::default());
         let shown = view(&known, &self.share.policies);
         let mut lines = Vec::new();

@@ -289,13 +289,6 @@ impl Session {
         Ok(())
     }
 
-    pub(crate) fn rows_at(&self, path: &RelPath) -> Rows {
-        self.slots
-            .iter()
-            .map(|s| s.replica.row(path).ok().flatten())
-            .collect()
-    }
-
     /// The loser's version, from an entry or rebuilt from its record.
     fn loser_version(
         &self,

@@ -217,6 +217,14 @@ impl Session {
         out
     }
 
+    /// One path's rows, as far as they can be read.
+    pub(crate) fn rows_at(&self, path: &RelPath) -> Rows {
+        self.slots
+            .iter()
+            .map(|s| s.replica.row(path).ok().flatten())
+            .collect()
+    }
+
     pub(crate) fn sides<'a>(&self, rows: &'a [Option<Row>]) -> Vec<Side<'a>> {
         self.slots
             .iter()
@@ -299,11 +307,7 @@ impl Session {
                 }
                 continue;
             }
-            let rows: Rows = self
-                .slots
-                .iter()
-                .map(|s| s.replica.row(&path).ok().flatten())
-                .collect();
+            let rows = self.rows_at(&path);
             let known = reconcile::merged(&self.sides(&rows), &Entry::default());
             let shown = view(&known, &self.share.policies);
             let tomb = match shown.shown {
@@ -404,11 +408,7 @@ impl Session {
             return;
         }
         // Only if the old place is to be emptied anyway.
-        let rows: Rows = self
-            .slots
-            .iter()
-            .map(|s| s.replica.row(&from).ok().flatten())
-            .collect();
+        let rows = self.rows_at(&from);
         let known = reconcile::merged(&self.sides(&rows), &Entry::default());
         let leaves = view(&known, &self.share.policies).dot().is_some_and(|d| {
             known

@@ -6,7 +6,7 @@ use instep_core::path::RelPath;
 use instep_core::plan::Action;
 use instep_core::row::Row;
 
-use crate::plan::{Pass, Rows};
+use crate::plan::Pass;
 use crate::report::{Meeting, State};
 use crate::session::{Session, SessionError};
 
@@ -98,11 +98,7 @@ impl Session {
             if path.is_root() || path.is_reserved() {
                 continue;
             }
-            let rows: Rows = self
-                .slots
-                .iter()
-                .map(|s| s.replica.row(&path).ok().flatten())
-                .collect();
+            let rows = self.rows_at(&path);
             let decision = self.decide(&path, &rows, &mut pass);
             let acts = decision
                 .actions

@@ -13,7 +13,7 @@ use instep_core::plan::Keep::Trash;
 use instep_core::plan::{Action, Code, Goal, Outcome, Precondition};
 use instep_core::time::Mtime;
 use instep_core::version::{Kind, Version};
-use instep_engine::report::{Event, Monitor};
+use instep_engine::report::Silent;
 use instep_engine::session::End;
 use instep_engine::{Session, SessionOptions};
 use instep_replica::content::Bytes;
@@ -21,12 +21,6 @@ use instep_replica::env::{Env, StepEnv};
 use instep_replica::memory::{MemoryReplica, Object};
 use instep_replica::records::PolicyRecord;
 use instep_replica::{Content, Replica, Sources, Waker};
-
-struct Silent;
-
-impl Monitor for Silent {
-    fn event(&mut self, _: Event) {}
-}
 
 /// Whoever waits lets time pass.
 struct Clock(StepEnv);

@@ -5,17 +5,11 @@ use std::sync::Arc;
 
 use instep_core::id::ShareId;
 use instep_core::path::RelPath;
-use instep_engine::report::{Event, Monitor};
+use instep_engine::report::Silent;
 use instep_engine::{Session, SessionOptions};
 use instep_replica::env::{Env, StepEnv};
 use instep_replica::memory::MemoryReplica;
 use instep_replica::{Book, Replica};
-
-struct Silent;
-
-impl Monitor for Silent {
-    fn event(&mut self, _: Event) {}
-}
 
 fn p(path: &str) -> RelPath {
     RelPath::new(path.as_bytes()).unwrap()
