@@ -34,6 +34,9 @@ impl LocalReplica {
     /// Takes over the digests of the last look's directories, except where something is outstanding.
     pub(crate) fn settle_digests(&self, index: &mut Index, look: &Look) {
         let last = std::mem::take(&mut *locked(&self.last));
+        if last.digests.is_empty() && last.later.is_empty() {
+            return;
+        }
         let recorded: BTreeSet<&RelPath> = look.findings.iter().map(|f| &f.path).collect();
         let here = last.reported.iter().filter(|p| !recorded.contains(p));
         let here = here.chain(&last.unsettled);

@@ -43,6 +43,7 @@ use crate::replica::LocalReplica;
 
 pub use doubt::{doubt, is_doubtful, trusted, unsure};
 pub use intent::{Intended, decode, fulfilled, intend};
+pub(crate) use on_disk::content;
 pub(crate) use staging::sweep;
 
 /// Brings index and disk together after the process or the machine died. `other_boot` tells which.

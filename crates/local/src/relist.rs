@@ -5,17 +5,13 @@
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
-use instep_core::id::ContentId;
-use instep_core::path::{Name, RelPath};
-use instep_core::plan::Keep;
-use instep_core::version::Kind;
+use instep_core::path::Name;
 use instep_fs::{Dir, Stat};
 use instep_replica::Result;
 use instep_store::Table;
 
-use crate::content::{Hashed, hash_file};
 use crate::index::store_error;
-use crate::recover::Intended;
+use crate::recover::{Intended, content};
 use crate::replica::LocalReplica;
 use crate::trash::{self, Displaced};
 
@@ -89,31 +85,13 @@ fn examine(
     stat: &Stat,
     intents: &[Intended],
 ) -> instep_fs::Result<Option<Displaced>> {
-    let (kind, id): (Kind, ContentId) = match stat.kind {
-        instep_fs::Kind::File => {
-            let file = dir.open_file(name)?;
-            match hash_file(&file, stat, false, &mut Vec::new())? {
-                Hashed::Content { id, .. } => (Kind::File, id),
-                Hashed::Changing => return Ok(None),
-            }
-        }
-        instep_fs::Kind::Link => {
-            let target = dir.read_link(name)?;
-            (Kind::Link, instep_chunk::hash::content_id(&target))
-        }
-        instep_fs::Kind::Dir | instep_fs::Kind::Special => return Ok(None),
+    if stat.kind == instep_fs::Kind::Dir {
+        return Ok(None);
+    }
+    let Some((kind, id)) = content(dir, name, stat)? else {
+        return Ok(None);
     };
-    let path = intents
-        .iter()
-        .find(|i| i.old == Some(id))
-        .map(|i| i.path.clone());
-    Ok(Some(Displaced {
-        path: path.unwrap_or_else(RelPath::root),
-        kind,
-        content: id,
-        size: stat.size,
-        why: "interrupted",
-        by: String::new(),
-        keep: Keep::Trash,
-    }))
+    let displaced = intents.iter().find(|i| i.old == Some(id));
+    let path = displaced.map(|i| &i.path);
+    Ok(Some(Displaced::interrupted(path, kind, id, stat.size)))
 }

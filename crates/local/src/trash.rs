@@ -41,6 +41,24 @@ pub struct Displaced {
 }
 
 impl Displaced {
+    /// What a crash left where nobody would look for it; `path` is that of the intent that displaced it.
+    pub(crate) fn interrupted(
+        path: Option<&RelPath>,
+        kind: Kind,
+        content: ContentId,
+        size: u64,
+    ) -> Self {
+        Self {
+            path: path.cloned().unwrap_or_else(RelPath::root),
+            kind,
+            content,
+            size,
+            why: "interrupted",
+            by: String::new(),
+            keep: Keep::Trash,
+        }
+    }
+
     fn loser(&self) -> Option<Dot> {
         match self.keep {
             Keep::Version(dot) => Some(dot),

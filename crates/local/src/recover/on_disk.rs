@@ -47,31 +47,35 @@ pub(super) fn on_disk(replica: &LocalReplica, path: &RelPath) -> OnDisk {
         Err(_) => return OnDisk::Unknown,
     };
     match content(&dir, name, &stat) {
-        Some((kind, content)) => OnDisk::Something {
+        Ok(Some((kind, content))) => OnDisk::Something {
             kind,
             content,
             print: print(&stat),
             size: stat.size,
         },
-        None => OnDisk::Unknown,
+        Ok(None) | Err(_) => OnDisk::Unknown,
     }
 }
 
-/// The kind and content of an object; none if it cannot be read, or is still being written.
-pub(super) fn content(dir: &Dir, name: Name<'_>, stat: &Stat) -> Option<(Kind, ContentId)> {
-    match stat.kind {
+/// The kind and content of an object; none if it is still being written, or nothing that is synchronized.
+pub(crate) fn content(
+    dir: &Dir,
+    name: Name<'_>,
+    stat: &Stat,
+) -> instep_fs::Result<Option<(Kind, ContentId)>> {
+    Ok(match stat.kind {
         instep_fs::Kind::Dir => Some((Kind::Dir, ContentId::NONE)),
         instep_fs::Kind::Link => {
-            let target = dir.read_link(name).ok()?;
+            let target = dir.read_link(name)?;
             Some((Kind::Link, instep_chunk::hash::content_id(&target)))
         }
         instep_fs::Kind::File => {
-            let file = dir.open_file(name).ok()?;
-            match hash_file(&file, stat, false, &mut Vec::new()).ok()? {
+            let file = dir.open_file(name)?;
+            match hash_file(&file, stat, false, &mut Vec::new())? {
                 Hashed::Content { id, .. } => Some((Kind::File, id)),
                 Hashed::Changing => None,
             }
         }
         instep_fs::Kind::Special => None,
-    }
+    })
 }

@@ -3,7 +3,7 @@
 //! Owns the cleaning of that directory. Invariant: only what an intent was bringing, and therefore exists
 //! elsewhere, is removed; anything else may be a user's only copy and goes to trash.
 
-use instep_core::path::{Name, RelPath};
+use instep_core::path::Name;
 use instep_core::plan::Keep;
 use instep_fs::{Dir, Stat};
 
@@ -66,7 +66,7 @@ fn keep_or_drop(
     stat: &Stat,
     intents: &[Intended],
 ) {
-    let Some((kind, id)) = content(staging, name, stat) else {
+    let Ok(Some((kind, id))) = content(staging, name, stat) else {
         return;
     };
     // Content that some intent was bringing exists elsewhere; anything else may be a user's only copy.
@@ -78,15 +78,7 @@ fn keep_or_drop(
         let _litter = staging.remove_file(name);
         return;
     }
-    let what = Displaced {
-        path: displaced.map_or_else(RelPath::root, |i| i.path.clone()),
-        kind,
-        content: id,
-        size: stat.size,
-        why: "interrupted",
-        by: String::new(),
-        keep: Keep::Trash,
-    };
+    let what = Displaced::interrupted(displaced.map(|i| &i.path), kind, id, stat.size);
     if let Ok(key) = trash::put(replica, staging, name, Keep::Trash) {
         let mut index = replica.index();
         // Without its record the object is still in the trash directory, only unlisted.
