@@ -1,6 +1,7 @@
 //! Promises about content: staged, opened, kept.
 
 use instep_chunk::content_id;
+use instep_core::id::Dot;
 use instep_core::path::RelPath;
 use instep_core::plan::{Action, Goal, Keep, Outcome};
 
@@ -270,14 +271,12 @@ fn a_restored_file_overwrites_another(s: &mut Scene<'_>) -> Verdict {
     Ok(())
 }
 
-fn a_purge_destroys_an_open_conflict(s: &mut Scene<'_>) -> Verdict {
-    let path = s.file("a", b"ours")?;
-    let other = s.file("b", b"superseded")?;
-    s.observe()?;
-    let Some(loser) = s.row(&path)?.shown else {
+/// What is at a path loses to a file from elsewhere, and is kept as a conflict's loser; returns its dot.
+fn lose(s: &mut Scene<'_>, path: &RelPath) -> Result<Dot, Stop> {
+    let Some(loser) = s.row(path)?.shown else {
         return Err(Stop::Broken("nothing is shown".into()));
     };
-    let theirs = s.incoming(&path, Want::File(b"theirs"))?;
+    let theirs = s.incoming(path, Want::File(b"theirs"))?;
     s.done(
         &Action {
             keep: Keep::Version(loser),
@@ -285,6 +284,14 @@ fn a_purge_destroys_an_open_conflict(s: &mut Scene<'_>) -> Verdict {
         },
         &[b"theirs"],
     )?;
+    Ok(loser)
+}
+
+fn a_purge_destroys_an_open_conflict(s: &mut Scene<'_>) -> Verdict {
+    let path = s.file("a", b"ours")?;
+    let other = s.file("b", b"superseded")?;
+    s.observe()?;
+    lose(s, &path)?;
     s.receive(&other, Want::Nothing)?;
     ensure!(
         s.replica().purge(0)? == 0,
@@ -307,17 +314,7 @@ fn bringing_a_loser_back_takes_it_from_its_conflict(s: &mut Scene<'_>) -> Verdic
     let ours = vec![7; 1024 * 1024];
     let path = s.file("a", &ours)?;
     s.observe()?;
-    let Some(loser) = s.row(&path)?.shown else {
-        return Err(Stop::Broken("nothing is shown".into()));
-    };
-    let theirs = s.incoming(&path, Want::File(b"theirs"))?;
-    s.done(
-        &Action {
-            keep: Keep::Version(loser),
-            ..theirs
-        },
-        &[b"theirs"],
-    )?;
+    lose(s, &path)?;
     let Some((key, _)) = s.replica().records(Book::Trash)?.pop() else {
         return Err(Stop::Broken("the loser is not listed".into()));
     };
@@ -336,17 +333,7 @@ fn bringing_a_loser_back_takes_it_from_its_conflict(s: &mut Scene<'_>) -> Verdic
 fn the_loser_of_a_settled_conflict_is_kept_for_ever(s: &mut Scene<'_>) -> Verdict {
     let path = s.file("a", b"ours")?;
     s.observe()?;
-    let Some(loser) = s.row(&path)?.shown else {
-        return Err(Stop::Broken("nothing is shown".into()));
-    };
-    let theirs = s.incoming(&path, Want::File(b"theirs"))?;
-    s.done(
-        &Action {
-            keep: Keep::Version(loser),
-            ..theirs
-        },
-        &[b"theirs"],
-    )?;
+    let loser = lose(s, &path)?;
     let settled_ns = i64::MAX - 10;
     let record = ConflictRecord {
         path: path.to_string(),
