@@ -28,6 +28,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "engine", "local", "replica", "fs", "store", "chunk", "core", "testkit",
         ],
     ),
+    ("trials", &["testkit"]),
     ("xtask", &[]),
 ];
 

@@ -10,6 +10,7 @@ pub mod cli;
 pub mod compare;
 pub mod edit;
 pub mod ledger;
+pub mod needs;
 pub mod prng;
 pub mod scratch;
 pub mod snapshot;
