@@ -16,6 +16,7 @@ mod finding;
 mod manifest;
 mod markdown;
 mod metadata;
+mod mutants;
 mod names;
 mod ratchet;
 mod run;
@@ -29,12 +30,15 @@ const USAGE: &str = "\
 cargo xtask tidy [--record]                   check the house's rules; --record writes the sizes of today
 cargo xtask deny                              licences, bans and sources of dependencies, as deny.toml says
 cargo xtask sim --seeds N [--seed S]          the simulator; --seed replays one
+cargo xtask mutants [--seeds N] [NAME-PART]   deliberate bugs, each of which a seed has to notice
 cargo xtask soak [--seconds N]                the real program under random edits and kills
 cargo xtask interop                           editors, git, tar and cargo in a live folder
 cargo xtask accept NAME... | all | list       scenarios against the real program";
 
 /// The commands after `cargo xtask`; Markdown may name these and no others.
-const COMMANDS: [&str; 6] = ["tidy", "deny", "sim", "soak", "interop", "accept"];
+const COMMANDS: [&str; 7] = [
+    "tidy", "deny", "sim", "mutants", "soak", "interop", "accept",
+];
 
 /// The top of the repository.
 fn top() -> PathBuf {
@@ -49,6 +53,7 @@ fn main() -> ExitCode {
         Some("tidy") => tidy::command(&top(), rest),
         Some("deny") => deny::command(&top()),
         Some("sim") => run::sim(&top(), rest),
+        Some("mutants") => mutants::command(&top(), rest),
         Some("soak") => run::acceptance(&top(), "s3_chaos", rest),
         Some("interop") => run::acceptance(&top(), "s4_editors", rest),
         Some("accept") => run::accept(&top(), rest),

@@ -80,13 +80,13 @@ fn scenarios(top: &Path) -> Result<Vec<String>, String> {
     Ok(scenarios)
 }
 
-fn cargo(top: &Path) -> Command {
+pub(crate) fn cargo(top: &Path) -> Command {
     let mut cargo = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".into()));
     cargo.current_dir(top);
     cargo
 }
 
-fn succeed(command: &mut Command, what: &str) -> Result<(), String> {
+pub(crate) fn succeed(command: &mut Command, what: &str) -> Result<(), String> {
     let status = command.status().map_err(|e| format!("start {what}: {e}"))?;
     if status.success() {
         Ok(())

@@ -8,7 +8,7 @@ use std::path::Path;
 use crate::finding::Finding;
 use crate::ratchet::Sizes;
 use crate::source::Source;
-use crate::{COMMANDS, bans, edges, manifest, markdown, metadata, names, ratchet};
+use crate::{COMMANDS, bans, edges, manifest, markdown, metadata, mutants, names, ratchet};
 
 const RATCHET: &str = "xtask/ratchet.txt";
 
@@ -39,6 +39,7 @@ pub(crate) fn check(top: &Path) -> Result<Vec<Finding>, String> {
         found.extend(names::check(source));
         found.extend(bans::check(source));
     }
+    found.extend(mutants::check(top)?);
     let recorded = fs::read_to_string(top.join(RATCHET)).unwrap_or_default();
     found.extend(ratchet::compare(
         &sizes(&sources),

@@ -1,0 +1,237 @@
+//! Deliberate bugs, and whether the simulator notices them.
+//!
+//! Owns a copy of the sources below `target/mutants`, in which each bug of the list is put by itself; the tree that it
+//! is copied from is never changed. A bug that no seed notices is a failure, and so is a seed that fails without one.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::finding::Finding;
+use crate::run;
+
+/// The list.
+pub(crate) const LIST: &str = "crates/sim/mutants.toml";
+/// Seeds within which a bug has to be noticed.
+const SEEDS: u64 = 10_000;
+/// What a build needs.
+const SOURCES: [&str; 5] = [
+    "Cargo.toml",
+    "Cargo.lock",
+    "rust-toolchain.toml",
+    "crates",
+    "xtask",
+];
+
+const USAGE: &str = "cargo xtask mutants [--seeds N] [NAME-PART...]";
+
+#[derive(Debug)]
+struct Mutant {
+    name: String,
+    file: String,
+    find: String,
+    replace: String,
+}
+
+/// A seed that failed, and the first line of why.
+#[derive(Debug)]
+struct Caught {
+    seed: u64,
+    why: String,
+}
+
+/// The command: applies each mutant whose name has one of the parts, and prints what noticed it.
+pub(crate) fn command(top: &Path, args: &[String]) -> Result<(), String> {
+    let (seeds, parts) = options(args)?;
+    let chosen = |m: &Mutant| parts.is_empty() || parts.iter().any(|p| m.name.contains(p.as_str()));
+    let text = fs::read_to_string(top.join(LIST)).map_err(|e| format!("read {LIST}: {e}"))?;
+    let mutants: Vec<Mutant> = parse(&text)?.into_iter().filter(chosen).collect();
+    if mutants.is_empty() {
+        return Err(format!("no mutant has that in its name\n{USAGE}"));
+    }
+    let tree = top.join("target/mutants/tree");
+    copy_sources(top, &tree)?;
+    if let Some(caught) = simulate(&tree, seeds)? {
+        let Caught { seed, why } = caught;
+        return Err(format!("seed {seed} fails without any mutant: {why}"));
+    }
+    println!("without a mutant {seeds} seeds pass");
+    let mut missed = Vec::new();
+    for mutant in &mutants {
+        let caught = with_mutant(top, &tree, mutant, seeds)?;
+        match caught {
+            Some(Caught { seed, why }) => println!("seed {seed:>5}  {}  ({why})", mutant.name),
+            None => {
+                println!("NOT NOTICED  {}", mutant.name);
+                missed.push(mutant.name.clone());
+            }
+        }
+    }
+    println!(
+        "{} of {} noticed",
+        mutants.len() - missed.len(),
+        mutants.len()
+    );
+    if missed.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("not noticed: {}", missed.join("; ")))
+    }
+}
+
+/// Entries that do not fit the sources any more.
+pub(crate) fn check(top: &Path) -> Result<Vec<Finding>, String> {
+    let text = fs::read_to_string(top.join(LIST)).map_err(|e| format!("read {LIST}: {e}"))?;
+    let stale = parse(&text)?.into_iter().filter_map(|mutant| {
+        let source = fs::read_to_string(top.join(&mutant.file)).unwrap_or_default();
+        let message = match source.matches(&mutant.find).count() {
+            1 => return None,
+            n => format!(
+                "\"{}\" fits {} {n} times instead of once: mend the entry",
+                mutant.name, mutant.file
+            ),
+        };
+        Some(Finding::new(LIST, 1, message))
+    });
+    Ok(stale.collect())
+}
+
+fn options(args: &[String]) -> Result<(u64, Vec<String>), String> {
+    let (mut seeds, mut parts) = (SEEDS, Vec::new());
+    let mut args = args.iter();
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "--seeds" => {
+                let number = args.next().and_then(|n| n.parse().ok());
+                seeds = number.ok_or_else(|| USAGE.to_owned())?;
+            }
+            part if !part.starts_with('-') => parts.push(part.to_owned()),
+            _ => return Err(USAGE.to_owned()),
+        }
+    }
+    Ok((seeds, parts))
+}
+
+fn parse(text: &str) -> Result<Vec<Mutant>, String> {
+    let table: toml::Table = text.parse().map_err(|e| format!("read {LIST}: {e}"))?;
+    let all = table.get("mutant").and_then(|m| m.as_array());
+    let all = all.ok_or_else(|| format!("{LIST} has no mutants"))?;
+    let parsed = all.iter().map(|m| {
+        let field = |key: &str| {
+            let value = m.get(key).and_then(|v| v.as_str());
+            let text = value.ok_or_else(|| format!("{LIST}: a mutant lacks \"{key}\""));
+            text.map(str::to_owned)
+        };
+        Ok(Mutant {
+            name: field("name")?,
+            file: field("file")?,
+            find: field("find")?,
+            replace: field("replace")?,
+        })
+    });
+    parsed.collect()
+}
+
+fn with_mutant(
+    top: &Path,
+    tree: &Path,
+    mutant: &Mutant,
+    seeds: u64,
+) -> Result<Option<Caught>, String> {
+    let failed = |what: &str, e: std::io::Error| format!("{what} {}: {e}", mutant.file);
+    let place = tree.join(&mutant.file);
+    let sound = fs::read_to_string(top.join(&mutant.file)).map_err(|e| failed("read", e))?;
+    if sound.matches(&mutant.find).count() != 1 {
+        return Err(format!("\"{}\" does not fit {}", mutant.name, mutant.file));
+    }
+    let broken = sound.replacen(&mutant.find, &mutant.replace, 1);
+    fs::write(&place, broken).map_err(|e| failed("write", e))?;
+    let caught = simulate(tree, seeds);
+    fs::write(&place, sound).map_err(|e| failed("write", e))?;
+    caught.map_err(|e| format!("{}: {e}", mutant.name))
+}
+
+/// Builds the simulator in a tree and runs it until a seed fails.
+fn simulate(tree: &Path, seeds: u64) -> Result<Option<Caught>, String> {
+    let target = tree.with_file_name("build");
+    let mut build = run::cargo(tree);
+    build.args(["build", "--release", "--locked", "--quiet"]);
+    build.args(["--package", "instep-sim", "--target-dir"]);
+    // A mutant leaves things unused, which is not what is tried here; and most of the time goes into building.
+    build.arg(&target).env("RUSTFLAGS", "-Awarnings");
+    build.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1");
+    run::succeed(&mut build, "build the simulator")?;
+    let mut child = Command::new(target.join("release/instep-sim"))
+        .args(["--from", "1", "--seeds", &seeds.to_string()])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|e| format!("start the simulator: {e}"))?;
+    let mut lines = BufReader::new(child.stdout.take().ok_or("no output")?)
+        .lines()
+        .map_while(Result::ok);
+    let seed = lines.find_map(|line| {
+        let seed = line.strip_prefix("seed ")?.split(' ').next()?;
+        line.contains(" breaks ").then(|| seed.parse().ok())?
+    });
+    let why = lines.next().unwrap_or_default().trim().to_owned();
+    let _over = child.kill();
+    let ended = child
+        .wait()
+        .map_err(|e| format!("run the simulator: {e}"))?;
+    match seed {
+        Some(seed) => Ok(Some(Caught { seed, why })),
+        None if ended.success() => Ok(None),
+        None => Err(format!("the simulator ended with {ended}")),
+    }
+}
+
+/// Brings the copy up to date; what is the same is not written, so that little is built again.
+fn copy_sources(top: &Path, tree: &Path) -> Result<(), String> {
+    let mut todo: Vec<PathBuf> = SOURCES.iter().map(PathBuf::from).collect();
+    while let Some(path) = todo.pop() {
+        let failed = |e: std::io::Error| format!("copy {}: {e}", path.display());
+        let (from, to) = (top.join(&path), tree.join(&path));
+        if from.is_dir() {
+            fs::create_dir_all(&to).map_err(failed)?;
+            for entry in fs::read_dir(&from).map_err(failed)? {
+                todo.push(path.join(entry.map_err(failed)?.file_name()));
+            }
+        } else {
+            let bytes = fs::read(&from).map_err(failed)?;
+            if fs::read(&to).ok().as_ref() != Some(&bytes) {
+                fs::create_dir_all(to.parent().unwrap_or(tree)).map_err(failed)?;
+                fs::write(&to, bytes).map_err(failed)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mutant_without_a_part_is_refused() {
+        let whole = "[[mutant]]\nname = 'n'\nfile = 'f'\nfind = 'a'\nreplace = ''\n";
+        assert_eq!(parse(whole).unwrap().len(), 1);
+        assert!(parse("[[mutant]]\nname = 'n'\n").is_err());
+        assert!(parse("").is_err());
+    }
+
+    #[test]
+    fn every_mutant_fits_the_sources_once() {
+        let top = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let stale: Vec<String> = check(top)
+            .unwrap()
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert!(stale.is_empty(), "{stale:?}");
+        let text = fs::read_to_string(top.join(LIST)).unwrap();
+        assert!(parse(&text).unwrap().len() >= 20);
+    }
+}
