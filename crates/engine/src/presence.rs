@@ -162,9 +162,6 @@ impl Session {
             return self.replica_failed(i, &e);
         }
         self.compare_all = true;
-        if !self.options.once {
-            self.watch(i);
-        }
     }
 
     fn is_back(&mut self, i: usize) {
@@ -178,6 +175,10 @@ impl Session {
         self.compare_all = true;
         self.enter(i, State::Scanning, "it is back".to_owned());
         self.slots[i].why.clear();
+        if !self.options.once {
+            // It may have gone away before it was watched at all.
+            self.watch(i);
+        }
         if let Err((j, e)) = self.load_conflicts() {
             self.replica_failed(j, &e);
         }

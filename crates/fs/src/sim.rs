@@ -31,6 +31,7 @@ use instep_core::path::RelPath;
 use rustix::io::Errno;
 
 pub use config::{CrashModel, SimConfig};
+pub use faults::Misfortunes;
 pub use file::{SimFile, SimLease, SimLockFile};
 pub use handles::SimDir;
 pub use user::{NodeView, Save, UserFd};
@@ -165,7 +166,7 @@ impl SimFs {
 
     /// Sets the clock, in nanoseconds since 1970. It may go backwards.
     pub fn set_now(&self, ns: i64) {
-        self.lock().now = ns;
+        self.lock().set_now(ns);
     }
 
     /// The clock.
@@ -175,7 +176,9 @@ impl SimFs {
 
     /// Moves the clock forward.
     pub fn advance(&self, ns: i64) {
-        self.lock().now += ns;
+        let mut world = self.lock();
+        let then = world.now + ns;
+        world.set_now(then);
     }
 
     /// Changes a knob while the machine runs: room, read-only, loss of events.
@@ -184,6 +187,12 @@ impl SimFs {
         change(&mut world.cfg);
         let (model, lazy) = (world.cfg.crash_model, world.cfg.lazy_times);
         world.disk.configure(model, lazy);
+    }
+
+    /// From now on at most this many bytes more can be allocated; as many as one likes when none is given.
+    pub fn limit_room(&self, free: Option<u64>) {
+        let mut world = self.lock();
+        world.cfg.capacity_bytes = free.map_or(1 << 40, |free| world.used + free);
     }
 
     // --- what goes wrong
@@ -215,6 +224,11 @@ impl SimFs {
                 world.faults.add(op, rate, no(*errno), u64::MAX, false);
             }
         }
+    }
+
+    /// Ends what was last injected into calls of `op`.
+    pub fn end_fault(&self, op: &str) {
+        self.lock().faults.end_last(op);
     }
 
     /// Ends all injected errors.
@@ -271,6 +285,11 @@ impl SimFs {
     /// How many calls were made since the machine started.
     pub fn total_calls(&self) -> u64 {
         self.lock().faults.total()
+    }
+
+    /// What went wrong so far.
+    pub fn misfortunes(&self) -> Misfortunes {
+        self.lock().faults.met()
     }
 
     /// A digest of every call so far and how it ended: equal for two runs that took the same course.

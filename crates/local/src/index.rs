@@ -305,6 +305,12 @@ impl Index {
         removed.map_err(|e| store_error("write the index", e))
     }
 
+    /// The memory is complete again; so it stays after the end of this process.
+    pub fn rejoined(&mut self) -> Result<()> {
+        self.set_rejoining(false)?;
+        self.commit(Durability::Process)
+    }
+
     /// Reads one value of the replica's own.
     pub fn meta(&mut self, key: &[u8]) -> Result<Option<Vec<u8>>> {
         self.store

@@ -274,6 +274,8 @@ impl LocalReplica {
 
     /// A replica that can be changed takes changes now: its index is whole and its file system agrees.
     fn takes_changes(&self) -> Result<()> {
+        // A write that nobody waited for may have failed; then the index cannot even be read.
+        let _noted = self.intact(self.index().meta(b"boot"));
         if let Some(kind) = *locked(&self.broken) {
             let attempt = format!(
                 "the index of {} must be opened anew",
@@ -317,8 +319,8 @@ impl LocalReplica {
         result
     }
 
-    /// Whether a change of the index failed.
-    pub(crate) fn is_broken(&self) -> bool {
+    /// Whether a change of the index failed, so that it must be opened anew.
+    pub fn is_broken(&self) -> bool {
         locked(&self.broken).is_some()
     }
 
@@ -644,9 +646,7 @@ impl Replica for LocalReplica {
     }
 
     fn rejoined(&self) -> Result<()> {
-        let mut index = self.index();
-        index.set_rejoining(false)?;
-        index.commit(Durability::Process)?;
+        self.intact(self.index().rejoined())?;
         self.rejoining.store(false, Ordering::SeqCst);
         Ok(())
     }
@@ -833,7 +833,7 @@ impl Replica for LocalReplica {
     }
 
     fn mint(&self) -> Result<Dot> {
-        self.index().mint()
+        self.intact(self.index().mint())
     }
 
     fn restore(&self, key: &str, to: Option<&RelPath>) -> Result<RelPath> {
@@ -853,20 +853,21 @@ impl Replica for LocalReplica {
             && let Err(e) = self.root.sync_fs()
         {
             // If that cannot be noted either, the index is broken, and what follows says so.
-            let _noted = recover::unsure(&mut self.index());
+            let _noted = self.intact(recover::unsure(&mut self.index()));
             return Err(fs_error("sync the file system", e));
         }
-        let mut index = self.index();
-        recover::fulfilled(&mut index)?;
-        index.epoch_is_durable()
+        self.intact(recover::fulfilled(&mut self.index()))?;
+        self.intact(self.index().epoch_is_durable())
     }
 
     fn close(&self) -> Result<()> {
         self.barrier()?;
-        let mut index = self.index();
-        index.put_meta(b"clean", b"1")?;
-        recover::trusted(&mut index)?;
-        index.commit(Durability::Power)
+        let closed = |index: &mut Index| {
+            index.put_meta(b"clean", b"1")?;
+            recover::trusted(index)?;
+            index.commit(Durability::Power)
+        };
+        self.intact(closed(&mut self.index()))
     }
 
     fn read_record(&self, book: Book, key: &str) -> Result<Option<String>> {
@@ -879,14 +880,17 @@ impl Replica for LocalReplica {
     }
 
     fn write_record(&self, book: Book, key: &str, body: Option<&str>) -> Result<()> {
-        let mut index = self.index();
-        let store = index.store();
-        match body {
-            Some(body) => store.put_record(Self::table(book), key.as_bytes(), body.as_bytes()),
-            None => store.remove_record(Self::table(book), key.as_bytes()),
-        }
-        .map_err(|e| store_error("write a record", e))?;
-        index.commit(Durability::Process)
+        let (table, key) = (Self::table(book), key.as_bytes());
+        let write = |index: &mut Index| {
+            let store = index.store();
+            let written = match body {
+                Some(body) => store.put_record(table, key, body.as_bytes()),
+                None => store.remove_record(table, key),
+            };
+            written.map_err(|e| store_error("write a record", e))?;
+            index.commit(Durability::Process)
+        };
+        self.intact(write(&mut self.index()))
     }
 
     fn records(&self, book: Book) -> Result<Vec<(String, String)>> {

@@ -1,5 +1,5 @@
-//! What a seed switches on: its machines and modes, and a random choice of fault classes at random rates, so that no class hides
-//! another. Decides nothing later: a plan is a value.
+//! What a seed switches on: its machines and modes, and a random choice of fault classes at random rates, so
+//! that no class hides another. Decides nothing later: a plan is a value.
 
 use instep_fs::sim::SimConfig;
 use instep_replica::records::PolicyRecord;
@@ -38,6 +38,90 @@ pub(crate) enum Mishap {
     Copied,
 }
 
+/// One session under faults, and what comes before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Round {
+    /// Before it, this happens to this machine.
+    pub(crate) mishap: Option<(usize, Mishap)>,
+    /// Operations of users while it runs.
+    pub(crate) ops: u64,
+    /// Operations of users after it, while nobody runs.
+    pub(crate) after: u64,
+    /// How it ends before its time, if it does.
+    pub(crate) crash: Option<Crash>,
+}
+
+impl Round {
+    /// A session in which nothing happens.
+    pub(crate) const PEACE: Self = Self {
+        mishap: None,
+        ops: 0,
+        after: 0,
+        crash: None,
+    };
+
+    /// A session that dies soon.
+    pub(crate) fn early(rng: &mut Prng) -> Self {
+        Self {
+            mishap: None,
+            ops: 4,
+            after: rng.below(4) as u64,
+            crash: Some(crash(rng, true, true)),
+        }
+    }
+}
+
+/// What makes life hard on a machine for a while.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    /// There is hardly room on the disk.
+    Full,
+    /// The disk is mounted read-only.
+    ReadOnly,
+    /// The root is not where it was.
+    Away,
+    /// The index cannot be used.
+    IndexFails,
+    /// Every call takes long.
+    Slow,
+    /// The queue of events holds hardly any.
+    ShortQueue,
+    /// Listings fail now and then.
+    Unlistable,
+    /// The wall clock jumps, and stays.
+    Jump,
+}
+
+impl Trouble {
+    const ALL: [Self; 8] = [
+        Self::Full,
+        Self::ReadOnly,
+        Self::Away,
+        Self::IndexFails,
+        Self::Slow,
+        Self::ShortQueue,
+        Self::Unlistable,
+        Self::Jump,
+    ];
+
+    /// For counting.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::ReadOnly => "read-only",
+            Self::Away => "away",
+            Self::IndexFails => "index",
+            Self::Slow => "slow",
+            Self::ShortQueue => "queue",
+            Self::Unlistable => "listing",
+            Self::Jump => "jump",
+        }
+    }
+}
+
+/// Faults that a seed has at the least.
+pub(crate) const FAULTS_MIN: u64 = 5;
+
 /// Everything that a seed decides before it starts.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
@@ -49,22 +133,42 @@ pub(crate) struct Plan {
     pub(crate) policy_round: usize,
     /// The last machine joins in this round.
     pub(crate) join_round: usize,
-    /// Before this round, this happens to this machine.
-    pub(crate) mishap: Option<(usize, usize, Mishap)>,
-    /// Operations of users, all together.
-    pub(crate) user_ops: u64,
+    /// Operations of users before the first session.
+    pub(crate) first_ops: u64,
     /// Of 1000 calls of the engine, how many are preceded by a user's operation.
     pub(crate) between_calls: usize,
-    /// Sessions under faults; each with its death, if any.
-    pub(crate) rounds: Vec<Option<Crash>>,
+    /// Sessions under faults.
+    pub(crate) rounds: Vec<Round>,
+    /// What may happen to a machine for a while.
+    pub(crate) troubles: Vec<Trouble>,
+    /// Of 10,000 calls of the engine, how many are preceded by the beginning of trouble.
+    pub(crate) trouble_rate: usize,
+    /// The lines between the engine and the machines.
+    pub(crate) lines: Vec<Line>,
     /// Whether errors are injected into each machine's calls.
     pub(crate) errors: Vec<bool>,
     /// Users' saves reach the disk at once, as programs that call `fsync` see to.
     pub(crate) users_sync: bool,
-    /// Differences between the machines' clocks, nanoseconds.
-    pub(crate) skew_ns: Vec<i64>,
+    /// The machines' clocks.
+    pub(crate) clocks: Vec<Clock>,
     /// What the machines' file systems are like.
     pub(crate) disks: Vec<SimConfig>,
+}
+
+/// The line to a machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Line {
+    /// Of 1000 requests, how many do not go their normal way.
+    pub(crate) rate: usize,
+}
+
+/// How a machine's wall clock is wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Clock {
+    /// By how much from the start.
+    pub(crate) skew_ns: i64,
+    /// By how much more after each second, in millionths.
+    pub(crate) drift_ppm: i64,
 }
 
 /// A policy as a seed chooses it.
@@ -99,65 +203,100 @@ impl Policy {
     }
 }
 
-fn mishap(rng: &mut Prng, rounds: usize, machines: usize) -> Option<(usize, usize, Mishap)> {
+fn mishap(rng: &mut Prng, machines: usize) -> (usize, Mishap) {
     let all = [
         Mishap::IndexLost,
         Mishap::StateDeleted,
         Mishap::Restored,
         Mishap::Copied,
     ];
-    let round = 1 + rng.below(rounds.saturating_sub(1));
-    let what = (round, rng.below(machines), all[rng.below(all.len())]);
-    (rounds > 1 && rng.chance(1, 4)).then_some(what)
+    (rng.below(machines), all[rng.below(all.len())])
+}
+
+/// A death within a session; one that comes early is sure to come.
+pub(crate) fn crash(rng: &mut Prng, power: bool, early: bool) -> Crash {
+    let longest = if early { 60 } else { 1500 };
+    Crash {
+        after_calls: 1 + [20, 80, 300, 1500][rng.below(4)].min(rng.below(longest)) as u64,
+        how: if power && rng.chance(2, 3) {
+            Death::PowerCut
+        } else {
+            Death::Kill
+        },
+        index_first: rng.chance(1, 2),
+    }
+}
+
+/// Three to five sessions, some of which die, with at most two mishaps between them.
+fn rounds(rng: &mut Prng, machines: usize, power: bool, mishaps: bool) -> Vec<Round> {
+    let count = 3 + rng.below(3);
+    let rate = [0, 1, 2, 3][rng.below(4)];
+    let mut left = if mishaps { [0, 0, 1, 1, 2][rng.below(5)] } else { 0 };
+    let mut one = |n: usize| {
+        let struck = n > 0 && left > 0 && rng.chance(1, 2);
+        left -= usize::from(struck);
+        Round {
+            mishap: struck.then(|| mishap(rng, machines)),
+            ops: 12 + rng.below(20) as u64,
+            after: rng.below(9) as u64,
+            crash: rng.chance(rate, 3).then(|| crash(rng, power, false)),
+        }
+    };
+    (0..count).map(&mut one).collect()
+}
+
+/// A random choice of what may happen for a while; often nothing, so that no class hides another.
+fn troubles(rng: &mut Prng) -> Vec<Trouble> {
+    let rate = [0, 1, 2, 6][rng.below(4)];
+    let all = Trouble::ALL.into_iter();
+    all.filter(|_| rng.chance(rate, 8)).collect()
 }
 
 impl Plan {
     /// What the seed chooses.
     pub(crate) fn new(rng: &mut Prng) -> Self {
-        let machines = [2, 3, 3, 3, 4][rng.below(5)];
+        let machines = [3, 3, 3, 4][rng.below(4)];
         let mirror = rng.chance(1, 6);
-        let deaths = [0, 0, 1, 1, 2][rng.below(5)];
-        let count = deaths + 1 + rng.below(2);
         let power = rng.chance(1, 2);
-        let mut rounds: Vec<Option<Crash>> = (0..count).map(|_| None).collect();
-        for round in rounds.iter_mut().take(deaths) {
-            *round = Some(Crash {
-                after_calls: 1 + [20, 80, 200, 600][rng.below(4)].min(rng.below(700)) as u64,
-                how: if power && rng.chance(2, 3) {
-                    Death::PowerCut
-                } else {
-                    Death::Kill
-                },
-                index_first: rng.chance(1, 2),
-            });
-        }
-        if rng.chance(1, 2) {
-            rounds.reverse();
-        }
+        let rounds = rounds(rng, machines, power, !mirror);
         let with_errors = rng.chance(1, 4);
         let loss = rng.chance(1, 4);
         let disks = (0..machines).map(|_| disk(rng, loss)).collect();
-        let joins = machines > 2 && !mirror && rng.chance(1, 5);
-        let mishap = mishap(rng, count, machines).filter(|_| !mirror);
+        let joins = !mirror && rng.chance(1, 5);
+        let remote = rng.chance(1, 3);
         let policies = [0; 2].map(|_| Policy::any(rng, machines).filter(|_| !mirror));
         Self {
             mirror,
             policies,
-            policy_round: rng.below(count + 2),
-            join_round: if joins { rng.below(count + 1) } else { 0 },
-            mishap,
-            user_ops: 8 + rng.below(14) as u64,
+            policy_round: rng.below(rounds.len() + 2),
+            join_round: if joins {
+                rng.below(rounds.len() + 1)
+            } else {
+                0
+            },
+            first_ops: 8 + rng.below(24) as u64,
             between_calls: [0, 5, 20, 60][rng.below(4)],
             rounds,
+            troubles: troubles(rng),
+            trouble_rate: [5, 20, 80][rng.below(3)],
+            lines: (0..machines).map(|_| line(rng, remote)).collect(),
             errors: (0..machines)
                 .map(|_| with_errors && rng.chance(1, 2))
                 .collect(),
             users_sync: rng.chance(1, 3),
-            skew_ns: (0..machines).map(|_| skew(rng)).collect(),
+            clocks: (0..machines).map(|_| clock(rng)).collect(),
             disks,
         }
     }
+
+    /// Operations that users still do before the last look, so that every seed has a hundred.
+    pub(crate) fn last_ops(&self, done: u64) -> u64 {
+        OPS_MIN.saturating_sub(done)
+    }
 }
+
+/// Operations of users that a seed has at the least.
+const OPS_MIN: u64 = 100;
 
 impl Plan {
     /// Conflicts of some round wait for a person.
@@ -168,14 +307,15 @@ impl Plan {
     /// What kind of seed it is, for the trace.
     pub(crate) fn headline(&self) -> String {
         format!(
-            "          {} machines, mirror {}, policies {:?} from {}, last joins in {}, errors {:?}, deaf {}",
+            "          {} machines, mirror {}, policies {:?} from {}, last joins in {}, errors {:?}, deaf {}, troubles {:?}",
             self.disks.len(),
             self.mirror,
             self.policies,
             self.policy_round,
             self.join_round,
             self.errors,
-            self.is_deaf()
+            self.is_deaf(),
+            self.troubles
         )
     }
 
@@ -195,13 +335,28 @@ impl Plan {
     }
 }
 
-fn skew(rng: &mut Prng) -> i64 {
-    let ms = [0, 0, 7, 1500, 90_000, 3_600_000][rng.below(6)];
-    if rng.chance(1, 2) {
-        -ms * 1_000_000
-    } else {
-        ms * 1_000_000
+fn line(rng: &mut Prng, remote: bool) -> Line {
+    let rate = [0, 1, 5, 25][rng.below(4)];
+    Line {
+        rate: if remote { rate } else { 0 },
     }
+}
+
+const MS: i64 = 1_000_000;
+const DAY: i64 = 86_400_000 * MS;
+
+fn clock(rng: &mut Prng) -> Clock {
+    let ns = [0, 0, 7 * MS, 1500 * MS, 90_000 * MS, DAY / 24, DAY][rng.below(7)];
+    Clock {
+        skew_ns: if rng.chance(1, 2) { -ns } else { ns },
+        drift_ppm: [0, 0, 0, 50, -50, 20_000, -20_000][rng.below(7)],
+    }
+}
+
+/// By how much a wall clock jumps.
+pub(crate) fn jump(rng: &mut Prng) -> i64 {
+    let ns = [3 * MS, 2000 * MS, DAY / 24, DAY, 3650 * DAY][rng.below(5)];
+    if rng.chance(1, 2) { -ns } else { ns }
 }
 
 fn disk(rng: &mut Prng, loss: bool) -> SimConfig {

@@ -2,11 +2,13 @@
 //!
 //! ```text
 //! seed.rs     one seed from start to verdict: rounds under faults, then peace, then the checkers
-//! world.rs    machines, clocks and the environment that the engine is given; opening and dying
+//! world.rs    machines and clocks; below it opening, dying, mishaps, and trouble for a while
+//! link.rs     the lines between the engine and the machines
 //! users.rs    what people do, between any two calls of the engine
 //! faults.rs   what a seed switches on, and when processes and power go
 //! checkers.rs the promises: convergence, nothing lost, nothing resurrected, nothing invented, stability
 //! ledger.rs   what users wrote and gave up
+//! counts.rs   what really happened
 //! ```
 //!
 //! Invariants: everything follows from the seed; one thread; no wall clock; no real file. Asks the code
@@ -14,10 +16,13 @@
 #![forbid(unsafe_code)]
 
 mod checkers;
+mod counts;
 mod faults;
 mod ledger;
+mod link;
 mod seed;
 mod users;
 mod world;
 
+pub use counts::Counts;
 pub use seed::{Failure, Report, run};

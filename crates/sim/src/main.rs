@@ -4,6 +4,8 @@
 
 use std::process::ExitCode;
 
+use instep_sim::Counts;
+
 const USAGE: &str = "usage: instep-sim [--seeds N] [--from S] | --seed S";
 
 struct Options {
@@ -45,7 +47,7 @@ fn main() -> ExitCode {
         // A panic is part of a failure's report.
         std::panic::set_hook(Box::new(|_| {}));
     }
-    let mut failed = 0;
+    let (mut failed, mut counts) = (0, Counts::default());
     for seed in options.from..options.from.saturating_add(options.count) {
         match instep_sim::run(seed) {
             Ok(report) if options.one => {
@@ -55,7 +57,7 @@ fn main() -> ExitCode {
                     report.digest
                 );
             }
-            Ok(_) => {}
+            Ok(report) => counts.add(&report.counts),
             Err(failure) => {
                 if options.one {
                     failure.trace.iter().for_each(|line| println!("{line}"));
@@ -65,6 +67,7 @@ fn main() -> ExitCode {
             }
         }
     }
+    println!("{counts}");
     println!(
         "{} seeds from {}, {failed} failed",
         options.count, options.from

@@ -13,7 +13,8 @@ use instep_replica::Replica;
 use instep_testkit::prng::Prng;
 
 use crate::checkers::{self, Dots, Known, Terms};
-use crate::faults::Plan;
+use crate::counts::Counts;
+use crate::faults::{FAULTS_MIN, Plan, Round};
 use crate::world::{Opened, World};
 
 /// Sessions in peace before everything must be in step.
@@ -26,6 +27,8 @@ pub struct Report {
     pub digest: u64,
     /// What happened, line by line.
     pub trace: Vec<String>,
+    /// What happened, counted.
+    pub counts: Counts,
 }
 
 /// A seed that broke promises.
@@ -93,6 +96,7 @@ pub fn run(seed: u64) -> Result<Report, Box<Failure>> {
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
         broken.push(format!("panic: {}", text.unwrap_or_default()));
     }
+    let counts = world.counts();
     let mut state = world.state();
     state
         .disks
@@ -110,7 +114,11 @@ pub fn run(seed: u64) -> Result<Report, Box<Failure>> {
         let digest = lines.fold(history, |h, b| {
             (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)
         });
-        Ok(Report { digest, trace })
+        Ok(Report {
+            digest,
+            trace,
+            counts,
+        })
     } else {
         Err(Box::new(Failure {
             seed,
@@ -139,47 +147,63 @@ impl Course<'_> {
     }
 
     fn under_faults(&mut self, rng: &mut Prng) -> Vec<String> {
-        let mut left = self.plan.user_ops;
-        let first = left.min(rng.below(8) as u64);
-        self.world.users_act(first);
-        left -= first;
-        for (n, crash) in self.plan.rounds.iter().enumerate() {
-            self.between_rounds(n);
-            let during = left.min(rng.below(12) as u64);
-            left -= during;
-            let once = rng.chance(1, 3);
-            self.world.begin_round(during, *crash, !once);
-            self.inject(n as u64);
-            let (ended, mut bad) = self.session(once, rng.chance(2, 3));
-            if let Some((end, all)) = ended.as_ref().filter(|_| !once) {
-                bad.extend(self.in_step(end, all));
-            }
-            left += self.world.end_round();
-            if ended.is_some_and(|(end, _)| end.state == State::InSync) {
-                self.world.remembers();
-            }
+        self.world.users_act(self.plan.first_ops);
+        let mut left = 0;
+        let planned = self.plan.rounds.clone();
+        let mut planned = planned.into_iter();
+        for n in 0.. {
+            // Where too little went wrong so far, processes die until it is enough.
+            let enough = self.world.counts().struck() >= FAULTS_MIN;
+            let Some(round) = planned.next().or_else(|| (!enough).then(|| Round::early(rng))) else {
+                break;
+            };
+            self.between_rounds(n, round);
+            let round = Round {
+                ops: round.ops + left,
+                ..round
+            };
+            let (still_left, bad) = self.one_round(round, rng);
             if !bad.is_empty() {
                 return bad;
             }
-            let between = left.min(rng.below(5) as u64);
-            self.world.users_act(between);
-            left -= between;
+            left = still_left;
+            self.world.users_act(round.after);
         }
-        self.world.users_act(left);
+        let done = self.world.counts().acts;
+        self.world.users_act(self.plan.last_ops(done));
         self.world.users_finish();
         Vec::new()
     }
 
+    /// One session under faults. Returns what users did not get to do, and what is broken.
+    fn one_round(&mut self, round: Round, rng: &mut Prng) -> (u64, Vec<String>) {
+        let once = rng.chance(1, 3);
+        self.world.begin_round(round, !once);
+        self.inject(self.round as u64);
+        let (ended, mut bad) = self.session(once, rng.chance(2, 3));
+        let everybody = |all: &[Known]| all.len() == self.world.state().taking_part();
+        let whole = ended.as_ref().filter(|(_, all)| everybody(all));
+        if let Some((end, all)) = whole.filter(|_| !once) {
+            bad.extend(self.in_step(end, all));
+        }
+        let in_sync = whole.is_some_and(|(end, _)| end.state == State::InSync);
+        let left = self.world.end_round();
+        if in_sync {
+            self.world.remembers();
+        }
+        (left, bad)
+    }
+
     /// What the seed has in store for a round before it begins.
-    fn between_rounds(&mut self, round: usize) {
-        self.round = round;
-        if round == 1 {
+    fn between_rounds(&mut self, n: usize, round: Round) {
+        self.round = n;
+        if n == 1 {
             self.world.back_up();
         }
-        if let Some((_, machine, what)) = self.plan.mishap.filter(|m| m.0 == round) {
+        if let Some((machine, what)) = round.mishap {
             self.world.befall(machine, what);
         }
-        if self.plan.join_round == round {
+        if self.plan.join_round == n {
             self.world.join();
         }
     }
@@ -188,7 +212,7 @@ impl Course<'_> {
     /// only told where to look.
     fn in_step(&self, end: &End, all: &[Known]) -> Vec<String> {
         let state = self.world.state();
-        if !state.is_quiet() || self.plan.is_deaf() {
+        if !state.is_quiet(self.world.elapsed_ns()) || self.plan.is_deaf() {
             return Vec::new();
         }
         let disks = state.joined();
@@ -230,6 +254,7 @@ impl Course<'_> {
                 return (None, Vec::new());
             }
         };
+        self.world.state().counts.sessions += 1;
         let machines: Vec<usize> = replicas.iter().map(|o| o.machine).collect();
         self.world
             .note(format!("          session of machines {machines:?}"));
@@ -263,7 +288,7 @@ impl Course<'_> {
             .note(format!("          session once {once}: {end:?}"));
         if close {
             for Opened { replica, .. } in &replicas {
-                if let Err(e) = replica.close() {
+                if let Err(e) = replica.far_end().close() {
                     self.world.note(format!("          close: {}", e.chain()));
                 }
             }
@@ -283,12 +308,12 @@ impl Course<'_> {
     fn read(replicas: &[Opened]) -> Vec<Known> {
         let mut sorted: Vec<&Opened> = replicas.iter().collect();
         sorted.sort_by_key(|o| o.machine);
-        sorted.iter().map(|o| checkers::known(&o.replica)).collect()
+        sorted.iter().map(|o| checkers::known(&o.replica.far_end())).collect()
     }
 
     fn in_peace(&mut self, rng: &mut Prng) -> Vec<String> {
-        self.between_rounds(self.plan.rounds.len());
         self.world.join();
+        self.round = self.round.max(self.plan.rounds.len());
         let mut quiet: Option<Vec<Known>> = None;
         let mut why = Vec::new();
         for _ in 0..PATIENCE {
@@ -297,7 +322,7 @@ impl Course<'_> {
                 .disks
                 .iter()
                 .for_each(instep_fs::sim::SimFs::reset_calls);
-            self.world.begin_round(0, None, false);
+            self.world.begin_round(Round::PEACE, false);
             let (ended, bad) = self.session(true, rng.chance(3, 4));
             self.world.end_round();
             if !bad.is_empty() {

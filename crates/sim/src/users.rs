@@ -9,6 +9,7 @@ use instep_core::time::Mtime;
 use instep_fs::sim::{Save, SimFs, UserFd};
 use instep_testkit::prng::Prng;
 
+use crate::counts::Counts;
 use crate::ledger::{Ledger, seen};
 
 /// Few names, so that users meet.
@@ -85,7 +86,11 @@ impl Users {
         let half = slow.content.len() / 2;
         self.unsynced.resize(disks.len(), false);
         self.unsynced[slow.machine] = true;
-        let _gone = fs.user_write(&slow.fd, half as u64, &slow.content[half..]);
+        let wrote = fs.user_write(&slow.fd, half as u64, &slow.content[half..]);
+        if wrote.is_err() {
+            // The disk takes no changes: what is there is all that there will be.
+            ledger.allows(&slow.content[..half]);
+        }
         let closed = fs.user_close(slow.fd);
         // Where it was taken away meanwhile, it was completed in our hands.
         ledger.allows(&slow.content);
@@ -110,8 +115,10 @@ impl Users {
         disks: &[SimFs],
         sync: bool,
         ledger: &mut Ledger,
+        counts: &mut Counts,
         rng: &mut Prng,
     ) -> String {
+        counts.acts += 1;
         if !self.slow.is_empty()
             && rng.chance(1, 2)
             && let Some(done) = self.close(disks, ledger)
@@ -207,6 +214,7 @@ impl Users {
             _ => self.open(machine, fs, path, ledger, rng),
         };
         let after = seen(fs);
+        counts.effects += u64::from(before != after);
         ledger.acted(machine, &before, &after, &handled);
         if sync {
             fs.settle();

@@ -1,31 +1,33 @@
-//! Machines, clocks, and the environment that the engine is given; opening replicas, and dying.
+//! Machines and clocks, and what happens between two calls of the engine.
 //!
 //! All machines belong to one process, as local folders do: it is killed as a whole, and the power goes for
-//! all. Invariant: time passes only here, by calls and by waiting.
+//! all. Opening is in `machines`, dying in `deaths`, what befalls a root while nobody runs in `mishaps`, what
+//! makes life hard for a while in `troubles`. Invariant: time passes only here, by calls and by waiting.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+mod deaths;
+mod machines;
+mod mishaps;
+mod troubles;
+
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use instep_core::id::{ActorId, ReplicaId, ShareId};
-use instep_core::path::Name;
+use instep_core::id::ReplicaId;
 use instep_core::policy::Role;
 use instep_engine::session::Handle;
-use instep_fs::Kind;
-use instep_fs::sim::{Save, SimFs};
-use instep_local::index::Index;
-use instep_local::replica::RootGuard;
-use instep_local::rules::Rules;
-use instep_local::tree::Ours;
-use instep_local::{LocalReplica, Parts, Settings};
-use instep_replica::Waker;
-use instep_replica::env::Env;
+use instep_fs::sim::SimFs;
 use instep_store::MemoryDisk;
 use instep_testkit::prng::Prng;
 
-use crate::faults::{Crash, Death, Mishap, Plan};
-use crate::ledger::{Ledger, Seen, is_ours, seen};
+use crate::counts::Counts;
+use crate::faults::{Clock, Crash, Line, Plan, Round, Trouble};
+use crate::ledger::{Ledger, Seen, seen};
 use crate::users::Users;
+use deaths::Life;
+use machines::Identity;
+pub(crate) use machines::Opened;
+use troubles::Running;
 
 /// 2026-01-01 00:00:00 UTC, where simulated clocks start.
 const START_NS: i64 = 1_767_225_600 * 1_000_000_000;
@@ -35,31 +37,8 @@ const CALL_NS: u64 = 7_000;
 const FUEL: u64 = 400_000;
 /// Waits of a live session, after the users are done with it, before it is stopped.
 const WAITS: u64 = 25;
-
-/// What a death leaves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Life {
-    /// The process runs.
-    Alive,
-    /// Its index is dead already; its next call finds the disk so too.
-    IndexDead,
-    /// It is dead.
-    Dead,
-}
-
-/// Who a machine's root is.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Identity {
-    /// The replica's id, all bytes alike.
-    id: u8,
-    /// The actor of a new index.
-    actor: u8,
-    /// It lost its memory; a new index says so.
-    rejoins: bool,
-    role: Role,
-    /// It takes part.
-    joined: bool,
-}
+/// The time that must have passed then: whoever was out of reach is tried again every second or two.
+const QUIET_NS: u64 = 12_000_000_000;
 
 /// What changes while a seed runs.
 #[derive(Debug)]
@@ -82,6 +61,8 @@ pub(crate) struct State {
     life: Life,
     calls: u64,
     waits: u64,
+    /// When a user acted last.
+    acted_ns: u64,
     /// The session goes on until it is stopped.
     live: bool,
     /// The last process died; the next one has things to make good.
@@ -94,17 +75,28 @@ pub(crate) struct State {
     forgetful: bool,
     boot: u64,
     handle: Option<Handle>,
+    /// What may happen to machines for a while, and how often.
+    may_happen: (Vec<Trouble>, usize),
+    troubles: Vec<Running>,
+    lines: Vec<Line>,
+    pub(crate) counts: Counts,
 }
 
 impl State {
     /// A live session had a good while after the last act of a user.
-    pub(crate) fn is_quiet(&self) -> bool {
-        self.life == Life::Alive && self.ops == 0 && self.waits > WAITS
+    pub(crate) fn is_quiet(&self, now_ns: u64) -> bool {
+        let long = self.waits > WAITS && now_ns >= self.acted_ns + QUIET_NS;
+        self.life == Life::Alive && self.ops == 0 && long
     }
 
     /// The power was cut at least once.
     pub(crate) fn is_cut(&self) -> bool {
         self.boot > 1
+    }
+
+    /// How many take part.
+    pub(crate) fn taking_part(&self) -> usize {
+        self.identities.iter().filter(|who| who.joined).count()
     }
 
     /// The disks of those who take part, in order.
@@ -122,7 +114,11 @@ pub(crate) struct World {
     /// Nanoseconds since the start; one clock, read with each machine's error.
     elapsed_ns: AtomicU64,
     fuel: AtomicU64,
-    skew_ns: Vec<i64>,
+    clocks: Vec<Clock>,
+    /// By how much each machine's clock has jumped.
+    jumped_ns: Vec<AtomicI64>,
+    /// Whose root is away.
+    away: Vec<AtomicBool>,
     seed: u64,
 }
 
@@ -139,15 +135,15 @@ impl World {
     pub(crate) fn new(seed: u64, plan: &Plan, rng: &mut Prng) -> Arc<Self> {
         let disks: Vec<SimFs> = plan.disks.iter().map(|c| SimFs::new(c.clone())).collect();
         let mut identities = Vec::new();
-        for (i, (fs, skew_ns)) in disks.iter().zip(&plan.skew_ns).enumerate() {
-            fs.set_now(START_NS + skew_ns);
+        for (i, (fs, clock)) in disks.iter().zip(&plan.clocks).enumerate() {
+            fs.set_now(START_NS + clock.skew_ns);
             let role = match i {
                 _ if !plan.mirror => Role::Both,
                 0 => Role::Source,
                 _ => Role::Target,
             };
             if role != Role::Source {
-                make_ours(fs);
+                machines::make_ours(fs);
             }
             let tag = i as u8 + 1;
             identities.push(Identity {
@@ -176,6 +172,7 @@ impl World {
                 life: Life::Alive,
                 calls: 0,
                 waits: 0,
+                acted_ns: 0,
                 live: false,
                 died: false,
                 recovering: false,
@@ -183,10 +180,16 @@ impl World {
                 forgetful: false,
                 boot: 1,
                 handle: None,
+                may_happen: (plan.troubles.clone(), plan.trouble_rate),
+                troubles: Vec::new(),
+                lines: plan.lines.clone(),
+                counts: Counts::default(),
             }),
             elapsed_ns: AtomicU64::new(0),
             fuel: AtomicU64::new(FUEL),
-            skew_ns: plan.skew_ns.clone(),
+            clocks: plan.clocks.clone(),
+            jumped_ns: plan.clocks.iter().map(|_| AtomicI64::new(0)).collect(),
+            away: plan.clocks.iter().map(|_| AtomicBool::new(false)).collect(),
             seed,
         })
     }
@@ -202,11 +205,49 @@ impl World {
     }
 
     fn wall_ns(&self, machine: usize) -> i64 {
-        START_NS + self.skew_ns[machine] + self.elapsed_ns.load(Ordering::Relaxed) as i64
+        let Clock { skew_ns, drift_ppm } = self.clocks[machine];
+        let jumped_ns = self.jumped_ns[machine].load(Ordering::Relaxed);
+        let elapsed_ns = self.elapsed_ns.load(Ordering::Relaxed) as i64;
+        START_NS + skew_ns + jumped_ns + elapsed_ns + elapsed_ns / 1_000_000 * drift_ppm
     }
 
     fn pass(&self, ns: u64) {
         self.elapsed_ns.fetch_add(ns, Ordering::Relaxed);
+    }
+
+    /// Nanoseconds since the start.
+    pub(crate) fn elapsed_ns(&self) -> u64 {
+        self.elapsed_ns.load(Ordering::Relaxed)
+    }
+
+    /// Users are not done with this session: things may go wrong.
+    pub(crate) fn is_loaded(&self) -> bool {
+        let state = self.state();
+        state.ops > 0 && state.life == Life::Alive
+    }
+
+    /// A machine's root is there to be changed, and is not read-only now.
+    pub(crate) fn can_change(&self, machine: usize) -> bool {
+        let state = self.state();
+        let mut read_only = false;
+        state.disks[machine].configure(|c| read_only = c.read_only);
+        !read_only && state.identities[machine].role != Role::Source
+    }
+
+    /// Something went wrong on a machine.
+    pub(crate) fn strike(&self, machine: usize, what: &'static str) {
+        let mut state = self.state();
+        state.counts.strike(what);
+        state.trace.push(format!("          {what}: machine {machine}"));
+    }
+
+    /// An answer takes long; users do not wait for it.
+    pub(crate) fn delay(&self, ms: u64) {
+        self.pass(ms * 1_000_000);
+        let mut state = self.state();
+        for _ in 0..state.rng.below(3) {
+            self.user_acts(&mut state);
+        }
     }
 
     fn burn(&self) {
@@ -228,12 +269,14 @@ impl World {
             return false;
         }
         (state.ops, state.waits) = (state.ops - 1, 0);
+        state.acted_ns = self.elapsed_ns();
         self.act(state);
         true
     }
 
     fn act(&self, state: &mut State) {
         self.set_clocks(state);
+        troubles::lift_limits(state);
         let State {
             disks,
             users,
@@ -241,14 +284,16 @@ impl World {
             rng,
             users_sync,
             dark,
+            counts,
             ..
         } = &mut *state;
         let before = dark.then(|| disks.iter().map(seen).collect::<Vec<Seen>>());
-        let done = users.act(disks, *users_sync, ledger, rng);
+        let done = users.act(disks, *users_sync, ledger, counts, rng);
         // Users may do something to what a power cut left before anybody could see what it is.
         for (fs, before) in disks.iter().zip(before.unwrap_or_default()) {
             ledger.allow_changed(&before, &seen(fs));
         }
+        troubles::impose_limits(state);
         state.trace.push(format!(
             "{:>9} user {done}",
             self.elapsed_ns.load(Ordering::Relaxed) / 1000
@@ -276,24 +321,16 @@ impl World {
         self.burn();
         self.pass(CALL_NS);
         let mut state = self.state();
+        self.pass(troubles::delay(&state, machine));
         state.disks[machine].set_now(self.wall_ns(machine));
         state.calls += 1;
         match state.life {
             Life::Alive if state.crash.is_some_and(|c| c.after_calls <= state.calls) => {
-                let index_first = state.crash.is_some_and(|c| c.index_first);
-                let crash = state.crash;
-                state
-                    .trace
-                    .push(format!("          death before {machine}: {op}: {crash:?}"));
-                kill_indexes(&mut state);
-                if index_first {
-                    state.life = Life::IndexDead;
-                } else {
-                    kill_disks(&mut state);
-                }
+                deaths::strike(&mut state, &format!("{machine}: {op}"));
             }
-            Life::IndexDead => kill_disks(&mut state),
+            Life::IndexDead => deaths::kill_disks(&mut state),
             Life::Alive => {
+                self.troubles(&mut state);
                 let chance = state.between_calls;
                 if state.rng.chance(chance, 1000) {
                     self.user_acts(&mut state);
@@ -313,9 +350,11 @@ impl World {
         }
         if state.live && state.ops == 0 && state.waits == 0 {
             finish(&mut state);
+            self.end_troubles(&mut state, |_| true);
         }
         state.waits += 1;
-        if (state.live && state.ops == 0 && state.waits > WAITS || state.life == Life::Dead)
+        let quiet = state.live && state.is_quiet(self.elapsed_ns());
+        if (quiet || state.life == Life::Dead)
             && let Some(handle) = state.handle.clone()
         {
             drop(state);
@@ -324,9 +363,9 @@ impl World {
     }
 
     /// Begins a session: so many operations may interrupt it, and so it may end.
-    pub(crate) fn begin_round(self: &Arc<Self>, ops: u64, crash: Option<Crash>, live: bool) {
+    pub(crate) fn begin_round(self: &Arc<Self>, round: Round, live: bool) {
         let mut state = self.state();
-        (state.ops, state.crash, state.live) = (ops, crash, live);
+        (state.ops, state.crash, state.live) = (round.ops, round.crash, live);
         (state.life, state.calls, state.waits) = (Life::Alive, 0, 0);
         self.fuel.store(FUEL, Ordering::Relaxed);
         for (i, fs) in state.disks.iter().enumerate() {
@@ -349,19 +388,16 @@ impl World {
     pub(crate) fn end_round(&self) -> u64 {
         let mut state = self.state();
         state.handle = None;
+        self.end_troubles(&mut state, |_| true);
         state.disks.iter().for_each(|fs| {
             fs.clear_hook();
             fs.clear_faults();
         });
         if state.life == Life::IndexDead {
-            kill_disks(&mut state);
+            deaths::kill_disks(&mut state);
         }
         if state.life == Life::Dead {
-            state.died = true;
-            match state.crash.map(|c| c.how) {
-                Some(Death::PowerCut) => start_again(&mut state),
-                _ => state.ledger.died(),
-            }
+            deaths::bury(&mut state);
         }
         if state.forgetful {
             state.ledger.died();
@@ -372,6 +408,14 @@ impl World {
         }
         state.life = Life::Alive;
         std::mem::take(&mut state.ops)
+    }
+
+    /// Everything that was counted.
+    pub(crate) fn counts(&self) -> Counts {
+        let state = self.state();
+        let mut counts = state.counts.clone();
+        state.disks.iter().for_each(|fs| counts.collect(fs));
+        counts
     }
 
     /// The last machine takes part from now on.
@@ -386,213 +430,10 @@ impl World {
         ReplicaId([self.state().identities[machine].id; 16]).to_string()
     }
 
-    /// Everybody makes a backup.
-    pub(crate) fn back_up(&self) {
-        let mut state = self.state();
-        state.disks.iter().for_each(SimFs::settle);
-        state.backups = state.disks.iter().map(|fs| fs.image(1)).collect();
-        let State { users, ledger, .. } = &mut *state;
-        users.backed_up(ledger);
-    }
-
-    /// Something happens to a root while nobody runs. What only it had is given up.
-    pub(crate) fn befall(&self, machine: usize, what: Mishap) {
-        let mut state = self.state();
-        self.set_clocks(&state);
-        finish(&mut state);
-        let line = format!("          {what:?} befalls {machine}");
-        state.trace.push(line);
-        let new_disk = match what {
-            Mishap::IndexLost => None,
-            Mishap::Restored => state.backups.get(machine).map(|b| b.image(2)),
-            Mishap::StateDeleted => {
-                let gone = state.disks[machine].remove_all(instep_core::path::RESERVED);
-                gone.expect("nobody uses it");
-                make_ours(&state.disks[machine]);
-                None
-            }
-            Mishap::Copied => {
-                let from = (machine + 1) % state.disks.len();
-                let mut config = None;
-                state.disks[machine].configure(|c| config = Some(c.clone()));
-                let fs = SimFs::new(config.expect("it was called"));
-                fs.set_now(self.wall_ns(machine));
-                make_ours(&fs);
-                copy(&state.disks[from], &fs);
-                Some(fs)
-            }
-        };
-        if let Some(fs) = new_disk {
-            fs.set_now(self.wall_ns(machine));
-            fs.settle();
-            state.disks[machine] = fs;
-        }
-        state.indexes[machine] = MemoryDisk::new();
-        state.last_tag += 1;
-        let tag = state.last_tag;
-        let who = &mut state.identities[machine];
-        who.actor = tag;
-        who.rejoins = what != Mishap::StateDeleted;
-        if matches!(what, Mishap::StateDeleted | Mishap::Copied) {
-            who.id = tag;
-        }
-        state.forgetful = true;
-        let State {
-            disks,
-            ledger,
-            dark,
-            ..
-        } = &mut *state;
-        if *dark {
-            // With the index went the only one who could tell what a power cut had torn.
-            ledger.allow_changed(&Seen::new(), &seen(&disks[machine]));
-        }
-        ledger.befell(disks);
-    }
-
-    /// Everybody has learnt everything.
-    pub(crate) fn remembers(&self) {
-        self.state().forgetful = false;
-    }
-
-    /// Opens the replica of every machine that takes part, in an order that the seed chooses.
-    pub(crate) fn open(self: &Arc<Self>) -> Result<Vec<Opened>, String> {
-        let (disks, indexes, boot, identities, mut order) = {
-            let mut state = self.state();
-            if std::mem::take(&mut state.died) {
-                state.ledger.died();
-                state.recovering = true;
-            }
-            let mut order: Vec<usize> = (0..state.disks.len()).collect();
-            for i in (1..order.len()).rev() {
-                let other = state.rng.below(i + 1);
-                order.swap(i, other);
-            }
-            order.retain(|i| state.identities[*i].joined);
-            // A mirror's source comes first.
-            order.sort_by_key(|i| state.identities[*i].role != Role::Source);
-            (
-                state.disks.clone(),
-                state.indexes.clone(),
-                state.boot,
-                state.identities.clone(),
-                order,
-            )
-        };
-        let open = |machine: usize| {
-            let (fs, disk) = (&disks[machine], &indexes[machine]);
-            self.open_one(machine, identities[machine], fs, disk, boot)
-                .map(|replica| Opened { machine, replica })
-                .map_err(|e| format!("open {machine}: {e}"))
-        };
-        order.drain(..).map(open).collect()
-    }
-
-    fn open_one(
-        self: &Arc<Self>,
-        machine: usize,
-        who: Identity,
-        fs: &SimFs,
-        disk: &MemoryDisk,
-        boot: u64,
-    ) -> Result<Arc<LocalReplica>, String> {
-        let root = fs.root();
-        let ours = || root.open_dir(own_name()).and_then(Ours::existing);
-        // What must never be written has nothing of ours.
-        let ours = (who.role != Role::Source).then(ours).transpose();
-        let ours = ours.map_err(|e| e.to_string())?;
-        let base = ours.as_ref().map(|o| &o.base);
-        let profile = root.profile(base).map_err(|e| e.to_string())?;
-        let store = Box::new(disk.open());
-        let mut index = Index::open(store, ActorId([who.actor; 8])).map_err(|e| e.chain())?;
-        let new = index.high_water() == 0;
-        if new && who.rejoins {
-            index.set_rejoining(true).map_err(|e| e.chain())?;
-        }
-        let watched = fs.clone();
-        let parts = Parts {
-            id: ReplicaId([who.id; 16]),
-            share: ShareId([9; 16]),
-            root: root.clone(),
-            ours,
-            profile,
-            index,
-            rules: Rules::default(),
-            settings: Settings {
-                label: format!("machine {machine}"),
-                role: who.role,
-                ..Settings::default()
-            },
-            new,
-            guard: Box::new(InPlace),
-            watcher: Box::new(move || Ok(watched.watcher())),
-            threaded: false,
-        };
-        let replica =
-            LocalReplica::assemble(self.env(machine, boot), parts).map_err(|e| e.chain())?;
-        replica.begin().map_err(|e| e.chain())?;
-        Ok(Arc::new(replica))
-    }
-
-    /// The environment as one machine's process has it.
-    pub(crate) fn env(self: &Arc<Self>, machine: usize, boot: u64) -> Arc<dyn Env> {
-        let elapsed = self.elapsed_ns.load(Ordering::Relaxed);
-        let rng = Prng::new(self.seed ^ elapsed.rotate_left(20) ^ ((machine as u64) << 8) ^ boot);
-        Arc::new(SimEnv {
-            world: self.clone(),
-            machine,
-            boot,
-            rng: Mutex::new(rng),
-        })
-    }
-
     /// Which boot this is.
     pub(crate) fn boot(&self) -> u64 {
         self.state().boot
     }
-}
-
-/// A machine's replica, opened.
-#[derive(Debug, Clone)]
-pub(crate) struct Opened {
-    pub(crate) machine: usize,
-    pub(crate) replica: Arc<LocalReplica>,
-}
-
-fn make_ours(fs: &SimFs) {
-    let made = fs
-        .root()
-        .make_dir(own_name(), 0o700)
-        .and_then(|()| Ours::open(fs.root().open_dir(own_name())?).map(drop));
-    made.expect("nothing fails while nobody runs");
-    fs.settle();
-}
-
-/// As `cp -a` does it.
-fn copy(from: &SimFs, to: &SimFs) {
-    let nodes = from.snapshot();
-    let users = nodes.iter().filter(|(p, _)| !is_ours(p));
-    for (path, node) in users {
-        let path = path.as_bytes();
-        let made = match node.kind {
-            Kind::Dir => to.mkdir_all(path),
-            Kind::Link => to.symlink(&node.target, path),
-            Kind::File | Kind::Special => to.write_file(path, &node.content, Save::InPlace),
-        };
-        let dressed = made.and_then(|()| match node.kind {
-            Kind::Link => Ok(()),
-            _ => to.chmod(path, node.mode),
-        });
-        let dressed = dressed.and_then(|()| match node.kind {
-            Kind::Dir => Ok(()),
-            _ => to.touch(path, node.mtime),
-        });
-        dressed.expect("nothing fails while nobody runs");
-    }
-}
-
-fn own_name() -> Name<'static> {
-    Name::new(instep_core::path::RESERVED).expect("a plain name")
 }
 
 /// Programs that are saving finish.
@@ -606,103 +447,3 @@ fn finish(state: &mut State) {
     users.finish(disks, ledger);
 }
 
-fn kill_indexes(state: &mut State) {
-    let how = state.crash.map(|c| c.how);
-    for disk in &state.indexes {
-        match how {
-            Some(Death::PowerCut) => disk.power_cut(state.rng.next_u64()),
-            _ => disk.kill(),
-        }
-    }
-}
-
-fn kill_disks(state: &mut State) {
-    state.life = Life::Dead;
-    match state.crash.map(|c| c.how) {
-        Some(Death::PowerCut) => {
-            state.disks = {
-                let State { disks, rng, .. } = &mut *state;
-                disks
-                    .iter()
-                    .map(|fs| {
-                        let image = fs.crash(rng.next_u64());
-                        fs.clear_hook();
-                        image
-                    })
-                    .collect()
-            }
-        }
-        _ => state.disks.iter().for_each(SimFs::kill),
-    }
-    if let Some(handle) = &state.handle {
-        handle.stop();
-    }
-}
-
-/// The machines start again after a power cut.
-fn start_again(state: &mut State) {
-    (state.boot, state.dark) = (state.boot + 1, true);
-    let State { users, ledger, .. } = &mut *state;
-    users.forget(ledger);
-    let unsynced = std::mem::take(&mut state.users.unsynced);
-    let unsynced: Vec<bool> = (0..state.disks.len())
-        .map(|i| unsynced.get(i) == Some(&true))
-        .collect();
-    state.ledger.power_cut(&state.disks, &unsynced);
-}
-
-/// A root that nobody takes away.
-#[derive(Debug)]
-struct InPlace;
-
-impl RootGuard for InPlace {
-    fn check(&self) -> Result<(), String> {
-        Ok(())
-    }
-}
-
-/// The environment of the engine on one machine.
-#[derive(Debug)]
-struct SimEnv {
-    world: Arc<World>,
-    machine: usize,
-    boot: u64,
-    rng: Mutex<Prng>,
-}
-
-impl Env for SimEnv {
-    fn wall_ns(&self) -> i64 {
-        self.world.wall_ns(self.machine)
-    }
-
-    fn monotonic_ns(&self) -> u64 {
-        self.world.burn();
-        self.world.pass(1000);
-        self.world.elapsed_ns.load(Ordering::Relaxed)
-    }
-
-    fn sleep_ms(&self, ms: u64) {
-        self.world.wait(Duration::from_millis(ms));
-    }
-
-    fn wait(&self, _: &Waker, timeout: Duration) {
-        self.world.wait(timeout);
-    }
-
-    fn random(&self) -> [u8; 16] {
-        let mut rng = self.rng.lock().unwrap_or_else(PoisonError::into_inner);
-        (u128::from(rng.next_u64()) << 64 | u128::from(rng.next_u64())).to_be_bytes()
-    }
-
-    fn workers(&self) -> usize {
-        1
-    }
-
-    fn boot_id(&self) -> String {
-        format!("boot {}", self.boot)
-    }
-
-    fn spawn(&self, _: &str, work: Box<dyn FnOnce() + Send>) {
-        work();
-    }
-}

@@ -75,6 +75,18 @@ pub(super) struct Faults {
     total: u64,
     history: u64,
     crash_at: Option<u64>,
+    met: Misfortunes,
+}
+
+/// What went wrong on a machine so far, counted as it struck.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Misfortunes {
+    /// Calls that an injected error struck.
+    pub errors: u64,
+    /// Events that were lost without a trace.
+    pub lost: u64,
+    /// Queues of events that overflowed.
+    pub overflows: u64,
 }
 
 impl Faults {
@@ -93,6 +105,12 @@ impl Faults {
             left,
             after,
         });
+    }
+
+    pub(super) fn end_last(&mut self, op: &str) {
+        if let Some(at) = self.list.iter().rposition(|f| f.op == op) {
+            self.list.remove(at);
+        }
     }
 
     pub(super) fn clear(&mut self) {
@@ -114,6 +132,14 @@ impl Faults {
 
     pub(super) fn total(&self) -> u64 {
         self.total
+    }
+
+    pub(super) fn met(&self) -> Misfortunes {
+        self.met
+    }
+
+    pub(super) fn met_mut(&mut self) -> &mut Misfortunes {
+        &mut self.met
     }
 
     pub(super) fn history(&self) -> u64 {
@@ -145,6 +171,7 @@ impl Faults {
         {
             if rng.chance(fault.per_mille) {
                 fault.left -= 1;
+                self.met.errors += 1;
                 let errno = fault.errno;
                 return if fault.after {
                     Verdict::FailAfter(errno)

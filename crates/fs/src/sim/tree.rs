@@ -105,6 +105,8 @@ pub(super) struct World {
     pub(super) epoch: u64,
     pub(super) crashed: bool,
     pub(super) now: i64,
+    /// A clock that never goes back, for what waits in queues.
+    pub(super) monotonic: i64,
     last_stamp: i64,
     pub(super) next_id: NodeId,
     pub(super) next_ino: u64,
@@ -185,6 +187,7 @@ impl World {
             epoch: 1,
             crashed: false,
             now,
+            monotonic: now,
             last_stamp: i64::MIN,
             next_id,
             next_ino,
@@ -195,6 +198,15 @@ impl World {
     }
 
     /// A number never given out before: for leases, locks, cookies, watchers.
+    /// Sets the clock. Stamps go back with it, as those of a kernel do whose clock was set.
+    pub(super) fn set_now(&mut self, ns: i64) {
+        self.monotonic += (ns - self.now).max(0);
+        if ns < self.now {
+            self.last_stamp = self.last_stamp.min(ns);
+        }
+        self.now = ns;
+    }
+
     pub(super) fn token(&mut self) -> u64 {
         self.next_token += 1;
         self.next_token
@@ -428,8 +440,9 @@ impl World {
     }
 
     fn emit(&mut self, event: Event) {
+        let met = self.faults.met_mut();
         for watcher in self.watchers.values_mut() {
-            watcher.push(&event, &self.cfg, self.now, &mut self.rng);
+            watcher.push(&event, &self.cfg, self.monotonic, &mut self.rng, met);
         }
     }
 }

@@ -139,9 +139,12 @@ impl World {
                 self.deferred.push(waiting);
                 continue;
             }
-            // A program that finds the disk full gives up; so does this one.
+            // It opened the file while there was room, and before the disk became read-only.
+            let (capacity, read_only) = (self.cfg.capacity_bytes, self.cfg.read_only);
+            (self.cfg.capacity_bytes, self.cfg.read_only) = (u64::MAX, false);
             self.act_now(waiting.id, &waiting.place, waiting.act)
                 .unwrap_or_default();
+            (self.cfg.capacity_bytes, self.cfg.read_only) = (capacity, read_only);
             if let Ok(node) = self.node_mut(waiting.id) {
                 node.user_opens -= 1;
             }

@@ -13,7 +13,7 @@ use rustix::fs::inotify::ReadFlags;
 use rustix::io::Errno;
 
 use super::durable::NodeId;
-use super::faults::Rng;
+use super::faults::{Misfortunes, Rng};
 use super::handles::SimDir;
 use super::tree::{Sys, World, no};
 use super::{SimConfig, SimFs};
@@ -72,13 +72,24 @@ pub(super) struct Queued {
 
 impl WatchState {
     /// Queues an event if its directory is watched.
-    pub(super) fn push(&mut self, event: &Event, cfg: &SimConfig, now: i64, rng: &mut Rng) {
+    pub(super) fn push(
+        &mut self,
+        event: &Event,
+        cfg: &SimConfig,
+        now: i64,
+        rng: &mut Rng,
+        met: &mut Misfortunes,
+    ) {
         let Some(wd) = self.watches.get(&event.dir).copied() else {
             return;
         };
-        if !rng.chance(cfg.event_loss_per_mille) {
+        let overflowed = self.overflowed;
+        if rng.chance(cfg.event_loss_per_mille) {
+            met.lost += 1;
+        } else {
             self.queue_up(wd, event, cfg, now, rng);
         }
+        met.overflows += u64::from(self.overflowed && !overflowed);
         if event.signal == Signal::DeleteSelf {
             self.watches.remove(&event.dir);
             self.ignored(wd, event.dir, cfg, now, rng);
@@ -209,7 +220,7 @@ impl SimWatcher {
         self.call("watch_add", &format!("watch \"{path}\""), |world, id| {
             let used: usize = world.watchers.values().map(|w| w.watches.len()).sum();
             let max = world.cfg.max_watches;
-            let (now, cfg) = (world.now, &world.cfg);
+            let (now, cfg) = (world.monotonic, &world.cfg);
             let state = world.watchers.get_mut(&id).ok_or(no(Errno::BADF))?;
             state.read(i64::MAX, cfg, now, &mut world.rng);
             if used as u64 >= max && !state.watches.contains_key(&node) {
@@ -226,7 +237,7 @@ impl SimWatcher {
             "watch_remove",
             &format!("stop watching \"{path}\""),
             |world, id| {
-                let (now, cfg) = (world.now, &world.cfg);
+                let (now, cfg) = (world.monotonic, &world.cfg);
                 let state = world.watchers.get_mut(&id).ok_or(no(Errno::BADF))?;
                 let gone = state.table.remove_tree(path);
                 state.unwatch(&gone, cfg, now, &mut world.rng);
@@ -249,7 +260,7 @@ impl SimWatcher {
             None => "wait for changes".to_owned(),
         };
         self.call("watch_wait", &attempt, |world, id| {
-            let (now, cfg) = (world.now, &world.cfg);
+            let (now, cfg) = (world.monotonic, &world.cfg);
             let state = world.watchers.get_mut(&id).ok_or(no(Errno::BADF))?;
             state.woken = false;
             state.read(now, cfg, now, &mut world.rng);
@@ -267,7 +278,7 @@ impl SimWatcher {
     /// Whether something is to be read, or somebody has called [`SimWatcher::wake`].
     pub fn is_ready(&self) -> bool {
         let world = self.fs.lock();
-        let now = world.now;
+        let now = world.monotonic;
         world.watchers.get(&self.id).is_some_and(|w| {
             let visible = w.queue.front().is_some_and(|q| q.visible <= now);
             w.woken || w.table.has_hints() || visible

@@ -1,0 +1,93 @@
+//! Processes are killed, and the power goes.
+//!
+//! All machines die together. Invariant: what a death leaves is decided by the seed alone.
+
+use instep_fs::sim::SimFs;
+
+use super::State;
+use crate::faults::Death;
+
+/// What a death leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Life {
+    /// The process runs.
+    Alive,
+    /// Its index is dead already; its next call finds the disk so too.
+    IndexDead,
+    /// It is dead.
+    Dead,
+}
+
+/// The death that the round has in store comes before this call.
+pub(super) fn strike(state: &mut State, call: &str) {
+    let Some(crash) = state.crash else { return };
+    state
+        .trace
+        .push(format!("          death before {call}: {crash:?}"));
+    state.counts.strike(match crash.how {
+        Death::Kill => "kill",
+        Death::PowerCut => "power cut",
+    });
+    kill_indexes(state);
+    if crash.index_first {
+        state.life = Life::IndexDead;
+    } else {
+        kill_disks(state);
+    }
+}
+
+/// After the session: what its death meant for the disks.
+pub(super) fn bury(state: &mut State) {
+    state.died = true;
+    match state.crash.map(|c| c.how) {
+        Some(Death::PowerCut) => start_again(state),
+        _ => state.ledger.died(),
+    }
+}
+
+fn kill_indexes(state: &mut State) {
+    let how = state.crash.map(|c| c.how);
+    for disk in &state.indexes {
+        match how {
+            Some(Death::PowerCut) => disk.power_cut(state.rng.next_u64()),
+            _ => disk.kill(),
+        }
+    }
+}
+
+pub(super) fn kill_disks(state: &mut State) {
+    state.life = Life::Dead;
+    match state.crash.map(|c| c.how) {
+        Some(Death::PowerCut) => {
+            let State { disks, counts, .. } = &mut *state;
+            disks.iter().for_each(|fs| counts.collect(fs));
+            state.disks = {
+                let State { disks, rng, .. } = &mut *state;
+                disks
+                    .iter()
+                    .map(|fs| {
+                        let image = fs.crash(rng.next_u64());
+                        fs.clear_hook();
+                        image
+                    })
+                    .collect()
+            }
+        }
+        _ => state.disks.iter().for_each(SimFs::kill),
+    }
+    if let Some(handle) = &state.handle {
+        handle.stop();
+    }
+}
+
+/// The machines start again after a power cut.
+fn start_again(state: &mut State) {
+    (state.boot, state.dark) = (state.boot + 1, true);
+    let State { users, ledger, .. } = &mut *state;
+    users.forget(ledger);
+    let unsynced = std::mem::take(&mut state.users.unsynced);
+    let unsynced: Vec<bool> = (0..state.disks.len())
+        .map(|i| unsynced.get(i) == Some(&true))
+        .collect();
+    state.ledger.power_cut(&state.disks, &unsynced);
+}
