@@ -310,8 +310,13 @@ fn open_local(
 }
 
 /// Takes a folder out of a share.
-pub(crate) fn forget(root: &Root, share: ShareId, purge: bool) -> Result<(), Failure> {
-    instep_local::root::forget(&root.seen.path, &places::state_dir(), share, purge).map_err(
+pub(crate) fn forget(
+    env: &dyn Env,
+    root: &Root,
+    share: ShareId,
+    purge: bool,
+) -> Result<(), Failure> {
+    instep_local::root::forget(env, &root.seen.path, &places::state_dir(), share, purge).map_err(
         |error| {
             let failure = Failure::from(error);
             if failure.exit == Exit::InUse {

@@ -22,6 +22,8 @@ mod roots;
 mod signals;
 #[cfg(test)]
 mod snapshot;
+#[cfg(feature = "steps")]
+mod steps;
 mod system_env;
 mod targets;
 mod ui;

@@ -23,7 +23,7 @@ impl SystemEnv {
         Ok(Self {
             start: Instant::now(),
             workers: usize::from(jobs.unwrap_or_else(Self::fitting_workers)),
-            boot: instep_fs::place::boot_id(),
+            boot: boot(),
         })
     }
 
@@ -32,6 +32,18 @@ impl SystemEnv {
         let there = std::thread::available_parallelism().map_or(2, usize::from);
         u16::try_from(there.clamp(2, 16)).unwrap_or(2)
     }
+}
+
+/// Which boot of the machine this is.
+#[cfg(not(feature = "steps"))]
+fn boot() -> String {
+    instep_fs::place::boot_id()
+}
+
+/// Which boot of the machine this is, or is to be taken for.
+#[cfg(feature = "steps")]
+fn boot() -> String {
+    crate::steps::boot().unwrap_or_else(instep_fs::place::boot_id)
 }
 
 fn draw() -> Result<[u8; 16], Failure> {
@@ -92,6 +104,11 @@ impl Env for SystemEnv {
         if started.is_err() {
             run(&slot);
         }
+    }
+
+    #[cfg(feature = "steps")]
+    fn reach(&self, step: instep_replica::Step) {
+        crate::steps::reach(step);
     }
 }
 

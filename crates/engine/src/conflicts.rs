@@ -16,7 +16,7 @@ use instep_core::reconcile::{self, Decision};
 use instep_core::version::Kind;
 use instep_core::view::view;
 use instep_replica::records::{ConflictRecord, hex, path_from_hex};
-use instep_replica::{Book, Error};
+use instep_replica::{Book, Error, Step};
 
 use crate::command::{Answer, Keep};
 use crate::plan::{Pass, Rows};
@@ -129,6 +129,7 @@ impl Session {
             {
                 self.replica_failed(i, &e);
             }
+            self.env.reach(Step::ConflictNoted);
         }
         if is_new {
             self.open_conflicts.insert(key.to_owned());
@@ -279,6 +280,7 @@ impl Session {
             {
                 self.replica_failed(i, &e);
             }
+            self.env.reach(Step::ConflictSettled);
         }
         self.open_conflicts.remove(key);
         self.monitor.event(Event::Resolved {

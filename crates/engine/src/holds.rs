@@ -8,7 +8,7 @@ use instep_core::path::{Name, RelPath};
 use instep_core::policy::Role;
 use instep_core::safety;
 use instep_replica::records::{HoldKind, HoldRecord, hex, path_from_hex};
-use instep_replica::{Book, Error, Found, Look, Scope};
+use instep_replica::{Book, Error, Found, Look, Scope, Step};
 
 use crate::command::Answer;
 use crate::report::Event;
@@ -305,6 +305,7 @@ impl Session {
         if let Err(e) = self.slots[i].replica.write_record(Book::Holds, &id, body) {
             self.replica_failed(i, &e);
         }
+        self.env.reach(Step::HoldSaved);
         if done {
             self.end_hold(n);
         }
@@ -421,6 +422,7 @@ impl Session {
                 why: e.chain(),
             };
         }
+        self.env.reach(Step::HoldDecided);
         self.end_hold(n);
         let mut decided = look;
         decided.findings.retain(|f| hold.paths.contains(&f.path));

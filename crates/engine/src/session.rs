@@ -15,7 +15,7 @@ use instep_core::plan::{Code, Problem};
 use instep_core::policy::Role;
 use instep_replica::env::Env;
 use instep_replica::records::{Member, PolicyRecord, ShareRecord};
-use instep_replica::{Book, Error, HintSet, Replica, ShareState, Totals, Waker};
+use instep_replica::{Book, Error, HintSet, Replica, ShareState, Step, Totals, Waker};
 
 use crate::burst::Burst;
 use crate::command::{Answer, Command};
@@ -315,6 +315,7 @@ impl Session {
             if *theirs != record {
                 slot.replica
                     .write_record(Book::Share, "share", Some(&text))?;
+                self.env.reach(Step::ShareAgreed);
             }
         }
         // Anything that was left undone is found by comparing all rows, unless all say they are settled.
@@ -482,6 +483,7 @@ impl Session {
             let _slower = slot
                 .replica
                 .write_record(Book::Share, "settled", clean.then_some(&mark));
+            self.env.reach(Step::Settled);
         }
         self.marked = clean;
         if clean {
@@ -495,6 +497,7 @@ impl Session {
         if std::mem::take(&mut self.marked) {
             for slot in self.slots.iter().filter(|s| s.online()) {
                 let _slower = slot.replica.write_record(Book::Share, "settled", None);
+                self.env.reach(Step::Settled);
             }
         }
     }

@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 
 use instep_core::path::RelPath;
 use instep_core::row::Row;
-use instep_replica::Result;
+use instep_replica::{Result, Step};
 use instep_store::Durability;
 
 use crate::index::{Index, store_error};
@@ -72,6 +72,7 @@ pub(crate) fn adopt_move(
             index.set_digest(&new, Some(digest));
         }
     }
+    replica.env.reach(Step::MoveAdopted);
     index.commit(Durability::Process)?;
     drop(index);
     // What a user changed in it just before it moved was told of under its old name.

@@ -15,7 +15,7 @@ use instep_core::plan::{Action, Code, Goal, Keep, Outcome, Precondition, Problem
 use instep_core::row::{Held, Print, Row};
 use instep_core::version::Kind;
 use instep_fs::{Dir, ErrorKind, Stat};
-use instep_replica::{Result, Sources};
+use instep_replica::{Result, Sources, Step};
 use instep_store::Durability;
 
 use crate::attributes::Object;
@@ -206,6 +206,7 @@ fn prune(replica: &LocalReplica, actions: &[Action], outcomes: &[Outcome]) -> Re
             .and_then(|dir| dir.remove_dir(name))
             .is_ok()
         {
+            replica.env.reach(Step::Pruned);
             replica.unwatch(&path);
             let mut index = replica.index();
             let shown = instep_replica::mint::settled_tomb(&row.entry);
@@ -259,6 +260,7 @@ fn write_rows(replica: &LocalReplica, actions: &[Action], done: Vec<Done>) -> Re
         }
         outcomes.push(done.outcome);
     }
+    replica.env.reach(Step::RowsWritten);
     index.commit(Durability::Process)?;
     Ok(outcomes)
 }
@@ -344,6 +346,10 @@ impl Worker<'_> {
                     .for_each(|i| self.one(*i, dir.as_ref(), buffer));
             },
         );
+    }
+
+    fn reach(&self, step: Step) {
+        self.replica.env.reach(step);
     }
 
     fn one(&self, i: usize, dir: Option<&Dir>, buffer: &mut Vec<u8>) {
@@ -515,7 +521,8 @@ impl Worker<'_> {
         if self.replica.is_staged_file(content) || !self.replica.profile.unnamed_files {
             let (staged, seen) = self.staged_file(action, content, size, mode, mtime, buffer)?;
             let from = &self.replica.ours().ok_or(Outcome::Superseded)?.staging;
-            let given = Self::give(from, &staged, dir, name).map_err(|e| failed(path, &e))?;
+            let given = self.give(from, &staged, dir, name);
+            let given = given.map_err(|e| failed(path, &e))?;
             return Ok((given, seen));
         }
         let mut from = self
@@ -523,19 +530,24 @@ impl Worker<'_> {
             .open(action, content)
             .ok_or_else(|| missing(action))?;
         let file = dir.create_unnamed(u32::from(mode)).map_err(fail)?;
+        self.reach(Step::UnnamedMade);
         self.fill(action, &file, from.as_mut(), content, size, buffer)?;
+        self.reach(Step::UnnamedFilled);
         let seen = self
             .replica
             .give_attributes(action, Object::File(&file))
             .map_err(fail)?;
         file.set_mtime(mtime).map_err(fail)?;
         let before = file.stat().map_err(fail)?;
+        self.reach(Step::UnnamedDressed);
         dir.publish(&file, name).map_err(fail)?;
+        self.reach(Step::Published);
         Ok((vouched(&before, file.stat().ok().as_ref()), seen))
     }
 
     /// Gives a staged object its free name.
     fn give(
+        &self,
         staging: &Dir,
         staged: &str,
         dir: &Dir,
@@ -544,6 +556,7 @@ impl Worker<'_> {
         let given = || {
             let before = staging.stat(ours(staged))?;
             tree::give(staging, ours(staged), dir, name)?;
+            self.reach(Step::Given);
             Ok(before)
         };
         match given() {
@@ -605,6 +618,7 @@ impl Worker<'_> {
                 Ok(seen)
             };
             let seen = dress().map_err(fail)?;
+            self.reach(Step::DraftDressed);
             return Ok((name, seen));
         }
         let mut from = self
@@ -615,14 +629,17 @@ impl Worker<'_> {
         let file = staging
             .create_file(ours(&name), u32::from(mode))
             .map_err(fail)?;
+        self.reach(Step::DraftMade);
         let filled = self
             .fill(action, &file, from.as_mut(), content, size, buffer)
             .and_then(|()| {
+                self.reach(Step::DraftFilled);
                 let seen = self
                     .replica
                     .give_attributes(action, Object::File(&file))
                     .map_err(fail)?;
                 file.set_mtime(mtime).map_err(fail)?;
+                self.reach(Step::DraftDressed);
                 Ok(seen)
             });
         match filled {
@@ -648,7 +665,8 @@ impl Worker<'_> {
         let made = match action.before {
             Precondition::Absent => dir
                 .make_dir(name, open_mode)
-                .and_then(|()| Ok((None, wear(dir, name)?))),
+                .and_then(|()| Ok((None, wear(dir, name)?)))
+                .inspect(|_| self.reach(Step::DirMade)),
             Precondition::Unchanged { .. } => {
                 let Some(ours_dirs) = self.replica.ours() else {
                     return Done::not(Outcome::Superseded);
@@ -658,6 +676,7 @@ impl Worker<'_> {
                 staging
                     .make_dir(ours(&staged), open_mode)
                     .and_then(|()| wear(staging, ours(&staged)))
+                    .inspect(|_| self.reach(Step::DirDrafted))
                     .map(|seen| (Some(staged), seen))
             }
         };
@@ -703,11 +722,12 @@ impl Worker<'_> {
             let object = Object::Named(&ours_dirs.staging, ours(&staged), instep_fs::Kind::Link);
             let seen = self.replica.give_attributes(action, object)?;
             ours_dirs.staging.set_mtime(ours(&staged), *mtime)?;
+            self.reach(Step::LinkDrafted);
             Ok(seen)
         };
         match make() {
             Ok(seen) if action.before == Precondition::Absent => {
-                match Self::give(&ours_dirs.staging, &staged, dir, name) {
+                match self.give(&ours_dirs.staging, &staged, dir, name) {
                     Ok(print) => Done::with(Some(print)).wearing(seen),
                     Err(e) => Done::not(failed(path, &e)),
                 }
@@ -744,6 +764,7 @@ impl Worker<'_> {
         }
         match dir.remove_dir(name) {
             Ok(()) => {
+                self.reach(Step::DirRemoved);
                 self.replica.unwatch(&action.path);
                 Done::with(None)
             }
@@ -796,9 +817,11 @@ impl Worker<'_> {
             }
             if stat.kind != instep_fs::Kind::Link && (stat.mode & 0o777) != u32::from(mode) {
                 dir.set_mode(name, stat.mode & 0o7000 | u32::from(mode))?;
+                self.reach(Step::ModeSet);
             }
             if let Some(mtime) = mtime {
                 dir.set_mtime(name, mtime)?;
+                self.reach(Step::TimeSet);
             }
             let now = dir
                 .stat(name)?
@@ -851,6 +874,7 @@ impl Worker<'_> {
             };
             // RACE: a user may save over the old name now; the save moves along and is read there.
             tree::shift(&source, old, dir, name)?;
+            self.reach(Step::Renamed);
             let (mode, mtime) = match &action.entry.get_shown(action.shown) {
                 Some(v) => (v.mode, v.mtime),
                 None => return Ok(Err(Outcome::Superseded)),

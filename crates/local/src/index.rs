@@ -4,6 +4,7 @@
 //! [`Index::mint`] only after the block that its counter lies in is durable.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use instep_core::codec::{self, Reader};
 use instep_core::id::{ActorId, Dot};
@@ -11,8 +12,9 @@ use instep_core::limits::COUNTER_BLOCK;
 use instep_core::path::{Name, RelPath};
 use instep_core::row::Row;
 use instep_core::time::{self, Hlc};
-use instep_replica::Totals;
+use instep_replica::env::Env;
 use instep_replica::error::{Error, ErrorKind};
+use instep_replica::{Step, Totals};
 use instep_store::{Durability, IndexStore, StoreError, Table};
 
 use crate::print::Digest;
@@ -52,6 +54,8 @@ pub struct Index {
     /// Directories whose digest in memory is ahead of the store's.
     redigested: HashSet<RelPath>,
     touched: bool,
+    /// Who is told of steps, if anybody.
+    env: Option<Arc<dyn Env>>,
 }
 
 impl std::fmt::Debug for Index {
@@ -112,7 +116,19 @@ impl Index {
             digests,
             redigested: HashSet::new(),
             touched: false,
+            env: None,
         })
+    }
+
+    /// Tells an environment of its steps from now on.
+    pub fn tell(&mut self, env: &Arc<dyn Env>) {
+        self.env = Some(Arc::clone(env));
+    }
+
+    fn reach(&self, step: Step) {
+        if let Some(env) = &self.env {
+            env.reach(step);
+        }
     }
 
     /// The actor that mints here.
@@ -164,6 +180,7 @@ impl Index {
         let upto = self.counter + count.div_ceil(COUNTER_BLOCK) * COUNTER_BLOCK;
         self.put_meta(KEY_COUNTER, &number_bytes(upto))?;
         self.commit(Durability::Power)?;
+        self.reach(Step::Counters);
         self.reserved = upto;
         Ok(())
     }
@@ -328,20 +345,27 @@ impl Index {
     /// Commits what is pending; a failed commit undoes it all.
     pub fn commit(&mut self, durability: Durability) -> Result<()> {
         self.put_digests()?;
-        if self.store.is_dirty() {
+        let is_dirty = self.store.is_dirty();
+        if is_dirty {
             self.put_meta(KEY_CLOCK, &number_bytes(self.clock.max(0) as u64))?;
             self.put_meta(KEY_TOTALS, &totals_bytes(&self.totals))?;
+            self.reach(Step::Committing);
         }
         self.store.commit(durability).map_err(|e| {
             let _ignored = self.store.rollback();
             store_error("commit the index", e)
-        })
+        })?;
+        if is_dirty {
+            self.reach(Step::Committed);
+        }
+        Ok(())
     }
 
     /// The disk holds everything of the open epoch: says so durably, and opens the next.
     pub fn epoch_is_durable(&mut self) -> Result<()> {
         self.put_meta(KEY_EPOCH, &number_bytes(u64::from(self.epoch)))?;
         self.commit(Durability::Power)?;
+        self.reach(Step::EpochDurable);
         self.durable_epoch = self.epoch;
         self.epoch += 1;
         self.touched = false;

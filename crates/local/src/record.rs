@@ -9,7 +9,7 @@ use instep_core::time::Hlc;
 use instep_core::version::Version;
 use instep_replica::look::{Finding, Found};
 use instep_replica::mint::{self, Event};
-use instep_replica::{Look, Result, ShareState};
+use instep_replica::{Look, Result, ShareState, Step};
 use instep_store::Durability;
 
 use crate::index::Index;
@@ -62,6 +62,7 @@ pub fn record(replica: &LocalReplica, look: &Look, share: &ShareState) -> Result
         }
     }
     replica.settle_digests(&mut index, look);
+    replica.env.reach(Step::Found);
     index.commit(Durability::Process)?;
     Ok(dirty)
 }

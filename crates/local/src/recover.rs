@@ -35,7 +35,7 @@ mod staging;
 mod suspect;
 
 use instep_core::entry::Entry;
-use instep_replica::Result;
+use instep_replica::{Result, Step};
 use instep_store::{Durability, Table};
 
 use crate::index::store_error;
@@ -51,6 +51,7 @@ pub fn after_crash(replica: &LocalReplica, other_boot: bool) -> Result<()> {
     let mut all = intent::pending(&mut replica.index())?;
     for intended in &all {
         classify::classify(replica, intended, other_boot)?;
+        replica.env.reach(Step::Classified);
     }
     if other_boot {
         suspect::suspects(replica)?;
@@ -70,5 +71,8 @@ pub fn after_crash(replica: &LocalReplica, other_boot: bool) -> Result<()> {
         .store()
         .remove_record(Table::Meta, b"settled")
         .map_err(|e| store_error("write a record", e))?;
-    index.commit(Durability::Process)
+    replica.env.reach(Step::Recovering);
+    index.commit(Durability::Process)?;
+    replica.env.reach(Step::Recovered);
+    Ok(())
 }

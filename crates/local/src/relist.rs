@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 
 use instep_core::path::Name;
 use instep_fs::{Dir, Stat};
-use instep_replica::Result;
+use instep_replica::{Result, Step};
 use instep_store::Table;
 
 use crate::index::store_error;
@@ -51,6 +51,7 @@ pub(crate) fn unlisted(replica: &LocalReplica, intents: &[Intended]) -> Result<(
                 Ok(Some(what)) => {
                     let mut index = replica.index();
                     trash::note_in(replica, &mut index, table, key, &what)?;
+                    replica.env.reach(Step::Relisted);
                 }
                 Err(_) => is_unread = true,
             }

@@ -13,6 +13,7 @@ use instep_core::path::Name;
 use instep_core::plan::{Action, Keep, Outcome, Precondition};
 use instep_core::version::Kind;
 use instep_fs::{Dir, ErrorKind, Lease, Stat};
+use instep_replica::Step;
 
 use crate::apply::{self, Done, displaced, failed, matches};
 use crate::content::{Hashed, hash_file};
@@ -85,6 +86,7 @@ pub fn exchange(replica: &LocalReplica, action: &Action, dir: &Dir, staged: &str
             return Done::not(outcome);
         }
     };
+    replica.env.reach(Step::Guarded);
     let swapped = staging
         .stat(ours(staged))
         .and_then(|before| Ok((before, swap(replica, dir, name, staging, staged)?)));
@@ -95,6 +97,7 @@ pub fn exchange(replica: &LocalReplica, action: &Action, dir: &Dir, staged: &str
             return Done::not(failed(&action.path, &e));
         }
     };
+    replica.env.reach(Step::Exchanged);
     let late = release(guarded.lease);
     let now = dir.stat(name).ok().flatten();
     let mut done = Done::with(before.map(|b| vouched(&b, now.as_ref())));
@@ -120,10 +123,12 @@ pub fn displace(replica: &LocalReplica, action: &Action, dir: &Dir) -> Done {
         Ok(g) => g,
         Err(outcome) => return Done::not(outcome),
     };
+    replica.env.reach(Step::Guarded);
     let staged = trash::fresh_name(replica);
     if let Err(e) = tree::take(dir, name, &ours_dirs.staging, ours(&staged)) {
         return Done::not(failed(&action.path, &e));
     }
+    replica.env.reach(Step::Taken);
     let late = release(guarded.lease);
     let mut done = Done::with(None);
     keep(
@@ -158,6 +163,7 @@ fn swap(
     // healed from the intent.
     let aside = trash::fresh_name(replica);
     tree::take(dir, name, staging, ours(&aside))?;
+    replica.env.reach(Step::Aside);
     if let Err(e) = tree::give(staging, ours(staged), dir, name) {
         // The user gets it back; where the name was taken meanwhile, it is kept as any displaced object.
         if tree::give(staging, ours(&aside), dir, name).is_err() {
@@ -214,8 +220,13 @@ fn keep(
         }
         None => action.keep,
     };
+    replica.env.reach(Step::Judged);
     match trash::put(replica, staging, name, keep) {
         Ok(key) => {
+            replica.env.reach(match keep {
+                Keep::Trash => Step::Trashed,
+                Keep::Version(_) => Step::Stored,
+            });
             let mut what = displaced(action, why, expected.size);
             what.keep = keep;
             if let Some(scan_found) = surprise {
@@ -327,7 +338,10 @@ fn sibling(
 /// A directory was displaced: it is empty, or what is in it goes back to the user.
 fn husk(replica: &LocalReplica, action: &Action, staging: &Dir, name: Name<'_>, done: &mut Done) {
     match staging.remove_dir(name) {
-        Ok(()) => replica.unwatch(&action.path),
+        Ok(()) => {
+            replica.env.reach(Step::HuskGone);
+            replica.unwatch(&action.path);
+        }
         Err(_) => {
             // Something is still in it (an ignored file, or one made just now): undo.
             let Some((dirs, parent)) = replica.ours().zip(action.path.parent()) else {

@@ -19,7 +19,7 @@ use instep_fs::{Dir, ErrorKind as FsErrorKind, Kind as FsKind, Profile};
 use instep_replica::env::Env;
 use instep_replica::{
     Book, Capabilities, Content, Description, Error, ErrorKind, HintSet, Look, Replica, Result,
-    RowVisitor, Scope, ShareState, Sources, Totals, Waker,
+    RowVisitor, Scope, ShareState, Sources, Step, Totals, Waker,
 };
 use instep_store::{Durability, Table};
 
@@ -210,6 +210,7 @@ impl LocalReplica {
             && !p.read_only
             && parts.settings.role != Role::Source;
         let rejoining = parts.index.is_rejoining()?;
+        parts.index.tell(&env);
         let capabilities = Capabilities {
             writable,
             hints: p.events_reliable && !parts.settings.poll,
@@ -514,7 +515,7 @@ impl LocalReplica {
                 Err(e) if e.kind() == FsErrorKind::Absent => {
                     match dir.make_dir(name, 0o755) {
                         Err(e) if e.kind() != FsErrorKind::Taken => return Err(e),
-                        _ => {}
+                        _ => self.env.reach(Step::ParentMade),
                     }
                     self.made_dir(&at);
                     match dir.stat(name)? {
@@ -763,6 +764,7 @@ impl Replica for LocalReplica {
             Ok(file) => file,
             Err(e) => return Ok(apply::failed(path, &e)),
         };
+        self.env.reach(Step::StageMade);
         let size = from.size();
         match fill(
             &file,
@@ -773,6 +775,7 @@ impl Replica for LocalReplica {
             &mut Vec::new(),
         ) {
             Ok(()) => {
+                self.env.reach(Step::Staged);
                 locked(&self.staged).insert(content, name);
                 Ok(Outcome::Done)
             }
@@ -823,6 +826,7 @@ impl Replica for LocalReplica {
                 _ => return Ok(Outcome::Superseded),
             }
             tree::shift(&source, from_name, &target, to_name)?;
+            self.env.reach(Step::MovedEarly);
             Ok(Outcome::Done)
         };
         Ok(rename().unwrap_or_else(|e| apply::failed(to, &e)))
@@ -856,6 +860,7 @@ impl Replica for LocalReplica {
             let _noted = self.intact(recover::unsure(&mut self.index()));
             return Err(fs_error("sync the file system", e));
         }
+        self.env.reach(Step::Synced);
         self.intact(recover::fulfilled(&mut self.index()))?;
         self.intact(self.index().epoch_is_durable())
     }
@@ -867,7 +872,9 @@ impl Replica for LocalReplica {
             recover::trusted(index)?;
             index.commit(Durability::Power)
         };
-        self.intact(closed(&mut self.index()))
+        self.intact(closed(&mut self.index()))?;
+        self.env.reach(Step::Closed);
+        Ok(())
     }
 
     fn read_record(&self, book: Book, key: &str) -> Result<Option<String>> {
@@ -890,7 +897,9 @@ impl Replica for LocalReplica {
             written.map_err(|e| store_error("write a record", e))?;
             index.commit(Durability::Process)
         };
-        self.intact(write(&mut self.index()))
+        self.intact(write(&mut self.index()))?;
+        self.env.reach(Step::Record);
+        Ok(())
     }
 
     fn records(&self, book: Book) -> Result<Vec<(String, String)>> {
@@ -976,7 +985,10 @@ impl LocalReplica {
             let set =
                 tree::open(&self.root, &parent).and_then(|dir| dir.set_mode(name, u32::from(mode)));
             match set {
-                Ok(()) => self.refresh(&path, Some(mode)),
+                Ok(()) => {
+                    self.env.reach(Step::DirModeSet);
+                    self.refresh(&path, Some(mode));
+                }
                 Err(e) => self.note_problem(&path, &e),
             }
         }

@@ -11,6 +11,7 @@ use instep_core::path::{Name, RelPath};
 use instep_core::plan::Keep;
 use instep_core::version::Kind;
 use instep_fs::{Dir, ErrorKind, File, Stat};
+use instep_replica::Step;
 use instep_replica::records::{ConflictRecord, TrashRecord, hex, path_from_hex};
 use instep_store::Table;
 
@@ -206,6 +207,7 @@ pub fn purge(replica: &LocalReplica, before_ns: i64) -> instep_replica::Result<u
         let unwanted = unwanted(&mut replica.index(), table, before_ns)?;
         for key in unwanted {
             if remove(dir, &key).is_ok() {
+                replica.env.reach(Step::Purged);
                 let mut index = replica.index();
                 index
                     .store()
@@ -329,6 +331,7 @@ pub fn restore(
         let attempt = format!("restore to \"{path}\"");
         instep_replica::Error::because(instep_replica::ErrorKind::Other, attempt, e)
     })?;
+    replica.env.reach(Step::Restored);
     if !stays {
         let mut index = replica.index();
         index
@@ -361,6 +364,7 @@ fn copy_out(
     let copied = copy_data(&from, &made, stat.size)
         .and_then(|()| made.set_mode(stat.mode & 0o777))
         .and_then(|()| made.set_mtime(stat.mtime))
+        .inspect(|()| replica.env.reach(Step::RestoreDrafted))
         .and_then(|()| tree::give(staging, ours(&draft), into, name));
     if copied.is_err() {
         // What stays behind is swept out of staging when the root is opened next.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::hints::Waker;
+use crate::step::Step;
 
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 
@@ -33,6 +34,9 @@ pub trait Env: Send + Sync {
 
     /// Runs long work aside. A simulator runs it at once.
     fn spawn(&self, name: &str, work: Box<dyn FnOnce() + Send>);
+
+    /// A persistent step was reached. Only trials care, and may let the process die here.
+    fn reach(&self, _step: Step) {}
 }
 
 /// An environment without surprises, for tests and documentation: the clock moves one millisecond each time

@@ -26,6 +26,7 @@ pub mod look;
 pub mod memory;
 pub mod mint;
 pub mod records;
+pub mod step;
 
 use std::ops::ControlFlow;
 
@@ -40,6 +41,7 @@ pub use error::{Error, ErrorKind, Retry};
 pub use hints::{HintSet, Waker};
 pub use look::{Finding, Found, Look, Move, Scope, Totals};
 pub use records::{Book, ShareState};
+pub use step::Step;
 
 /// The result of a call that concerns the whole replica.
 pub type Result<T> = core::result::Result<T, Error>;

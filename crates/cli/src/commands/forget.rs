@@ -27,9 +27,10 @@ pub(crate) fn run(args: &args::Forget, context: &Context) -> Result<Exit, Failur
         }
         check_last_copies(target, context)?;
     }
+    let env = Context::env(None)?;
     let mut forgotten = Vec::new();
     for target in targets {
-        connect::forget(&target.root, target.member.share, args.purge)?;
+        connect::forget(env.as_ref(), &target.root, target.member.share, args.purge)?;
         forgotten.push(target.member.share.to_string());
     }
     let shown = args.root.display();

@@ -14,7 +14,7 @@ use instep_core::id::{ActorId, ContentId, Dot};
 use instep_core::limits;
 use instep_core::path::RelPath;
 use instep_core::plan::{Action, Goal, Precondition};
-use instep_replica::Result;
+use instep_replica::{Result, Step};
 use instep_store::{Durability, Table};
 
 use crate::index::{Index, store_error};
@@ -58,11 +58,14 @@ pub fn intend(replica: &LocalReplica, actions: &[Action]) -> Result<()> {
         .store()
         .put_record(Table::Intent, key.as_bytes(), &body)
         .map_err(|e| store_error("write an intent", e))?;
-    index.commit(if displaces {
-        Durability::Power
+    if displaces {
+        index.commit(Durability::Power)?;
+        replica.env.reach(Step::IntentDurable);
     } else {
-        Durability::Process
-    })
+        index.commit(Durability::Process)?;
+        replica.env.reach(Step::Intended);
+    }
+    Ok(())
 }
 
 fn encode(actions: &[&Action]) -> Vec<u8> {

@@ -7,7 +7,7 @@ use instep_core::plan::Keep;
 use instep_core::policy::Role;
 use instep_core::row::{Print, Row};
 use instep_core::version::Kind;
-use instep_replica::Result;
+use instep_replica::{Result, Step};
 
 use super::intent::Intended;
 use super::on_disk::{OnDisk, on_disk};
@@ -80,6 +80,7 @@ pub(super) fn set_aside(replica: &LocalReplica, intended: &Intended) -> Result<(
         };
         return index.put(path, Some(&old), &unknown(replica, &old));
     };
+    replica.env.reach(Step::SetAside);
     let what = Displaced {
         path: path.clone(),
         kind,
@@ -90,7 +91,9 @@ pub(super) fn set_aside(replica: &LocalReplica, intended: &Intended) -> Result<(
         keep: Keep::Trash,
     };
     trash::note(replica, &mut replica.index(), &key, &what)?;
-    await_anew(replica, intended, None)
+    await_anew(replica, intended, None)?;
+    replica.env.reach(Step::SetAsideNoted);
+    Ok(())
 }
 
 /// Everything that was intended is known, and nothing of it is there.

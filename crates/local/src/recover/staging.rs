@@ -6,6 +6,7 @@
 use instep_core::path::Name;
 use instep_core::plan::Keep;
 use instep_fs::{Dir, Stat};
+use instep_replica::Step;
 
 use super::intent::Intended;
 use super::on_disk::content;
@@ -76,10 +77,12 @@ fn keep_or_drop(
     let displaced = intents.iter().find(|i| i.old == Some(id));
     if was_brought && displaced.is_none() {
         let _litter = staging.remove_file(name);
+        replica.env.reach(Step::StrayDropped);
         return;
     }
     let what = Displaced::interrupted(displaced.map(|i| &i.path), kind, id, stat.size);
     if let Ok(key) = trash::put(replica, staging, name, Keep::Trash) {
+        replica.env.reach(Step::StrayKept);
         let mut index = replica.index();
         // Without its record the object is still in the trash directory, only unlisted.
         let _unlisted = trash::note(replica, &mut index, &key, &what);

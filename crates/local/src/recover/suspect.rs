@@ -10,7 +10,7 @@ use std::ops::ControlFlow;
 use instep_core::path::RelPath;
 use instep_core::row::{Print, Row};
 use instep_core::version::{Kind, Version};
-use instep_replica::Result;
+use instep_replica::{Result, Step};
 
 use super::doubt::{is_sure, sure_epoch, zeros};
 use super::intent::Intended;
@@ -39,6 +39,7 @@ pub(super) fn suspects(replica: &LocalReplica) -> Result<()> {
     }
     for (path, row) in rows {
         suspect(replica, path, &row)?;
+        replica.env.reach(Step::Suspected);
     }
     is_sure(&mut replica.index())
 }

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 
 use instep_core::id::{ReplicaId, ShareId};
 use instep_fs::{Dir, place};
-use instep_replica::{Error, ErrorKind, Result};
+use instep_replica::env::Env;
+use instep_replica::{Error, ErrorKind, Result, Step};
 use serde::{Deserialize, Serialize};
 
 use super::files::{read_text, reserved, write_text};
@@ -132,6 +133,7 @@ impl Registry {
     /// Notes where a replica is now, and makes its index the newest one.
     pub(super) fn register(
         &self,
+        env: &dyn Env,
         (id, share): (ReplicaId, ShareId),
         path: &Path,
         evidence: Evidence,
@@ -144,6 +146,7 @@ impl Registry {
         generations.insert(share.to_string(), next);
         index.put_meta(b"generation", next.to_string().as_bytes())?;
         index.commit(instep_store::Durability::Power)?;
+        env.reach(Step::Generation);
         let record = Registered {
             path: path.to_path_buf(),
             evidence,
@@ -152,8 +155,10 @@ impl Registry {
         };
         let text = serde_json::to_string_pretty(&record)
             .map_err(|e| Error::because(ErrorKind::Other, "register the replica", e))?;
-        write_text(&self.dir, &record_name(&id.to_string()), &text)
-            .map_err(|e| fs_error("register the replica", e))
+        write_text(env, &self.dir, &record_name(&id.to_string()), &text)
+            .map_err(|e| fs_error("register the replica", e))?;
+        env.reach(Step::Evidence);
+        Ok(())
     }
 }
 

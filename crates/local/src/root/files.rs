@@ -6,6 +6,8 @@
 
 use instep_core::path::{Name, RESERVED};
 use instep_fs::{Dir, ErrorKind, Result};
+use instep_replica::Step;
+use instep_replica::env::Env;
 
 use crate::tree::{self, ours};
 
@@ -30,7 +32,7 @@ pub(super) fn read_text(dir: &Dir, file: &str) -> Option<String> {
 }
 
 /// Replaces a small file of ours, durably.
-pub(super) fn write_text(dir: &Dir, file: &str, text: &str) -> Result<()> {
+pub(super) fn write_text(env: &dyn Env, dir: &Dir, file: &str, text: &str) -> Result<()> {
     let temp = format!("{file}.new");
     match dir.remove_file(ours(&temp)) {
         Err(e) if e.kind() != ErrorKind::Absent => return Err(e),
@@ -39,6 +41,8 @@ pub(super) fn write_text(dir: &Dir, file: &str, text: &str) -> Result<()> {
     let new = dir.create_file(ours(&temp), 0o600)?;
     new.write_all_at(0, text.as_bytes())?;
     new.sync_data()?;
+    env.reach(Step::FileDrafted);
     dir.rename_over(ours(&temp), dir, ours(file))?;
+    env.reach(Step::FileReplaced);
     dir.sync()
 }

@@ -8,7 +8,8 @@ use std::path::Path;
 use instep_core::id::ShareId;
 use instep_core::path::Name;
 use instep_fs::{Dir, Kind};
-use instep_replica::Result;
+use instep_replica::env::Env;
+use instep_replica::{Result, Step};
 
 use super::evidence::unregister;
 use super::files::reserved;
@@ -19,7 +20,13 @@ use crate::replica::fs_error;
 
 /// Takes a root out of a share. With `purge` everything of ours in it is destroyed, which includes its
 /// trash and version store; without, the state stays in place and only the membership ends.
-pub fn forget(path: &Path, state_dir: &Path, share: ShareId, purge: bool) -> Result<()> {
+pub fn forget(
+    env: &dyn Env,
+    path: &Path,
+    state_dir: &Path,
+    share: ShareId,
+    purge: bool,
+) -> Result<()> {
     let site = Site::find(path, state_dir)?;
     let places = [(site.inside(), true), (site.outside(), false)];
     for (base, is_inside) in places {
@@ -32,22 +39,24 @@ pub fn forget(path: &Path, state_dir: &Path, share: ShareId, purge: bool) -> Res
         }
         let _lock = lock::take_briefly(&base, &site.path)?;
         if purge && marker.is_in_no_share() {
-            empty(&base).map_err(|e| fs_error("remove .instep", e))?;
+            empty(env, &base).map_err(|e| fs_error("remove .instep", e))?;
             unregister(state_dir, marker.replica());
+            env.reach(Step::EvidenceGone);
             if is_inside {
                 site.root
                     .remove_dir(reserved())
                     .map_err(|e| fs_error("remove .instep", e))?;
             }
         } else {
-            marker.write(&base)?;
+            marker.write(env, &base)?;
+            env.reach(Step::Left);
         }
     }
     Ok(())
 }
 
 /// Empties a directory of ours: two levels, which is all that we make.
-fn empty(dir: &Dir) -> instep_fs::Result<()> {
+fn empty(env: &dyn Env, dir: &Dir) -> instep_fs::Result<()> {
     let mut all: Vec<(Vec<u8>, bool)> = Vec::new();
     dir.list_stat(&mut |n, s| {
         all.push((n.to_vec(), s.is_ok_and(|s| s.kind == Kind::Dir)));
@@ -57,11 +66,12 @@ fn empty(dir: &Dir) -> instep_fs::Result<()> {
             continue;
         };
         if is_dir {
-            empty(&dir.open_dir(entry)?)?;
+            empty(env, &dir.open_dir(entry)?)?;
             dir.remove_dir(entry)?;
         } else {
             dir.remove_file(entry)?;
         }
+        env.reach(Step::StateRemoved);
     }
     Ok(())
 }

@@ -6,7 +6,8 @@
 
 use instep_core::policy::Role;
 use instep_fs::{Dir, ErrorKind as FsErrorKind, LockFile, place};
-use instep_replica::{Error, ErrorKind, Result};
+use instep_replica::env::Env;
+use instep_replica::{Error, ErrorKind, Result, Step};
 
 use super::files::{reserved, write_text};
 use super::lock;
@@ -26,14 +27,16 @@ pub(super) struct Home {
 
 impl Home {
     /// The home of a root in a role. `command` is what others are told who find it locked.
-    pub(super) fn take(site: &Site, role: Role, command: &str) -> Result<Self> {
+    pub(super) fn take(env: &dyn Env, site: &Site, role: Role, command: &str) -> Result<Self> {
         if role == Role::Source || site.profile.read_only {
-            return Self::outside(site, command);
+            return Self::outside(env, site, command);
         }
         match site.root.make_dir(reserved(), 0o700) {
-            Ok(()) => {}
+            Ok(()) => env.reach(Step::HomeMade),
             Err(e) if e.kind() == FsErrorKind::Taken => {}
-            Err(e) if e.kind() == FsErrorKind::ReadOnly => return Self::outside(site, command),
+            Err(e) if e.kind() == FsErrorKind::ReadOnly => {
+                return Self::outside(env, site, command);
+            }
             Err(e) => return Err(fs_error("make .instep in the root", e)),
         }
         let base = site
@@ -46,23 +49,24 @@ impl Home {
             return Err(Error::new(ErrorKind::Denied, attempt));
         }
         if base.stat(ours(".gitignore")).is_ok_and(|s| s.is_none()) {
-            write_text(&base, ".gitignore", "*\n")
+            write_text(env, &base, ".gitignore", "*\n")
                 .map_err(|e| fs_error("write .instep/.gitignore", e))?;
         }
-        Self::locked(site, base, true, command)
+        Self::locked(env, site, base, true, command)
     }
 
     /// The home of a root in which nothing may be made.
-    pub(super) fn outside(site: &Site, command: &str) -> Result<Self> {
+    pub(super) fn outside(env: &dyn Env, site: &Site, command: &str) -> Result<Self> {
         place::create_dir_all(&site.outside, 0o700)
             .map_err(|e| fs_error("make the state directory", e))?;
         let base =
             place::open_root(&site.outside).map_err(|e| fs_error("open the state directory", e))?;
-        Self::locked(site, base, false, command)
+        Self::locked(env, site, base, false, command)
     }
 
-    fn locked(site: &Site, base: Dir, inside: bool, command: &str) -> Result<Self> {
+    fn locked(env: &dyn Env, site: &Site, base: Dir, inside: bool, command: &str) -> Result<Self> {
         let lock = lock::take(&base, &site.path, command)?;
+        env.reach(Step::Locked);
         Ok(Self { base, inside, lock })
     }
 }

@@ -5,12 +5,13 @@
 //! silently. Whether an index may be believed is not decided here: see `evidence`.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use instep_core::id::{ActorId, ShareId};
 use instep_core::path::RelPath;
 use instep_fs::{Dir, ErrorKind as FsErrorKind, place};
 use instep_replica::env::Env;
-use instep_replica::{ErrorKind, Result};
+use instep_replica::{ErrorKind, Result, Step};
 use instep_store::{IndexStore, MemoryDisk, OpenMode, SqliteStore, Table};
 
 use super::files::INDEX;
@@ -30,22 +31,27 @@ pub(super) fn file_name(share: ShareId, marker: Option<&Marker>) -> String {
 }
 
 /// The index in a file, made if it is missing, and whether a damaged one had to be moved aside.
-pub(super) fn open(env: &dyn Env, base: &Dir, file: &str) -> Result<(Index, bool)> {
+pub(super) fn open(env: &Arc<dyn Env>, base: &Dir, file: &str) -> Result<(Index, bool)> {
     let path = place::fd_path(base, file);
-    let fresh = fresh_actor(env);
+    let fresh = fresh_actor(env.as_ref());
+    let ready = |mut index: Index| {
+        index.tell(env);
+        env.reach(Step::IndexOpened);
+        index
+    };
     let open = || SqliteStore::open(&path, OpenMode::Create);
     match open() {
         Ok(store) => match Index::open(Box::new(store), fresh) {
-            Ok(index) => return Ok((index, false)),
+            Ok(index) => return Ok((ready(index), false)),
             Err(e) if e.kind == ErrorKind::Damaged => {}
             Err(e) => return Err(e),
         },
         Err(e) if e.kind() == instep_store::ErrorKind::Corrupt => {}
         Err(e) => return Err(store_error("open the index", e)),
     }
-    set_aside(base, file);
+    set_aside(env.as_ref(), base, file);
     let store = open().map_err(|e| store_error("open the index", e))?;
-    Ok((Index::open(Box::new(store), fresh)?, true))
+    Ok((ready(Index::open(Box::new(store), fresh)?), true))
 }
 
 /// The store in a file, to be read only, if there is one.
@@ -100,13 +106,17 @@ pub(super) fn copy_to_memory(from: Option<Box<dyn IndexStore>>) -> Result<Box<dy
 }
 
 /// Moves an index aside, with its companions. It stays in our directory until a person deletes it.
-pub(super) fn set_aside(base: &Dir, file: &str) {
+pub(super) fn set_aside(env: &dyn Env, base: &Dir, file: &str) {
     for suffix in ["", "-wal", "-shm"] {
         let from = format!("{file}{suffix}");
         for n in 0..100 {
             let to = format!("{file}.aside-{n}{suffix}");
             match base.rename_noreplace(ours(&from), base, ours(&to)) {
                 Err(e) if e.kind() == FsErrorKind::Taken => {}
+                Ok(()) => {
+                    env.reach(Step::IndexAside);
+                    break;
+                }
                 // Absent is fine; anything else shows when the new index is opened.
                 _ => break,
             }

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use instep_core::id::{ReplicaId, ShareId};
 use instep_core::policy::Role;
 use instep_fs::Dir;
+use instep_replica::env::Env;
 use instep_replica::{Error, ErrorKind, Replica, Result};
 use serde::{Deserialize, Serialize};
 
@@ -115,10 +116,10 @@ impl Marker {
     }
 
     /// Writes the marker into a directory of ours, durably.
-    pub(super) fn write(&self, dir: &Dir) -> Result<()> {
+    pub(super) fn write(&self, env: &dyn Env, dir: &Dir) -> Result<()> {
         let text = serde_json::to_string_pretty(self)
             .map_err(|e| Error::because(ErrorKind::Other, "write the marker", e))?;
-        write_text(dir, MARKER, &text).map_err(|e| fs_error("write the marker", e))
+        write_text(env, dir, MARKER, &text).map_err(|e| fs_error("write the marker", e))
     }
 
     /// The replica's id as it is written.
@@ -190,7 +191,7 @@ impl LocalReplica {
             return Ok(());
         }
         part.members = members.to_vec();
-        marker.write(base)
+        marker.write(self.env.as_ref(), base)
     }
 }
 

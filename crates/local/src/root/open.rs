@@ -13,7 +13,7 @@ use instep_core::id::{ReplicaId, ShareId};
 use instep_core::policy::Role;
 use instep_fs::{Dir, place};
 use instep_replica::env::Env;
-use instep_replica::{Error, ErrorKind, Result};
+use instep_replica::{Error, ErrorKind, Result, Step};
 
 use super::evidence::{Evidence, Registry, Verdict};
 use super::files::MARKER;
@@ -234,7 +234,12 @@ impl Opener {
     }
 
     fn home(&self) -> Result<Home> {
-        Home::take(&self.site, self.options.role, &self.options.command)
+        Home::take(
+            self.env.as_ref(),
+            &self.site,
+            self.options.role,
+            &self.options.command,
+        )
     }
 
     /// Opens a root whose home is ours to write.
@@ -248,12 +253,14 @@ impl Opener {
         let registry = Registry::open(&self.options.state_dir)?;
         let who = self.identify(old, &evidence, &registry);
         let mut index = self.fitting_index(&home.base, &who, &registry)?;
-        who.marker.write(&home.base)?;
+        who.marker.write(self.env.as_ref(), &home.base)?;
+        self.env.reach(Step::MarkerWritten);
         if let Some((outside, _)) = outside {
             // What stays behind is only looked for where the root has no marker.
             let _stays = outside.remove_file(ours(MARKER));
         }
         registry.register(
+            self.env.as_ref(),
             (who.id, self.share()),
             &self.site.path,
             evidence,
@@ -290,14 +297,14 @@ impl Opener {
     fn fitting_index(&self, base: &Dir, who: &Identity, registry: &Registry) -> Result<Index> {
         let file = index_file::file_name(self.share(), Some(&who.marker));
         if who.verdict != Verdict::Same {
-            index_file::set_aside(base, &file);
+            index_file::set_aside(self.env.as_ref(), base, &file);
         }
-        let env = self.env.as_ref();
+        let env = &self.env;
         let (mut index, damaged) = index_file::open(env, base, &file)?;
         let rejoin = damaged || !registry.is_current((who.id, self.share()), &mut index)?;
         if rejoin && !damaged {
             drop(index);
-            index_file::set_aside(base, &file);
+            index_file::set_aside(env.as_ref(), base, &file);
             index = index_file::open(env, base, &file)?.0;
         }
         if rejoin || matches!(who.verdict, Verdict::Copied | Verdict::Moved) {
@@ -314,6 +321,7 @@ impl Opener {
         };
         let Home { base, inside, lock } = home;
         let dirs = Ours::open(base.clone()).map_err(|e| fs_error("open .instep", e))?;
+        self.env.reach(Step::PlacesMade);
         let profile = self.site.root.profile(inside.then_some(&dirs.base));
         self.site.profile = profile.map_err(|e| fs_error("examine the root", e))?;
         let made = Made {
@@ -329,6 +337,7 @@ impl Opener {
         *locked(&replica.again) = Some(again);
         replica.base = Some(base);
         replica.begin()?;
+        replica.env.reach(Step::Begun);
         Ok(replica)
     }
 
@@ -336,7 +345,7 @@ impl Opener {
     /// recorded is kept in memory under an actor of its own. When it can be changed it is opened anew, and
     /// finds again what it has.
     fn only_read(self, base: &Dir, marker: &Marker) -> Result<LocalReplica> {
-        let lock = Home::outside(&self.site, &self.options.command)?.lock;
+        let lock = Home::outside(self.env.as_ref(), &self.site, &self.options.command)?.lock;
         let registry = Registry::open(&self.options.state_dir)?;
         let evidence = self.site.evidence(base)?;
         let verdict = registry.judge(Some(marker), &evidence, &self.site.path);
