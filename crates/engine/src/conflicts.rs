@@ -266,28 +266,7 @@ impl Session {
         } else {
             self.settle_winner(&path)?;
         }
-        let mut settled = record.clone();
-        settled.resolved = Some(keep.word().to_owned());
-        settled.resolved_ns = Some(self.env.wall_ns());
-        let body = serde_json::to_string(&settled).unwrap_or_default();
-        for i in 0..self.slots.len() {
-            if !self.slots[i].online() {
-                continue;
-            }
-            if let Err(e) = self.slots[i]
-                .replica
-                .write_record(Book::Conflicts, key, Some(&body))
-            {
-                self.replica_failed(i, &e);
-            }
-            self.env.reach(Step::ConflictSettled);
-        }
-        self.open_conflicts.remove(key);
-        self.monitor.event(Event::Resolved {
-            path,
-            loser,
-            keep: keep.clone(),
-        });
+        self.settle_when_known(path, loser, record, keep);
         Ok(())
     }
 
@@ -412,9 +391,9 @@ impl Session {
     }
 
     /// What resolutions add to a reconciliation.
-    pub(crate) fn take_resolutions(&mut self, pass: &mut Pass) {
-        for (path, entry) in std::mem::take(&mut self.resolutions) {
-            pass.add_known(path, &entry);
+    pub(crate) fn add_resolutions(&self, pass: &mut Pass) {
+        for (path, entry) in &self.resolutions {
+            pass.add_known(path.clone(), entry);
         }
     }
 }

@@ -55,6 +55,7 @@ impl Session {
             worked = true;
             self.unsettle();
             self.reconcile_dirty();
+            self.settle_conflicts();
         }
         self.passed_on(began_ns);
         self.forget_done();

@@ -32,6 +32,7 @@ pub mod report;
 mod repositories;
 mod room;
 pub mod session;
+mod settlement;
 mod transfer;
 mod upkeep;
 

@@ -71,7 +71,7 @@ impl Session {
         };
         let bulk = self.dirty.len() >= BULK;
         pass.progress.actions_total = self.dirty.len() as u64;
-        self.take_resolutions(&mut pass);
+        self.add_resolutions(&mut pass);
         self.whole_repositories(&mut pass);
         loop {
             let piece = self.take_piece();

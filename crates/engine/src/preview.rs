@@ -93,7 +93,7 @@ impl Session {
         }
         self.compare_rows();
         let mut pass = Pass::default();
-        self.take_resolutions(&mut pass);
+        self.add_resolutions(&mut pass);
         while let Some(path) = self.dirty.pop_last() {
             if path.is_root() || path.is_reserved() {
                 continue;

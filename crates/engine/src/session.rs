@@ -21,6 +21,7 @@ use crate::burst::Burst;
 use crate::command::{Answer, Command};
 use crate::holds::Hold;
 use crate::report::{Event, Monitor, State, Summary};
+use crate::settlement::Settlement;
 
 /// What a user chose for a session.
 #[derive(Debug, Clone, Default)]
@@ -163,6 +164,8 @@ pub struct Session {
     pub(crate) met: bool,
     /// Decisions of a person that wait for the next reconciliation.
     pub(crate) resolutions: BTreeMap<RelPath, instep_core::entry::Entry>,
+    /// Conflicts that were decided by those.
+    pub(crate) settlements: Vec<Settlement>,
     pub(crate) next_hold_check_ns: u64,
     /// It worked on the replicas, so they are closed when it ends.
     pub(crate) ran: bool,
@@ -236,6 +239,7 @@ impl Session {
             seq: 0,
             met: false,
             resolutions: BTreeMap::new(),
+            settlements: Vec::new(),
             next_hold_check_ns: 0,
             ran: false,
             next_problem_look_ns: 0,

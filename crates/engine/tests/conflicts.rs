@@ -246,3 +246,50 @@ fn all_conflicts_are_read_again_whenever_they_are_counted() {
     let ended = at(|e| matches!(e, Event::Scanned { replica: 2, .. }));
     assert!(began.is_some() && began < ended, "{heard:?}");
 }
+
+/// Looks at what is known of the path when a conflict is closed; tells when all is in step.
+struct AtClose(
+    Arc<MemoryReplica>,
+    Arc<Mutex<Vec<usize>>>,
+    std::sync::mpsc::Sender<()>,
+);
+
+impl Monitor for AtClose {
+    fn event(&mut self, event: Event) {
+        match event {
+            Event::Resolved { path, .. } => {
+                let row = self.0.row(&path).unwrap().unwrap_or_default();
+                let siblings = row.entry.siblings().len();
+                self.1.lock().unwrap().push(siblings);
+            }
+            Event::Settled(_) => drop(self.2.send(())),
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn a_death_closes_a_conflict_that_nobody_knows_the_decision_of() {
+    let world = World::diverged();
+    let all = world.replicas.iter().map(|r| r.clone() as Arc<dyn Replica>);
+    let (known, (tell, settled)) = (Arc::default(), std::sync::mpsc::channel());
+    let monitor = AtClose(world.replicas[0].clone(), Arc::clone(&known), tell);
+    let options = SessionOptions::default();
+    let mut session =
+        Session::start(world.env.clone(), all.collect(), options, Box::new(monitor)).unwrap();
+    let handle = session.handle();
+    let asked = std::thread::spawn(move || {
+        settled.recv().unwrap();
+        let resolve = Command::Resolve {
+            id: None,
+            keep: Keep::Both,
+        };
+        assert_eq!(handle.request(resolve), Some(Answer::Done(1)));
+        settled.recv().unwrap();
+        handle.stop();
+    });
+    session.run().unwrap();
+    asked.join().unwrap();
+    assert_eq!(*known.lock().unwrap(), [1]);
+    assert!((0..3).all(|i| world.noted(i)[0].resolved.is_some()));
+}
