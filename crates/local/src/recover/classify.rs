@@ -50,7 +50,7 @@ pub(super) fn classify(
         Remedy::Unseen => unseen(&old.clone().unwrap_or_default()),
         Remedy::InPlace(print) => Row {
             entry: intended.entry.clone(),
-            shown: intended.shown,
+            shown: intended.shown.filter(|_| !is_still_open(intended, print)),
             print,
             seen: None,
             held: None,
@@ -60,6 +60,14 @@ pub(super) fn classify(
     let mut index = replica.index();
     replica.look_at_attributes(&mut index, path);
     index.put(path, old.as_ref(), &new)
+}
+
+/// A directory that is still open for what was to come into it: it stands for its contents, and the next plan gives
+/// it the mode that is its own, after them.
+fn is_still_open(intended: &Intended, seen: Option<Print>) -> bool {
+    let want = intended.entry.get_shown(intended.shown);
+    want.zip(seen)
+        .is_some_and(|(v, seen)| v.kind == Kind::Dir && seen.mode != v.mode)
 }
 
 /// The row has moved on since: the intent was carried out, and what a user did after it counts.

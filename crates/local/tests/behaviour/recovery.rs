@@ -3,9 +3,11 @@
 
 use std::collections::BTreeSet;
 
-use instep_core::id::Dot;
+use instep_core::entry::Entry;
+use instep_core::id::{ContentId, Dot};
 use instep_core::path::RelPath;
-use instep_core::plan::{Action, Outcome};
+use instep_core::plan::{Action, Goal, Outcome};
+use instep_core::version::Kind;
 use instep_fs::sim::SimConfig;
 use instep_replica::Replica;
 use instep_replica::conformance::User as _;
@@ -237,4 +239,52 @@ fn a_power_cut_takes_permissions_that_the_index_goes_on_telling_of() {
         }
     }
     assert!(lost > 0, "no seed took what the index tells of");
+}
+
+/// A directory of another, which its owner may not write, and a file in it.
+fn closed_dir(sim: &Sim) -> [Action; 2] {
+    let file = incoming(sim.replica(), &p("shut/f"), Some(NEW), 1);
+    let mut dir = incoming(sim.replica(), &p("shut"), Some(b""), 2);
+    let mut version = dir.entry.get_shown(dir.shown).unwrap().clone();
+    (version.kind, version.mode) = (Kind::Dir, 0o500);
+    (version.content, version.size) = (ContentId::NONE, 0);
+    dir.entry = Entry::first(dir.shown.unwrap(), version);
+    dir.goal = Goal::Dir { mode: 0o500 };
+    [dir, file]
+}
+
+#[test]
+fn a_directory_that_waited_for_its_contents_is_open_for_ever_after_a_death() {
+    let whole = Sim::new(SimConfig::ext4(1));
+    whole.fs().reset_calls();
+    whole
+        .replica()
+        .apply(&closed_dir(&whole), &Given::of(&[NEW]))
+        .unwrap();
+    let calls = whole.fs().total_calls();
+    let mut waited = 0;
+    for at in 0..=calls {
+        let mut sim = Sim::new(SimConfig::ext4(1));
+        let (disk, mut left) = (sim.disk.clone(), at);
+        let actions = closed_dir(&sim);
+        sim.fs().set_hook(Box::new(move |fs, _| {
+            if left == 0 {
+                disk.kill();
+                fs.kill();
+            }
+            left = left.wrapping_sub(1);
+        }));
+        let _dead = sim.replica().apply(&actions, &Given::of(&[NEW]));
+        sim.fs().clear_hook();
+        sim.kill();
+        let Ok(stat) = sim.fs().stat("shut") else {
+            continue;
+        };
+        // One that stands for its contents gets its mode from the next plan.
+        let row = row(sim.replica(), &p("shut"));
+        let is_open = stat.mode & 0o777 != 0o500;
+        assert!(!is_open || row.present().is_none(), "call {at} of {calls}");
+        waited += usize::from(is_open && row.is_derived_dir());
+    }
+    assert!(waited > 0, "no death came before the mode");
 }
