@@ -4,7 +4,7 @@
 //! parents first; files, links and renames in parallel; what only the index learns; deletions, children
 //! first; at last the modes of directories. Rows are written after the disk, in one transaction.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use instep_core::attributes::Seen;
@@ -22,6 +22,7 @@ use crate::attributes::Object;
 use crate::content::{self, Failed};
 use crate::groups;
 use crate::print::{print, vouched};
+use crate::prune;
 use crate::recover;
 use crate::replace;
 use crate::replica::LocalReplica;
@@ -183,45 +184,11 @@ fn left_alone(replica: &LocalReplica, actions: &[Action]) -> Vec<Mutex<Option<Do
     done.map(Mutex::new).collect()
 }
 
-/// A directory that stood only for its contents goes with the last of them.
+/// Directories that stood only for their contents go with the last of them.
 fn prune(replica: &LocalReplica, actions: &[Action], outcomes: &[Outcome]) -> Result<()> {
     let left = actions.iter().zip(outcomes);
     let left = left.filter(|(a, o)| a.goal == Goal::Absent && **o == Outcome::Done);
-    let mut dirs: BTreeSet<RelPath> = left.filter_map(|(a, _)| a.path.parent()).collect();
-    if dirs.is_empty() {
-        return Ok(());
-    }
-    while let Some(path) = dirs.pop_last() {
-        let Some((parent, name)) = path.split() else {
-            continue;
-        };
-        let Some(row) = replica.index().get(&path)? else {
-            continue;
-        };
-        if !row.is_derived_dir() || row.entry.siblings().iter().any(|(_, v)| !v.is_tomb()) {
-            continue;
-        }
-        // Where something is left in it, it goes on standing for that.
-        if tree::open(&replica.root, &parent)
-            .and_then(|dir| dir.remove_dir(name))
-            .is_ok()
-        {
-            replica.env.reach(Step::Pruned);
-            replica.unwatch(&path);
-            let mut index = replica.index();
-            let shown = instep_replica::mint::settled_tomb(&row.entry);
-            let gone = Row {
-                shown,
-                print: None,
-                seen: None,
-                epoch: index.epoch(),
-                ..row.clone()
-            };
-            index.put(&path, Some(&row), &gone)?;
-            dirs.insert(parent);
-        }
-    }
-    replica.index().commit(Durability::Process)
+    prune::above(replica, left.map(|(a, _)| &a.path))
 }
 
 /// What the index learns from a batch.

@@ -26,6 +26,7 @@ pub mod index;
 pub mod moves;
 mod observe;
 pub mod print;
+mod prune;
 mod reading;
 pub mod record;
 pub mod recover;

@@ -13,6 +13,7 @@ use instep_replica::{Look, Result, ShareState, Step};
 use instep_store::Durability;
 
 use crate::index::Index;
+use crate::prune;
 use crate::recover;
 use crate::replica::LocalReplica;
 
@@ -64,6 +65,10 @@ pub fn record(replica: &LocalReplica, look: &Look, share: &ShareState) -> Result
     replica.settle_digests(&mut index, look);
     replica.env.reach(Step::Found);
     index.commit(Durability::Process)?;
+    drop(index);
+    let gone = look.findings.iter();
+    let gone = gone.filter(|f| matches!(f.found, Found::Absent { .. }));
+    prune::above(replica, gone.map(|f| &f.path))?;
     Ok(dirty)
 }
 

@@ -39,6 +39,7 @@ use instep_replica::{Result, Step};
 use instep_store::{Durability, Table};
 
 use crate::index::store_error;
+use crate::prune;
 use crate::replica::LocalReplica;
 
 pub use doubt::{doubt, is_doubtful, trusted, unsure};
@@ -53,6 +54,7 @@ pub fn after_crash(replica: &LocalReplica, other_boot: bool) -> Result<()> {
         classify::classify(replica, intended, other_boot)?;
         replica.env.reach(Step::Classified);
     }
+    prune::above(replica, all.iter().map(|i| &i.path))?;
     if other_boot {
         suspect::suspects(replica)?;
         doubt::begin(&mut replica.index())?;

@@ -173,6 +173,20 @@ fn a_chmod_of_a_directory_that_stands_for_its_contents_is_forgotten() {
 }
 
 #[test]
+fn a_directory_stands_on_for_what_its_user_took_away() {
+    let sim = with_files(&[]);
+    let arrives = super::acts::incoming(sim.replica(), &p("d/e/f"), Some(b"f"), 1);
+    let given = super::acts::Given::of(&[b"f"]);
+    sim.replica().apply(&[arrives], &given).unwrap();
+    sim.remove(&p("d/e/f")).unwrap();
+    observe(sim.replica(), &|ms| pass(&sim, ms));
+    assert!(sim.fs().stat("d").is_err());
+    for dir in ["d", "d/e"] {
+        assert_eq!(row(sim.replica(), &p(dir)).print, None, "{dir}");
+    }
+}
+
+#[test]
 fn the_first_part_of_a_large_deletion_passes_the_brake() {
     let names: Vec<String> = (0..600).map(|n| format!("f{n:03}")).collect();
     let sim = with_files(&names.iter().map(String::as_str).collect::<Vec<_>>());
