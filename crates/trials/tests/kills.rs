@@ -14,7 +14,11 @@ use instep_trials::image::{Image, Kind};
 use instep_trials::kills::campaign::{self, Extent, Report};
 use instep_trials::kills::trial::Place;
 
-const EXE: &str = env!("CARGO_BIN_EXE_instep-steps");
+/// The program that was built for this test, or the one that a long trial is to keep while others build.
+fn exe() -> PathBuf {
+    let other = std::env::var_os("INSTEP_TRIALS_BIN");
+    other.map_or_else(|| env!("CARGO_BIN_EXE_instep-steps").into(), PathBuf::from)
+}
 
 /// A directory in memory where there is one: what survives a kill does not depend on the disk.
 fn quick() -> PathBuf {
@@ -45,9 +49,9 @@ fn judge(report: &Report, on: &Path) {
 
 #[test]
 fn a_death_at_some_step_loses_or_invents_something() {
-    let within = quick();
+    let (exe, within) = (exe(), quick());
     let place = Place {
-        exe: Path::new(EXE),
+        exe: &exe,
         within: &within,
     };
     let extent = Extent {
@@ -64,9 +68,9 @@ fn a_death_at_some_step_loses_or_invents_something() {
 #[ignore = "does again what a failure names"]
 fn only() {
     let words = std::env::var("INSTEP_KILLS_ONLY").unwrap_or_default();
-    let within = quick();
+    let (exe, within) = (exe(), quick());
     let place = Place {
-        exe: Path::new(EXE),
+        exe: &exe,
         within: &within,
     };
     let outcome = campaign::only(place, &words).unwrap_or_else(|e| panic!("{e}"));
@@ -93,7 +97,7 @@ fn a_death_at_any_step_of_any_scene_loses_or_invents_something() {
         seed: asked("INSTEP_KILLS_SEED", 1) as u64,
         at_once: asked("INSTEP_KILLS_AT_ONCE", 3),
     };
-    let scratch = Scratch::new().unwrap();
+    let (exe, scratch) = (exe(), Scratch::new().unwrap());
     let kind = Kind::ALL.into_iter().find(|k| k.name() == on);
     let image = kind.map(|kind| Image::new(scratch.path(), "disk", kind, 1024).unwrap());
     let within = match (&image, on.as_str()) {
@@ -103,7 +107,7 @@ fn a_death_at_any_step_of_any_scene_loses_or_invents_something() {
         (None, other) => panic!("{other} is no file system of these trials"),
     };
     let place = Place {
-        exe: Path::new(EXE),
+        exe: &exe,
         within: &within,
     };
     judge(&campaign::run(place, extent), &within);

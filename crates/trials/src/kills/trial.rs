@@ -331,7 +331,7 @@ fn judged(played: &Played, stage: &mut Stage, kills: &[Kill]) -> Result<Outcome,
     let (stop, wrong) = (AtomicBool::new(false), Mutex::default());
     // What users write meanwhile is theirs to write in pieces.
     let written: Vec<Vec<u8>> = stage.written.values().cloned().collect();
-    let is_watched = played.scene.meanwhile.is_none();
+    let is_watched = played.scene.meanwhile.is_none() && !played.scene.is_torn;
     let mut outcome = std::thread::scope(|scope| {
         if is_watched {
             scope.spawn(|| read_on(&stop, &watched, &written, &wrong));
