@@ -33,11 +33,12 @@ cargo xtask sim --seeds N [--seed S]          the simulator; --seed replays one
 cargo xtask mutants [--seeds N] [NAME-PART]   deliberate bugs, each of which a seed has to notice
 cargo xtask soak [--seconds N]                the real program under random edits and kills
 cargo xtask interop                           editors, git, tar and cargo in a live folder
-cargo xtask accept NAME... | all | list       scenarios against the real program";
+cargo xtask accept NAME... | all | list       scenarios against the real program
+cargo xtask trials NAME [--OPTION VALUE]...   long trials on real file systems: kills";
 
 /// The commands after `cargo xtask`; Markdown may name these and no others.
-const COMMANDS: [&str; 7] = [
-    "tidy", "deny", "sim", "mutants", "soak", "interop", "accept",
+const COMMANDS: [&str; 8] = [
+    "tidy", "deny", "sim", "mutants", "soak", "interop", "accept", "trials",
 ];
 
 /// The top of the repository.
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
         Some("soak") => run::acceptance(&top(), "s3_chaos", rest),
         Some("interop") => run::acceptance(&top(), "s4_editors", rest),
         Some("accept") => run::accept(&top(), rest),
+        Some("trials") => run::trials(&top(), rest),
         _ => Err(USAGE.to_owned()),
     };
     match done {

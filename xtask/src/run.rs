@@ -61,6 +61,44 @@ pub(crate) fn accept(top: &Path, args: &[String]) -> Result<(), String> {
     }
 }
 
+/// `trials NAME [--OPTION VALUE]...`: the long tests of that name, each option as a variable for them.
+/// `--only WORDS...` does one trial again.
+pub(crate) fn trials(top: &Path, args: &[String]) -> Result<(), String> {
+    let (name, options) = args.split_first().ok_or("which trials? kills")?;
+    let settings = settings(name, options)?;
+    let again = settings.iter().any(|(key, _)| key.ends_with("_ONLY"));
+    let mut cargo = cargo(top);
+    cargo.args(["test", "--locked", "--package", "instep-trials"]);
+    cargo.args(["--test", name, "--", "--ignored", "--nocapture"]);
+    cargo.args(if again {
+        &["--exact", "only"][..]
+    } else {
+        &["--skip", "only"]
+    });
+    succeed(cargo.envs(settings), name)
+}
+
+/// Options as the variables that trials read: `--pairs 9` of `kills` is `INSTEP_KILLS_PAIRS=9`.
+fn settings(name: &str, options: &[String]) -> Result<Vec<(String, String)>, String> {
+    let mut found = Vec::new();
+    let mut left = options.iter();
+    while let Some(option) = left.next() {
+        let key = option
+            .strip_prefix("--")
+            .ok_or_else(|| format!("{option} is no option"))?;
+        let value = match key {
+            "only" => left.by_ref().cloned().collect::<Vec<_>>().join(" "),
+            _ => left
+                .next()
+                .ok_or_else(|| format!("{option} of what?"))?
+                .clone(),
+        };
+        let key = key.replace('-', "_");
+        found.push((format!("INSTEP_{name}_{key}").to_uppercase(), value));
+    }
+    Ok(found)
+}
+
 /// The scenarios that there are, by name.
 fn scenarios(top: &Path) -> Result<Vec<String>, String> {
     let folder = top.join("acceptance");
@@ -92,5 +130,31 @@ pub(crate) fn succeed(command: &mut Command, what: &str) -> Result<(), String> {
         Ok(())
     } else {
         Err(format!("{what} failed: {status}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(text: &str) -> Vec<String> {
+        text.split_whitespace().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn an_option_of_trials_is_lost_on_its_way() {
+        let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        let found = settings(
+            "kills",
+            &words("--pairs 9 --at-once 2 --only edits taken:1"),
+        );
+        let expected = [
+            pair("INSTEP_KILLS_PAIRS", "9"),
+            pair("INSTEP_KILLS_AT_ONCE", "2"),
+            pair("INSTEP_KILLS_ONLY", "edits taken:1"),
+        ];
+        assert_eq!(found.as_deref(), Ok(&expected[..]));
+        assert!(settings("kills", &words("pairs 9")).is_err());
+        assert!(settings("kills", &words("--pairs")).is_err());
     }
 }

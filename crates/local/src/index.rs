@@ -180,8 +180,8 @@ impl Index {
         let upto = self.counter + count.div_ceil(COUNTER_BLOCK) * COUNTER_BLOCK;
         self.put_meta(KEY_COUNTER, &number_bytes(upto))?;
         self.commit(Durability::Power)?;
-        self.reach(Step::Counters);
         self.reserved = upto;
+        self.reach(Step::Counters);
         Ok(())
     }
 

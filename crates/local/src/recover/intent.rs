@@ -58,13 +58,16 @@ pub fn intend(replica: &LocalReplica, actions: &[Action]) -> Result<()> {
         .store()
         .put_record(Table::Intent, key.as_bytes(), &body)
         .map_err(|e| store_error("write an intent", e))?;
-    if displaces {
-        index.commit(Durability::Power)?;
-        replica.env.reach(Step::IntentDurable);
+    index.commit(if displaces {
+        Durability::Power
     } else {
-        index.commit(Durability::Process)?;
-        replica.env.reach(Step::Intended);
-    }
+        Durability::Process
+    })?;
+    replica.env.reach(if displaces {
+        Step::IntentDurable
+    } else {
+        Step::Intended
+    });
     Ok(())
 }
 
