@@ -31,14 +31,16 @@ cargo xtask tidy [--record]                   check the house's rules; --record 
 cargo xtask deny                              licences, bans and sources of dependencies, as deny.toml says
 cargo xtask sim --seeds N [--seed S]          the simulator; --seed replays one
 cargo xtask mutants [--seeds N] [NAME-PART]   deliberate bugs, each of which a seed has to notice
+cargo xtask exhaust [--ops N]                 every script of N edits and every order of meetings, on the planner
+cargo xtask fuzz [TARGET] [--seconds N]       hostile bytes into every decoder; keeps and names what fails
 cargo xtask soak [--seconds N]                the real program under random edits and kills
 cargo xtask interop                           editors, git, tar and cargo in a live folder
 cargo xtask accept NAME... | all | list       scenarios against the real program
 cargo xtask trials NAME [--OPTION VALUE]...   long trials on real file systems: kills";
 
 /// The commands after `cargo xtask`; Markdown may name these and no others.
-const COMMANDS: [&str; 8] = [
-    "tidy", "deny", "sim", "mutants", "soak", "interop", "accept", "trials",
+const COMMANDS: [&str; 10] = [
+    "tidy", "deny", "sim", "mutants", "exhaust", "fuzz", "soak", "interop", "accept", "trials",
 ];
 
 /// The top of the repository.
@@ -55,6 +57,8 @@ fn main() -> ExitCode {
         Some("deny") => deny::command(&top()),
         Some("sim") => run::sim(&top(), rest),
         Some("mutants") => mutants::command(&top(), rest),
+        Some("exhaust") => run::exhaust(&top(), rest),
+        Some("fuzz") => run::fuzz(&top(), rest),
         Some("soak") => run::acceptance(&top(), "s3_chaos", rest),
         Some("interop") => run::acceptance(&top(), "s4_editors", rest),
         Some("accept") => run::accept(&top(), rest),

@@ -18,6 +18,45 @@ pub(crate) fn sim(top: &Path, args: &[String]) -> Result<(), String> {
     succeed(cargo.args(args), "simulator")
 }
 
+/// Every script of a few edits on the planner, optimised.
+pub(crate) fn exhaust(top: &Path, args: &[String]) -> Result<(), String> {
+    let ops = match args {
+        [] => "3",
+        [flag, ops] if flag == "--ops" && ops.parse::<u8>().is_ok() => ops,
+        _ => return Err("exhaust takes --ops N".into()),
+    };
+    let mut cargo = cargo(top);
+    cargo.env("EXHAUST_OPS", ops).args([
+        "test",
+        "--release",
+        "--locked",
+        "--quiet",
+        "--package",
+        "instep-core",
+        "--test",
+        "planner",
+        "exhaust",
+        "--",
+        "--nocapture",
+    ]);
+    succeed(&mut cargo, "exhaust")
+}
+
+/// Hostile bytes into the decoders, optimised.
+pub(crate) fn fuzz(top: &Path, args: &[String]) -> Result<(), String> {
+    let mut cargo = cargo(top);
+    cargo.args([
+        "run",
+        "--release",
+        "--locked",
+        "--quiet",
+        "--package",
+        "instep-fuzz",
+        "--",
+    ]);
+    succeed(cargo.args(args), "fuzz")
+}
+
 /// One scenario against the real program.
 pub(crate) fn acceptance(top: &Path, name: &str, args: &[String]) -> Result<(), String> {
     if std::env::var_os("INSTEP").is_none() {

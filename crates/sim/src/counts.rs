@@ -73,6 +73,8 @@ impl fmt::Display for Counts {
             f,
             "{acts} acts of users ({effects} with effect), {calls} calls, {sessions} sessions, faults"
         )?;
-        faults.iter().try_for_each(|(what, n)| write!(f, " {what} {n}"))
+        faults
+            .iter()
+            .try_for_each(|(what, n)| write!(f, " {what} {n}"))
     }
 }

@@ -231,7 +231,11 @@ pub(crate) fn crash(rng: &mut Prng, power: bool, early: bool) -> Crash {
 fn rounds(rng: &mut Prng, machines: usize, power: bool, mishaps: bool) -> Vec<Round> {
     let count = 3 + rng.below(3);
     let rate = [0, 1, 2, 3][rng.below(4)];
-    let mut left = if mishaps { [0, 0, 1, 1, 2][rng.below(5)] } else { 0 };
+    let mut left = if mishaps {
+        [0, 0, 1, 1, 2][rng.below(5)]
+    } else {
+        0
+    };
     let mut one = |n: usize| {
         let struck = n > 0 && left > 0 && rng.chance(1, 2);
         left -= usize::from(struck);

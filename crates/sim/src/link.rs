@@ -224,7 +224,8 @@ impl Replica for Link {
     }
 
     fn rejoined(&self) -> Result<()> {
-        self.wire.call("note the end of rejoining", || self.inner.rejoined())
+        self.wire
+            .call("note the end of rejoining", || self.inner.rejoined())
     }
 
     fn watch(&self, waker: Waker) -> Result<Vec<Problem>> {
@@ -276,7 +277,9 @@ impl Replica for Link {
     }
 
     fn open(&self, path: &RelPath, content: ContentId) -> Result<Option<Box<dyn Content>>> {
-        let opened = self.wire.call("open content", || self.inner.open(path, content))?;
+        let opened = self
+            .wire
+            .call("open content", || self.inner.open(path, content))?;
         let wire = &self.wire;
         let carried = |inner| -> Box<dyn Content> {
             if wire.line.rate == 0 {
@@ -300,7 +303,8 @@ impl Replica for Link {
     }
 
     fn apply(&self, actions: &[Action], sources: &dyn Sources) -> Result<Vec<Outcome>> {
-        self.wire.call("apply", || self.inner.apply(actions, sources))
+        self.wire
+            .call("apply", || self.inner.apply(actions, sources))
     }
 
     fn take_problems(&self) -> Vec<Problem> {
@@ -337,7 +341,8 @@ impl Replica for Link {
     }
 
     fn read_record(&self, book: Book, key: &str) -> Result<Option<String>> {
-        self.wire.call("read a record", || self.inner.read_record(book, key))
+        self.wire
+            .call("read a record", || self.inner.read_record(book, key))
     }
 
     fn write_record(&self, book: Book, key: &str, body: Option<&str>) -> Result<()> {

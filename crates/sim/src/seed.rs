@@ -154,7 +154,10 @@ impl Course<'_> {
         for n in 0.. {
             // Where too little went wrong so far, processes die until it is enough.
             let enough = self.world.counts().struck() >= FAULTS_MIN;
-            let Some(round) = planned.next().or_else(|| (!enough).then(|| Round::early(rng))) else {
+            let Some(round) = planned
+                .next()
+                .or_else(|| (!enough).then(|| Round::early(rng)))
+            else {
                 break;
             };
             self.between_rounds(n, round);
@@ -308,7 +311,10 @@ impl Course<'_> {
     fn read(replicas: &[Opened]) -> Vec<Known> {
         let mut sorted: Vec<&Opened> = replicas.iter().collect();
         sorted.sort_by_key(|o| o.machine);
-        sorted.iter().map(|o| checkers::known(&o.replica.far_end())).collect()
+        sorted
+            .iter()
+            .map(|o| checkers::known(&o.replica.far_end()))
+            .collect()
     }
 
     fn in_peace(&mut self, rng: &mut Prng) -> Vec<String> {

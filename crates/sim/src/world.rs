@@ -238,7 +238,9 @@ impl World {
     pub(crate) fn strike(&self, machine: usize, what: &'static str) {
         let mut state = self.state();
         state.counts.strike(what);
-        state.trace.push(format!("          {what}: machine {machine}"));
+        state
+            .trace
+            .push(format!("          {what}: machine {machine}"));
     }
 
     /// An answer takes long; users do not wait for it.
@@ -446,4 +448,3 @@ fn finish(state: &mut State) {
     } = &mut *state;
     users.finish(disks, ledger);
 }
-

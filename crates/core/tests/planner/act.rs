@@ -1,6 +1,7 @@
 //! Carrying out one action as the contract of a replica demands, and no more: whatever it would have to
 //! make up for is an error, so that a plan shows its faults.
 
+use instep_core::entry::Entry;
 use instep_core::id::ContentId;
 use instep_core::path::RelPath;
 use instep_core::plan::{Action, Goal, Keep, Precondition};
@@ -10,7 +11,7 @@ use instep_core::version::{Kind, Version};
 use instep_core::view::Shown;
 
 use crate::tree::{self, Plan};
-use crate::world::{Object, World};
+use crate::world::{Flaw, Object, World};
 
 /// Something that an action took from its path.
 #[derive(Debug, Clone)]
@@ -58,8 +59,15 @@ impl World {
             Goal::Rename { .. } => return Err("nobody plans a rename here"),
         }
         let print = self.replicas[i].disk.get(&action.path).map(|o| o.print);
+        let told = action
+            .shown
+            .and_then(|dot| Some((dot, action.entry.get(dot)?)));
+        let entry = match (self.flaw, told) {
+            (Some(Flaw::Forgets), Some((dot, version))) => Entry::first(dot, version.clone()),
+            _ => action.entry.clone(),
+        };
         let row = Row {
-            entry: action.entry.clone(),
+            entry,
             shown: action.shown,
             print,
             ..Row::default()
@@ -198,10 +206,12 @@ impl World {
             .disk
             .remove(&action.path)
             .ok_or("nothing is there")?;
-        replica.kept.push(Kept {
-            content: gone.content,
-            keep: action.keep,
-        });
+        if self.flaw != Some(Flaw::KeepsNothing) {
+            replica.kept.push(Kept {
+                content: gone.content,
+                keep: action.keep,
+            });
+        }
         Ok(())
     }
 

@@ -5,6 +5,8 @@
 #![allow(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
 
 mod act;
+mod canon;
+mod exhaust;
 mod reference;
 mod script;
 mod tree;

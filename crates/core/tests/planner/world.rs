@@ -4,6 +4,7 @@
 //! author had seen, in plain sets, so that the slow reference needs nothing of the code under test.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 use instep_core::entry::{Context, Entry};
 use instep_core::id::{ActorId, ContentId, Dot};
@@ -51,6 +52,13 @@ pub(crate) struct Replica {
     counter: u64,
 }
 
+impl Replica {
+    /// How many events it minted.
+    pub(crate) fn counter(&self) -> u64 {
+        self.counter
+    }
+}
+
 /// What a user puts at a path.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Thing {
@@ -65,7 +73,7 @@ pub(crate) enum Op {
     /// Makes something, in place of whatever is there, up to so many seconds ago.
     Put(usize, RelPath, Thing, u8),
     Remove(usize, RelPath),
-    /// Renames a file or link.
+    /// Renames something, with everything below it.
     Rename(usize, RelPath, RelPath),
     Chmod(usize, RelPath, u16),
     Touch(usize, RelPath),
@@ -73,12 +81,29 @@ pub(crate) enum Op {
     Meet(usize, usize),
 }
 
+/// What a world does wrong on purpose, to see that it is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Flaw {
+    /// What is displaced is gone.
+    KeepsNothing,
+    /// Whoever is told of a version forgets what it knew besides.
+    Forgets,
+    /// Counters are drawn twice.
+    CountsTwice,
+}
+
+#[derive(Clone)]
 pub(crate) struct World {
     pub(crate) replicas: Vec<Replica>,
     pub(crate) policies: Policies,
-    pub(crate) log: Vec<Event>,
+    pub(crate) log: Vec<Rc<Event>>,
     now: i64,
+    /// How much later each step is.
+    tick: i64,
+    /// Paths that were edited and not looked at, while nobody looks.
+    unseen: Option<BTreeSet<(usize, RelPath)>>,
     inode: u64,
+    pub(crate) flaw: Option<Flaw>,
 }
 
 impl World {
@@ -96,7 +121,10 @@ impl World {
             policies,
             log: Vec::new(),
             now: 1000,
+            tick: 10,
+            unseen: None,
             inode: 0,
+            flaw: None,
         }
     }
 
@@ -108,12 +136,38 @@ impl World {
         world
     }
 
+    /// From now on each step is earlier than the one before.
+    pub(crate) fn turn_back(&mut self) {
+        self.tick = -self.tick;
+        self.now += 1000 * 10;
+    }
+
+    /// An edit of which the index hears with the next look.
+    pub(crate) fn step_unseen(&mut self, op: &Op) {
+        self.unseen = Some(BTreeSet::new());
+        self.step(op);
+    }
+
+    /// Records what was edited unseen.
+    pub(crate) fn look(&mut self) {
+        for (who, path) in self.unseen.take().unwrap_or_default() {
+            let replica = &self.replicas[who];
+            let here = replica.disk.get(&path).map(|o| o.print);
+            let known = replica.rows.get(&path).and_then(|r| r.print);
+            match here {
+                Some(_) if here != known => self.record_present(who, &path),
+                None if known.is_some() => self.record_absent(who, &path),
+                _ => {}
+            }
+        }
+    }
+
     pub(crate) fn all(&self) -> Vec<usize> {
         (0..self.replicas.len()).collect()
     }
 
     pub(crate) fn step(&mut self, op: &Op) {
-        self.now += 10;
+        self.now += self.tick;
         match op {
             Op::Put(who, path, thing, age) => self.put(*who, path, *thing, *age),
             Op::Remove(who, path) => self.remove(*who, path),
@@ -212,19 +266,26 @@ impl World {
     fn rename(&mut self, who: usize, from: &RelPath, to: &RelPath) {
         let disk = &self.replicas[who].disk;
         let there = disk.get(to).map(|o| o.kind);
-        let Some(object) = disk.get(from).filter(|o| o.kind != Kind::Dir).cloned() else {
+        let Some(kind) = disk.get(from).map(|o| o.kind) else {
             return;
         };
-        if there == Some(Kind::Dir) || from == to || to.is_within(from) {
+        let is_in_the_way = there.is_some_and(|k| k == Kind::Dir || kind == Kind::Dir);
+        if is_in_the_way || to.is_within(from) {
             return;
         }
         if !to.parent().is_some_and(|dir| self.make_parents(who, &dir)) {
             return;
         }
-        self.replicas[who].disk.remove(from);
-        self.replicas[who].disk.insert(to.clone(), object);
-        self.record_absent(who, from);
-        self.record_present(who, to);
+        let mut moving = vec![from.clone()];
+        moving.extend(tree::below(&self.replicas[who].disk, from).cloned());
+        let disk = &mut self.replicas[who].disk;
+        let objects: Vec<Object> = moving.iter().filter_map(|p| disk.remove(p)).collect();
+        moving.iter().rev().for_each(|p| self.record_absent(who, p));
+        for (path, object) in moving.iter().zip(objects) {
+            let new = path.rebase(from, to).unwrap();
+            self.replicas[who].disk.insert(new.clone(), object);
+            self.record_present(who, &new);
+        }
     }
 
     fn change(&mut self, who: usize, path: &RelPath, mode: Option<u16>) {
@@ -253,7 +314,9 @@ impl World {
 
     fn mint(&mut self, who: usize, path: &RelPath, version: Version, blind: bool) {
         let replica = &mut self.replicas[who];
-        replica.counter += 1;
+        if self.flaw != Some(Flaw::CountsTwice) || replica.counter == 0 {
+            replica.counter += 1;
+        }
         let dot = Dot {
             actor: replica.actor,
             counter: replica.counter,
@@ -273,15 +336,19 @@ impl World {
             row.entry.record(dot, version.clone())
         };
         row.shown = Some(dot);
-        self.log.push(Event {
+        self.log.push(Rc::new(Event {
             dot,
             path: path.clone(),
             version,
             seen,
-        });
+        }));
     }
 
     fn record_absent(&mut self, who: usize, path: &RelPath) {
+        if let Some(unseen) = &mut self.unseen {
+            unseen.insert((who, path.clone()));
+            return;
+        }
         let row = self.replicas[who].rows.entry(path.clone()).or_default();
         row.print = None;
         let Some(was) = row.present().cloned() else {
@@ -306,6 +373,10 @@ impl World {
     }
 
     fn record_present(&mut self, who: usize, path: &RelPath) {
+        if let Some(unseen) = &mut self.unseen {
+            unseen.insert((who, path.clone()));
+            return;
+        }
         let replica = &mut self.replicas[who];
         let object = replica.disk[path].clone();
         let row = replica.rows.entry(path.clone()).or_default();
@@ -385,26 +456,54 @@ impl World {
 
     /// Carries out a whole plan in its order.
     pub(crate) fn act(&mut self, who: &[usize], plan: &Plan) {
+        if let Err(why) = self.try_act(who, plan) {
+            panic!("{why}");
+        }
+    }
+
+    pub(crate) fn try_act(&mut self, who: &[usize], plan: &Plan) -> Result<(), String> {
         for action in &plan.actions {
             if self.was_pruned(who[action.replica], action) {
                 continue;
             }
-            if let Err(why) = self.carry_out(who[action.replica], action, plan) {
-                panic!("{why}: {action:#?}");
-            }
+            self.carry_out(who[action.replica], action, plan)
+                .map_err(|why| format!("{why}: {action:#?}"))?;
         }
         self.hear(who, plan);
+        Ok(())
+    }
+
+    /// Carries out the first actions of a plan that the world may have left behind: what cannot be done
+    /// any more is left to the next plan.
+    pub(crate) fn act_as_far_as_possible(&mut self, who: &[usize], plan: &Plan, count: usize) {
+        let mut told = self.clone();
+        told.hear(who, plan);
+        for action in &plan.actions[..count] {
+            let i = who[action.replica];
+            if !self.was_pruned(i, action) && self.carry_out(i, action, plan).is_ok() {
+                let known = told.replicas[i].known.get(&action.path).cloned();
+                let known = known.unwrap_or_default();
+                self.replicas[i].known.insert(action.path.clone(), known);
+            }
+        }
+        let is_new = |e: &&Rc<Event>| {
+            let mut all = self.replicas.iter().filter_map(|r| r.known.get(&e.path));
+            all.any(|dots| dots.contains(&e.dot))
+        };
+        let new = told.log[self.log.len()..].iter().filter(is_new);
+        self.log.extend(new.cloned().collect::<Vec<_>>());
     }
 
     /// The events that some replicas know together.
     pub(crate) fn events(&self, who: &[usize]) -> Vec<Event> {
-        let is_known = |e: &&Event| {
+        let is_known = |e: &&Rc<Event>| {
             let known = who
                 .iter()
                 .filter_map(|i| self.replicas[*i].known.get(&e.path));
             known.into_iter().any(|dots| dots.contains(&e.dot))
         };
-        self.log.iter().filter(is_known).cloned().collect()
+        let known = self.log.iter().filter(is_known);
+        known.map(|e| e.as_ref().clone()).collect()
     }
 
     /// Everybody has heard of what the others and the views know.
@@ -427,12 +526,12 @@ impl World {
                 if known.insert(*dot) && !self.log.iter().any(|e| (e.dot, &e.path) == (*dot, path))
                 {
                     let (path, version) = (path.clone(), version.clone());
-                    self.log.push(Event {
+                    self.log.push(Rc::new(Event {
                         dot: *dot,
                         path,
                         version,
                         seen,
-                    });
+                    }));
                 }
             }
         }

@@ -173,7 +173,6 @@ impl World {
             rng: Mutex::new(rng),
         })
     }
-
 }
 
 pub(super) fn make_ours(fs: &SimFs) {

@@ -80,7 +80,6 @@ impl World {
     pub(crate) fn remembers(&self) {
         self.state().forgetful = false;
     }
-
 }
 
 /// As `cp -a` does it.
