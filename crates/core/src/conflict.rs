@@ -19,9 +19,15 @@ pub fn derived_dot(loser: Dot) -> Dot {
     mixed(loser, 0)
 }
 
-/// The dot of the tombstone that a version leaves behind when it has to make room.
-pub fn end_dot(version: Dot) -> Dot {
-    mixed(version, 1)
+/// The dot of a version at the place that it goes to when it has to make room. The same version may have to go
+/// to two places, when directories above and below one another give way, and each is an event of its own.
+pub fn moved_dot(version: Dot, to: &RelPath) -> Dot {
+    mixed(version, hash(to.as_bytes()) & !3)
+}
+
+/// The dot of the tombstone that a version leaves behind when it goes there.
+pub fn end_dot(version: Dot, to: &RelPath) -> Dot {
+    mixed(version, hash(to.as_bytes()) & !3 | 1)
 }
 
 /// The dot of a version whose own was used twice.
@@ -45,21 +51,39 @@ fn mixed(dot: Dot, use_for: u64) -> Dot {
     }
 }
 
+/// FNV-1a (Fowler, Noll, Vo).
+fn hash(bytes: &[u8]) -> u64 {
+    let step = |h: u64, b: &u8| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3);
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, step)
+}
+
 /// Where a loser is shown beside its path: `name.conflict-<YYYYMMDD>-<actor6>-<hash6>.ext`, the date in UTC
 /// from the version's effective time, the stem cut so that the name stays within 255 bytes. A copy of a
 /// copy replaces the old suffix, so names stop growing.
 pub fn copy_path(path: &RelPath, dot: Dot, version: &Version) -> Option<RelPath> {
-    let (dir, name) = path.split()?;
-    let (stem, ext) = split_extension(name.as_bytes());
-    let stem = strip_suffix(stem);
     let (y, m, d) = civil(version.te.div_euclid(86_400 * 1_000_000_000));
     let actor = format!("{}", dot.actor);
     let hash = format!("{}", version.content);
-    let suffix = format!(
-        ".conflict-{y:04}{m:02}{d:02}-{}-{}",
-        &actor[10..],
-        &hash[..6]
-    );
+    let of = format!("{y:04}{m:02}{d:02}-{}-{}", &actor[10..], &hash[..6]);
+    beside(path, &of)
+}
+
+/// Where everything goes that is alive below a path whose name a file or link of a preferred replica takes:
+/// `name.conflict-dir-<hash8>`. The name tells nothing of that file, because the next version of it, or another
+/// file, must find the same place; and it is never that of a loser beside the path.
+pub fn room_path(path: &RelPath) -> Option<RelPath> {
+    let (_, name) = path.split()?;
+    let hash = hash(name.as_bytes()) as u32;
+    let at = |hash: u32| beside(path, &format!("dir-{hash:08x}"));
+    at(hash).filter(|room| room != path).or_else(|| at(!hash))
+}
+
+/// A path with the name of a conflict in place of the one that an earlier conflict gave it.
+fn beside(path: &RelPath, of: &str) -> Option<RelPath> {
+    let (dir, name) = path.split()?;
+    let (stem, ext) = split_extension(name.as_bytes());
+    let stem = strip_suffix(stem);
+    let suffix = format!(".conflict-{of}");
     let room = NAME_BYTES_MAX.saturating_sub(suffix.len() + ext.len());
     let mut out: Vec<u8> = cut(stem, room).to_vec();
     out.extend_from_slice(suffix.as_bytes());
@@ -78,8 +102,9 @@ pub fn copy_version(version: &Version) -> Version {
 }
 
 /// What is minted at the path of a version that had to make room.
-pub fn end_version(version: &Version) -> Version {
+pub fn end_version(version: &Version, to: &RelPath) -> Version {
     Version {
+        moved: Some(to.clone()),
         kind: Kind::Tomb,
         size: 0,
         mode: 0,
@@ -102,13 +127,17 @@ fn split_extension(name: &[u8]) -> (&[u8], &[u8]) {
 /// A stem without the suffix that an earlier conflict gave it.
 fn strip_suffix(stem: &[u8]) -> &[u8] {
     const MARK: &[u8] = b".conflict-";
-    const TAIL: usize = 8 + 1 + 6 + 1 + 6;
-    let at = stem.len().saturating_sub(MARK.len() + TAIL);
-    let is_ours = stem[at..].starts_with(MARK)
-        && stem[at + MARK.len()..]
-            .iter()
-            .all(|b| b.is_ascii_hexdigit() || *b == b'-');
-    if at > 0 && is_ours { &stem[..at] } else { stem }
+    const ROOM: &[u8] = b"dir-";
+    let rest = |tail: usize| {
+        let at = stem.len().checked_sub(MARK.len() + tail)?;
+        let rest = stem[at..].strip_prefix(MARK).filter(|_| at > 0)?;
+        Some((&stem[..at], rest))
+    };
+    let is_digits = |s: &[u8]| s.iter().all(|b| b.is_ascii_hexdigit() || *b == b'-');
+    let loser = rest(8 + 1 + 6 + 1 + 6).filter(|(_, of)| is_digits(of));
+    let is_room = |of: &[u8]| of.strip_prefix(ROOM).is_some_and(is_digits);
+    let room = || rest(ROOM.len() + 8).filter(|(_, of)| is_room(of));
+    loser.or_else(room).map_or(stem, |(name, _)| name)
 }
 
 /// At most `room` bytes, not in the middle of a UTF-8 character.
@@ -204,6 +233,23 @@ mod tests {
     }
 
     #[test]
+    fn room_is_made_elsewhere_for_every_version_of_a_file() {
+        let room = |path: &[u8]| room_path(&RelPath::new(path).unwrap()).unwrap();
+        let once = room(b"d/e");
+        assert!(once.to_string().starts_with("d/e.conflict-dir-"), "{once}");
+        assert_eq!(once.to_string().len(), "d/e.conflict-dir-01234567".len());
+        // A directory that made room may have to make room itself.
+        let twice = room(once.as_bytes());
+        assert_ne!(twice, once);
+        assert_eq!(twice.as_bytes().len(), once.as_bytes().len());
+        assert_eq!(
+            named(once.as_bytes()).to_string(),
+            "d/e.conflict-20240301-aabbcc-ababab"
+        );
+        assert_ne!(room(&[b'x'; 255]), room(&[b'x'; 254]), "names that are cut");
+    }
+
+    #[test]
     fn long_names_are_cut_to_255_bytes_between_characters() {
         let long = [&"ä".repeat(125).into_bytes()[..], b".html"].concat();
         let name = named(&long);
@@ -226,7 +272,10 @@ mod tests {
             actor: ActorId([9; 8]),
             counter: 1,
         };
-        assert_ne!(end_dot(loser), dot(1));
+        let to = |path: &str| RelPath::new(path.as_bytes()).unwrap();
+        assert_ne!(end_dot(loser, &to("a")), moved_dot(loser, &to("a")));
+        assert_ne!(moved_dot(loser, &to("a")), moved_dot(loser, &to("b")));
+        assert_ne!(moved_dot(loser, &to("a")), dot(1));
         assert_eq!(civil(0), (1970, 1, 1));
         assert_eq!(civil(-1), (1969, 12, 31));
     }

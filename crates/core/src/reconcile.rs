@@ -119,12 +119,12 @@ pub fn derived(path: &RelPath, entry: &Entry, view: &View) -> Vec<(RelPath, Entr
 
 /// The directory that gave its name to a preferred file or link.
 fn displaced_dir(path: &RelPath, entry: &Entry, view: &View) -> Option<(RelPath, Entry)> {
-    let dot = view.dot()?;
-    let winner = entry.get(dot).filter(|v| has_content(v))?;
+    entry.get(view.dot()?).filter(|v| has_content(v))?;
     let dirs = entry.siblings().iter().filter(|(_, v)| v.kind == Kind::Dir);
-    let (dir, version) = dirs.max_by_key(|(d, v)| (v.te, *d))?;
-    let beside = conflict::copy_path(path, dot, winner)?;
-    Some((beside, copied(*dir, version)))
+    let (dot, version) = dirs.max_by_key(|(d, v)| (v.te, *d))?;
+    let room = conflict::room_path(path)?;
+    let dot = conflict::moved_dot(*dot, &room);
+    Some((room, Entry::first(dot, conflict::copy_version(version))))
 }
 
 fn copied(dot: Dot, version: &Version) -> Entry {
@@ -135,9 +135,9 @@ fn copied(dot: Dot, version: &Version) -> Entry {
 /// name; `None` where a directory keeps its name.
 pub fn home(path: &RelPath, entry: &Entry, policies: &Policies) -> Option<RelPath> {
     let dot = view(entry, policies).dot()?;
-    let winner = entry.get(dot).filter(|v| has_content(v))?;
+    entry.get(dot).filter(|v| has_content(v))?;
     if is_preferred(entry, dot, policies) {
-        conflict::copy_path(path, dot, winner)
+        conflict::room_path(path)
     } else {
         None
     }
@@ -146,7 +146,12 @@ pub fn home(path: &RelPath, entry: &Entry, policies: &Policies) -> Option<RelPat
 /// What moving out of the way makes of one path: the entry at its new place, and the one that ends it at
 /// `from`, where it was. Everybody who knows the same makes the same of it, with the same dots. It must not
 /// be ended before somebody has it at its new place.
-pub fn moved_out(from: &RelPath, entry: &Entry, policies: &Policies) -> Option<(Entry, Entry)> {
+pub fn moved_out(
+    from: &RelPath,
+    to: &RelPath,
+    entry: &Entry,
+    policies: &Policies,
+) -> Option<(Entry, Entry)> {
     let view = view(entry, policies);
     let lives = |d: &Dot| match view.shown {
         Shown::Version { dot, .. } => dot == *d,
@@ -158,9 +163,9 @@ pub fn moved_out(from: &RelPath, entry: &Entry, policies: &Policies) -> Option<(
     for (dot, version) in alive.filter(|(d, _)| lives(d)) {
         let mut copy = conflict::copy_version(version);
         copy.moved = Some(from.clone());
-        let there = Entry::first(conflict::derived_dot(*dot), copy);
-        let end = conflict::end_dot(*dot);
-        let here = entry.record(end, conflict::end_version(version));
+        let there = Entry::first(conflict::moved_dot(*dot, to), copy);
+        let end = conflict::end_dot(*dot, to);
+        let here = entry.record(end, conflict::end_version(version, to));
         out = Some(match out {
             Some((t, h)) => (t.merge(&there), h.merge(&here)),
             None => (there, here),
@@ -360,8 +365,8 @@ impl Target<'_> {
         let Some((here, dot)) = self.row.present().zip(self.row.shown) else {
             return Keep::Trash;
         };
-        if known.get(conflict::end_dot(dot)).is_some() {
-            return Keep::Version(conflict::derived_dot(dot));
+        if let Some(to) = made_room(known, dot) {
+            return Keep::Version(conflict::moved_dot(dot, to));
         }
         let is_here = |d: &&Dot| known.get(**d).is_some_and(|l| l.same_content(here));
         let mut lost = view.losers.iter().filter(is_here);
@@ -412,6 +417,14 @@ impl Target<'_> {
             (None, _) => Precondition::Absent,
         }
     }
+}
+
+/// Where a version went when it had to make room, if it did.
+fn made_room(known: &Entry, version: Dot) -> Option<&RelPath> {
+    let ends = known.siblings().iter().filter(|(_, v)| v.is_tomb());
+    let mut went = ends.filter_map(|(end, v)| Some((end, v.moved.as_ref()?)));
+    went.find(|(end, to)| **end == conflict::end_dot(version, to))
+        .map(|(_, to)| to)
 }
 
 /// Whether a link stays inside the root, judged by its text alone: relative, and never above the top.

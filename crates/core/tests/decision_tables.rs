@@ -492,7 +492,7 @@ fn d_a_directory_that_stood_alone_goes_with_what_it_stood_for() {
 fn d_what_made_room_may_lose_where_it_goes_so_it_is_kept() {
     let prefer_r = of(ConflictPolicy::Prefer([ActorId([R; 8])].into()));
     let ours = first(L, "fA", 1);
-    let (there, here) = moved_out(&p("x"), &ours.entry, &prefer_r).unwrap();
+    let (there, here) = moved_out(&p("x"), &p("y"), &ours.entry, &prefer_r).unwrap();
     let decision = reconcile(&p("x"), &[side(Some(&ours))], &here, false, &prefer_r);
     assert_eq!(at(&decision, 0), "absent >kept");
     let [(copy, version)] = there.siblings() else {

@@ -293,11 +293,15 @@ fn is_wanting(row: &instep_core::row::Row) -> bool {
         && row.entry.siblings().iter().any(alive)
 }
 
-/// A hash of what must be equal between replicas: what is known, and that it is materialised.
+/// A hash of what must be equal between replicas: what is known, and which of it is on disk.
 fn row_hash(row: &instep_core::row::Row) -> u64 {
     let mut bytes = Vec::with_capacity(128);
     instep_core::codec::put_entry(&mut bytes, &row.entry);
-    bytes.push(u8::from(row.shown.is_some()));
+    // Which of them, too: one may still show a directory where all know of the file that takes its name.
+    if let Some(dot) = row.shown {
+        bytes.extend_from_slice(&dot.actor.0);
+        bytes.extend_from_slice(&dot.counter.to_be_bytes());
+    }
     // FNV-1a (Fowler, Noll, Vo).
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |h, b| {
         (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3)

@@ -39,9 +39,11 @@ pub(crate) struct Pass {
     /// Actions that wait for the end.
     last: Vec<Action>,
     /// Whether something below a path is alive.
-    alive: BTreeMap<RelPath, bool>,
+    pub(crate) alive: BTreeMap<RelPath, bool>,
     /// Entries that views call into being.
-    derived: BTreeMap<RelPath, Entry>,
+    pub(crate) derived: BTreeMap<RelPath, Entry>,
+    /// New places of what nobody shows.
+    pub(crate) only_known: BTreeSet<RelPath>,
     /// Old places that a rename emptied, by replica.
     emptied: BTreeSet<(usize, RelPath)>,
     changes: BTreeMap<RelPath, Change>,
@@ -76,12 +78,7 @@ impl Session {
         loop {
             let piece = self.take_piece();
             if piece.is_empty() {
-                let more: BTreeSet<RelPath> = pass
-                    .derived
-                    .keys()
-                    .filter(|p| !pass.alive.contains_key(*p))
-                    .cloned()
-                    .collect();
+                let more = self.not_planned(&mut pass);
                 if more.is_empty() {
                     break;
                 }
@@ -125,6 +122,7 @@ impl Session {
                 if self.is_below_frozen(&action) {
                     continue;
                 }
+                self.arrive_unseen(&mut action, pass);
                 self.prefer_rename(&mut action, pass);
                 // What is beside a database goes before the database changes, or would spoil it.
                 let database = group::database(&action.path);
@@ -258,7 +256,8 @@ impl Session {
             .flatten()
             .any(|r| r.is_derived_dir() || r.present().is_some_and(|v| v.kind == Kind::Dir));
         let yields = shown.is_some_and(|k| k != Kind::Dir);
-        let alive_below = yields && is_dir && self.alive_below(path, pass);
+        let may_be_above = || is_dir || !pass.derived_in(path).is_empty();
+        let alive_below = yields && may_be_above() && self.alive_below(path, pass);
         if self.cover(path, &mut sides, pass) {
             self.covered.insert(path.clone());
         } else {
@@ -300,6 +299,7 @@ impl Session {
                 return true;
             }
         }
+        children.extend(pass.derived_in(dir));
         for path in children {
             if let Some(alive) = pass.alive.get(&path) {
                 if *alive {
@@ -308,7 +308,7 @@ impl Session {
                 continue;
             }
             let rows = self.rows_at(&path);
-            let known = reconcile::merged(&self.sides(&rows), &Entry::default());
+            let known = reconcile::merged(&self.sides(&rows), &pass.known(&path));
             let shown = view(&known, &self.share.policies);
             let tomb = match shown.shown {
                 Shown::Unknown => true,

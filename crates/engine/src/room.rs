@@ -5,11 +5,15 @@
 //! goes to a directory beside it: it is ended at its old place only when somebody has it at the new one, so
 //! that dying in between loses nothing.
 
+use std::collections::BTreeSet;
+use std::ops::Bound;
+
 use instep_core::entry::Entry;
 use instep_core::path::RelPath;
-use instep_core::plan::{Code, Problem};
+use instep_core::plan::{Action, Code, Goal, Precondition, Problem};
 use instep_core::policy::ConflictPolicy;
 use instep_core::reconcile::{self, Side};
+use instep_core::row::Row;
 use instep_core::version::Kind;
 use instep_core::view::{Shown, view};
 
@@ -29,7 +33,48 @@ fn above(path: &RelPath) -> impl Iterator<Item = RelPath> {
     std::iter::successors(path.parent(), RelPath::parent).filter(|d| !d.is_root())
 }
 
+/// Whether any replica has on disk what is to be there.
+fn is_shown(rows: &Rows, there: &Entry) -> bool {
+    let mut shown = rows.iter().flatten().filter_map(Row::present);
+    shown.any(|here| there.siblings().iter().any(|(_, v)| v.same_content(here)))
+}
+
+impl Pass {
+    /// What is directly in a directory because views call it, or something below it, into being.
+    pub(crate) fn derived_in(&self, dir: &RelPath) -> BTreeSet<RelPath> {
+        let from = (Bound::Included(dir), Bound::Unbounded);
+        let below = self.derived.range::<RelPath, _>(from).map(|(path, _)| path);
+        let below = below.take_while(|path| path.is_within(dir));
+        let child = |path: &RelPath| {
+            let mut up = std::iter::successors(Some(path.clone()), RelPath::parent);
+            up.find(|at| at.parent().as_ref() == Some(dir))
+        };
+        below.filter_map(child).collect()
+    }
+}
+
 impl Session {
+    /// What views called into being and nobody planned yet, and what is above it and no directory: that was
+    /// planned without knowing that something would come below it.
+    pub(crate) fn not_planned(&self, pass: &mut Pass) -> BTreeSet<RelPath> {
+        let new = pass.derived.keys();
+        let mut more: BTreeSet<RelPath> = new
+            .filter(|p| !pass.alive.contains_key(*p))
+            .cloned()
+            .collect();
+        let in_the_way = |dir: &RelPath| {
+            let rows = self.rows_at(dir);
+            let mut shown = rows.iter().flatten().filter_map(Row::present);
+            shown.any(|v| v.kind != Kind::Dir)
+        };
+        let dirs: BTreeSet<RelPath> = more.iter().flat_map(above).collect();
+        for dir in dirs.into_iter().filter(in_the_way) {
+            pass.alive.remove(&dir);
+            more.insert(dir);
+        }
+        more
+    }
+
     fn may_wait(&self) -> bool {
         let waits =
             |p: &ConflictPolicy| matches!(p, ConflictPolicy::Manual | ConflictPolicy::Prefer(_));
@@ -89,16 +134,35 @@ impl Session {
             let Some(home) = reconcile::home(&top, &known, &self.share.policies) else {
                 continue;
             };
+            let Some(new) = path.rebase(&top, &home) else {
+                continue;
+            };
             let known = reconcile::merged(&self.sides(rows), &pass.known(path));
-            let moved = reconcile::moved_out(path, &known, &self.share.policies);
-            if let (Some((there, here)), Some(new)) = (moved, path.rebase(&top, &home)) {
+            let moved = reconcile::moved_out(path, &new, &known, &self.share.policies);
+            if let Some((there, here)) = moved {
                 if self.has_arrived(&new, &there) {
                     pass.add_known(path.clone(), &here);
-                } else {
-                    pass.add_known(new, &there);
-                    self.retry(path.clone(), None, 1);
+                    continue;
                 }
+                if !is_shown(rows, &there) {
+                    pass.only_known.insert(new.clone());
+                }
+                pass.add_known(new, &there);
+                self.retry(path.clone(), None, 1);
             }
+        }
+    }
+
+    /// A content that nobody shows may never come: it arrives by being known, and whoever has it may bring it
+    /// later. Otherwise what has to make room for others would wait for it for ever.
+    pub(crate) fn arrive_unseen(&mut self, action: &mut Action, pass: &Pass) {
+        let is_new = action.before == Precondition::Absent;
+        if is_new
+            && matches!(action.goal, Goal::File { .. })
+            && pass.only_known.contains(&action.path)
+        {
+            (action.goal, action.shown) = (Goal::Record, None);
+            self.retry(action.path.clone(), None, 1);
         }
     }
 

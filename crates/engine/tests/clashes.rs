@@ -200,6 +200,148 @@ fn a_preferred_file_does_not_get_the_name_of_a_directory() {
     }
 }
 
+/// The directories that made room for a file, by the names of all of them.
+fn rooms(tree: &[String]) -> BTreeSet<String> {
+    let lines = tree.iter().filter(|l| l.starts_with("d.conflict-dir-"));
+    lines
+        .map(|l| l[..l.find(['/', ':']).unwrap()].to_owned())
+        .collect()
+}
+
+#[test]
+fn every_version_of_a_preferred_file_sends_a_directory_somewhere_else() {
+    let world = World::new(prefer_a(), 1);
+    world.write(0, "d");
+    world.write(1, "d/x");
+    world.write(2, "d/y");
+    world.sync(&[0, 1]);
+    world.replicas[0].user_write(&p("d"), b"again").unwrap();
+    world.sync(&[0, 2]);
+    world.sync(&[0, 1, 2]);
+    for i in 0..3 {
+        let tree = world.tree(i);
+        let room = rooms(&tree).pop_last().unwrap();
+        let want = [
+            "d: again".to_owned(),
+            format!("{room}/"),
+            format!("{room}/x: d/x by 1"),
+            format!("{room}/y: d/y by 2"),
+        ];
+        assert_eq!(tree, want, "on {i}");
+    }
+}
+
+#[test]
+fn a_directory_is_sent_where_the_copy_of_the_file_is_already() {
+    let mut world = World::new(PolicyRecord::Newest, 1);
+    world.write(0, "d");
+    world.write(1, "d/x");
+    world.sync(&[0, 1]);
+    let copy = world.tree(0).pop().unwrap();
+    assert!(copy.ends_with(": d by 0"), "{copy}");
+    // What comes now falls under another policy, and with it the conflict.
+    world.policy = PolicyRecord::Prefer(world.replicas[0].id().to_string());
+    world.write(2, "d/y");
+    world.sync(&[0, 1, 2]);
+    for i in 0..3 {
+        let tree = world.tree(i);
+        let room = rooms(&tree).pop_last().unwrap();
+        assert!(tree.contains(&"d: d by 0".to_owned()), "on {i}: {tree:?}");
+        assert!(tree.contains(&copy), "on {i}: {tree:?}");
+        for line in ["x: d/x by 1", "y: d/y by 2"] {
+            assert!(tree.contains(&format!("{room}/{line}")), "on {i}: {tree:?}");
+        }
+    }
+}
+
+#[test]
+fn nothing_can_make_room_where_a_user_put_a_file() {
+    let world = World::new(prefer_a(), 1);
+    world.write(0, "d");
+    world.write(1, "d/x");
+    world.sync(&[0, 1]);
+    let room = p(&rooms(&world.tree(0)).pop_last().unwrap());
+    world.replicas[1].user_remove(&room).unwrap();
+    world.replicas[1].user_write(&room, b"a file").unwrap();
+    world.sync(&[0, 1]);
+    world.write(2, "d/y");
+    let end = world.sync(&[0, 1, 2]);
+    assert_eq!((end.problems, end.summary.waiting), (Vec::new(), 0));
+    for i in 0..3 {
+        let tree = world.tree(i);
+        let line = format!("{room}/y: d/y by 2");
+        assert!(tree.contains(&line), "on {i}: {tree:?}");
+        assert!(tree.iter().any(|l| l.ends_with(": a file")), "{tree:?}");
+    }
+}
+
+/// Makes a replica know what another one knows of a path, and no more than that.
+fn tell(from: &MemoryReplica, to: &MemoryReplica, path: &RelPath) {
+    let entry = from.row(path).unwrap().unwrap().entry;
+    let own = to.row(path).unwrap().unwrap_or_default();
+    let before = own
+        .present()
+        .zip(own.print)
+        .map_or(Precondition::Absent, |(v, print)| Precondition::Unchanged {
+            kind: v.kind,
+            print,
+            content: v.content,
+        });
+    let action = Action {
+        replica: 0,
+        path: path.clone(),
+        before,
+        goal: Goal::Record,
+        keep: Trash,
+        entry: own.entry.merge(&entry),
+        shown: own.shown,
+    };
+    let done = to.apply(&[action], &Given(b"")).unwrap();
+    assert_eq!(done, [Outcome::Done]);
+}
+
+#[test]
+fn a_file_waits_for_ever_for_room_that_a_lost_content_takes() {
+    let world = World::new(prefer_a(), 1);
+    world.write(2, "d/x");
+    world.sync(&[2]);
+    tell(&world.replicas[2], &world.replicas[1], &p("d/x"));
+    world.write(0, "d");
+    let end = world.sync(&[0, 1]);
+    assert_eq!(world.tree(1)[0], "d: d by 0");
+    let missing: BTreeSet<_> = end
+        .problems
+        .iter()
+        .map(|(_, p)| (p.code, &p.path))
+        .collect();
+    let missing: Vec<_> = missing.into_iter().collect();
+    let [(Code::ContentMissing, path)] = missing[..] else {
+        panic!("one path lacks its content: {missing:?}")
+    };
+    assert!(path.to_string().starts_with("d.conflict-dir-"), "{path}");
+    assert_eq!(end.summary.waiting, 1, "only for the content: {end:?}");
+    // Whoever has the content brings it.
+    assert_eq!(world.sync(&[0, 1, 2]).problems, []);
+    for i in 0..3 {
+        let line = format!("{path}: d/x by 2");
+        assert_eq!(world.tree(i).last(), Some(&line), "on {i}");
+    }
+}
+
+#[test]
+fn who_died_before_a_file_took_the_name_of_a_directory_keeps_the_directory() {
+    let world = World::new(prefer_a(), 1);
+    world.write(0, "d");
+    world.replicas[1].user_mkdir(&p("d")).unwrap();
+    world.sync(&[0]);
+    world.sync(&[1]);
+    tell(&world.replicas[0], &world.replicas[1], &p("d"));
+    tell(&world.replicas[1], &world.replicas[0], &p("d"));
+    world.sync(&[0, 1]);
+    assert_eq!(world.tree(1), world.tree(0));
+    assert_eq!(world.tree(1)[0], "d: d by 0");
+}
+
 /// The winner of a conflict was deleted by somebody who knew of nothing else. The loser is at its path again,
 /// and who wrote it is not here; but its copy beside the path is.
 #[test]

@@ -140,7 +140,7 @@ fn called_into_being(events: &[Event], rules: Rules) -> Vec<Event> {
         let choice = choose(events, path, rules);
         let stands = is_content(choice.winner) && is_alive_below(events, path, rules);
         if stands && choice.is_preferred {
-            make_room(events, path, choice.winner, rules, &mut new);
+            make_room(events, path, rules, &mut new);
             continue;
         }
         if choice.winner.version.kind == Kind::Dir || rules.keep_both || stands {
@@ -152,7 +152,8 @@ fn called_into_being(events: &[Event], rules: Rules) -> Vec<Event> {
             let here = live(events, path).into_iter();
             let dirs = here.filter(|e| e.version.kind == Kind::Dir);
             let dir = dirs.max_by_key(|e| (e.version.te, e.dot));
-            new.extend(dir.and_then(|d| copy(d, name_beside(path, choice.winner))));
+            let room = conflict::room_path(path).unwrap();
+            new.extend(dir.map(|d| moved(d, room)));
         }
     }
     let is_known = |e: &Event| events.iter().any(|o| (&o.path, o.dot) == (&e.path, e.dot));
@@ -173,9 +174,18 @@ fn copy(e: &Event, path: Option<RelPath>) -> Option<Event> {
     })
 }
 
+fn moved(e: &Event, path: RelPath) -> Event {
+    Event {
+        dot: conflict::moved_dot(e.dot, &path),
+        path,
+        version: conflict::copy_version(&e.version),
+        seen: BTreeSet::new(),
+    }
+}
+
 /// X's file keeps the name: what is alive below goes to a directory beside it.
-fn make_room(events: &[Event], top: &RelPath, by: &Event, rules: Rules, new: &mut Vec<Event>) {
-    let home = name_beside(top, by).unwrap();
+fn make_room(events: &[Event], top: &RelPath, rules: Rules, new: &mut Vec<Event>) {
+    let home = conflict::room_path(top).unwrap();
     for path in paths(events)
         .into_iter()
         .filter(|p| *p != top && p.is_within(top))
@@ -184,19 +194,19 @@ fn make_room(events: &[Event], top: &RelPath, by: &Event, rules: Rules, new: &mu
         if is_tomb(e) {
             continue;
         }
-        new.extend(copy(e, path.rebase(top, &home)));
+        let to = path.rebase(top, &home).unwrap();
         let seen = events
             .iter()
             .filter(|o| o.path == *path)
             .map(|o| o.dot)
             .collect();
-        let (dot, version) = (conflict::end_dot(e.dot), conflict::end_version(&e.version));
         new.push(Event {
-            dot,
+            dot: conflict::end_dot(e.dot, &to),
             path: path.clone(),
-            version,
+            version: conflict::end_version(&e.version, &to),
             seen,
         });
+        new.push(moved(e, to));
     }
 }
 

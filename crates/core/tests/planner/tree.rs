@@ -88,10 +88,10 @@ fn make_room(replicas: &[&Rows], policies: &Policies, paths: &[RelPath], plan: &
         };
         for path in paths.iter().filter(|p| *p != top && p.is_within(top)) {
             let entry = known(path, plan);
-            let Some((there, here)) = moved_out(path, &entry, policies) else {
+            let new = path.rebase(top, &home).unwrap();
+            let Some((there, here)) = moved_out(path, &new, &entry, policies) else {
                 continue;
             };
-            let new = path.rebase(top, &home).unwrap();
             let knows = |r: &&Rows| {
                 let row = r.get(&new);
                 let ctx = row.map(|r| r.entry.ctx());
