@@ -107,13 +107,14 @@ impl Session {
             && row(i, &m.to).is_none_or(|r| r.print.is_none())
     }
 
-    /// Both indexes have the same below a directory.
+    /// Both indexes have the same below a directory, and the same of it on disk: what waits for a person is
+    /// shown by each replica as its own.
     fn knows_the_same(&self, one: usize, two: usize, dir: &RelPath) -> bool {
         let read = |r: usize| {
             let mut out = BTreeMap::new();
             let read = self.slots[r].replica.subtree(dir, &mut |path, row| {
                 let mode = row.print.map(|p| p.mode);
-                out.insert(path, (row.present().is_some(), mode, row.entry));
+                out.insert(path, (row.materialised(), mode, row.entry));
                 ControlFlow::Continue(())
             });
             read.is_ok().then_some(out)

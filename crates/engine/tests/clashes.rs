@@ -402,6 +402,19 @@ fn a_person_is_asked_and_what_is_below_is_tried_for_ever() {
     }
 }
 
+#[test]
+fn a_directory_is_moved_with_what_another_replica_shows_below_it() {
+    let world = World::new(PolicyRecord::Manual, 1);
+    world.write(0, "d/x");
+    world.write(1, "d/x");
+    world.sync(&[0, 1]);
+    assert_ne!(world.tree(0), world.tree(1));
+    world.replicas[1].user_rename(&p("d"), &p("e")).unwrap();
+    world.sync(&[0, 1]);
+    assert_eq!(world.tree(0), ["e/", "e/x: d/x by 1"]);
+    assert_eq!(world.tree(1), world.tree(0));
+}
+
 /// Has the bytes that anybody wants.
 struct Given(&'static [u8]);
 
