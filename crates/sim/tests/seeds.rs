@@ -58,10 +58,3 @@ fn a_file_that_was_half_saved_in_a_backup_may_come_back() {
         .collect();
     assert!(failed.is_empty(), "{}", failed.join("\n"));
 }
-
-#[test]
-fn a_conflict_of_directories_goes_astray_or_waits_for_ever() {
-    let taught = [2197, 7884, 11705, 14577, 15492, 17150, 17892, 24909];
-    let failed: Vec<String> = taught.into_iter().flat_map(|s| failures(s, 1)).collect();
-    assert!(failed.is_empty(), "{}", failed.join("\n"));
-}
