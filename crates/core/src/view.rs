@@ -127,7 +127,7 @@ fn concurrent(siblings: &[(Dot, Version)], policies: &Policies) -> View {
         rivals = siblings.iter().collect();
     }
     // What was minted without an instant (an ancestor, or bytes that a power cut may have torn) only yields:
-    // nobody is asked about it, and nobody prefers it.
+    // nobody is asked about it, nobody prefers it, and it does not outlive a deletion.
     let dated: Vec<Sibling<'_>> = rivals.iter().copied().filter(|s| s.1.te != 0).collect();
     let weighed = if dated.is_empty() { &rivals } else { &dated };
     let asks = policy == ConflictPolicy::Manual && must_ask(weighed);
@@ -146,11 +146,12 @@ fn concurrent(siblings: &[(Dot, Version)], policies: &Policies) -> View {
         };
     }
     // 3. An edit beats a deletion, unless the preferred replica is the one that deleted.
-    let is_deleted = preferred.is_some_and(|s| s.1.is_tomb());
-    if !is_deleted && rivals.iter().any(|s| !s.1.is_tomb()) {
-        rivals.retain(|s| !s.1.is_tomb());
-    }
-    let Some(newest) = rivals.iter().copied().max_by_key(|s| key(s)) else {
+    let is_deleted =
+        preferred.map_or_else(|| weighed.iter().all(|s| s.1.is_tomb()), |s| s.1.is_tomb());
+    let counts = |s: &Sibling<'_>| is_deleted || !s.1.is_tomb();
+    let weighed: Vec<Sibling<'_>> = weighed.iter().copied().filter(counts).collect();
+    rivals.retain(counts);
+    let Some(newest) = weighed.iter().copied().max_by_key(|s| key(s)) else {
         // Never: there are siblings, and each step above leaves at least one of them.
         return View {
             shown: Shown::Unknown,
@@ -158,7 +159,7 @@ fn concurrent(siblings: &[(Dot, Version)], policies: &Policies) -> View {
             beside: Vec::new(),
         };
     };
-    let dir = rivals
+    let dir = weighed
         .iter()
         .copied()
         .filter(|s| s.1.kind == Kind::Dir)
@@ -180,11 +181,9 @@ fn concurrent(siblings: &[(Dot, Version)], policies: &Policies) -> View {
     }
     let losers: Vec<Dot> = lost.iter().map(|s| s.0).collect();
     let clash = winner.1.kind == Kind::Dir;
-    let beside = if clash || policy == ConflictPolicy::KeepBoth {
-        losers.clone()
-    } else {
-        Vec::new()
-    };
+    // What nobody may have written does not become a file that everybody sees.
+    let shows = |s: &&Sibling<'_>| (clash || policy == ConflictPolicy::KeepBoth) && s.1.te != 0;
+    let beside = lost.iter().filter(shows).map(|s| s.0).collect();
     View {
         shown: shown(winner, siblings),
         losers,

@@ -348,6 +348,26 @@ fn what_was_minted_without_an_instant_is_preferred_or_asked_about() {
     assert_eq!(view(&known(0), &manual).losers, [dot(1)]);
 }
 
+#[test]
+fn a_deletion_is_undone_by_bytes_that_a_power_cut_may_have_torn() {
+    let known = |kind, te| {
+        let found = Entry::first(dot(1), version(kind, b'a', te));
+        found.merge(&Entry::first(dot(2), version(Kind::Tomb, b'b', 5)))
+    };
+    let told_all = |entry: &Entry| {
+        [
+            ConflictPolicy::Newest,
+            ConflictPolicy::KeepBoth,
+            ConflictPolicy::Manual,
+        ]
+        .map(|policy| told(&view(entry, &under(policy))))
+    };
+    assert_eq!(told_all(&known(Kind::File, 4)), ["1||", "1||", "frozen|1|"]);
+    // It is kept, as the loser that it is.
+    assert_eq!(told_all(&known(Kind::File, 0)), ["2|1|"; 3]);
+    assert_eq!(told_all(&known(Kind::Dir, 0)), ["2||"; 3]);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
