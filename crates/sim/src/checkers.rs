@@ -9,6 +9,7 @@ use instep_core::path::RelPath;
 use instep_core::row::Print;
 use instep_core::version::{Kind, Version};
 use instep_core::view::{Shown, view};
+use instep_fs::Kind as FsKind;
 use instep_fs::sim::{NodeView, SimFs};
 use instep_local::LocalReplica;
 use instep_replica::records::ShareRecord;
@@ -93,7 +94,7 @@ pub(crate) fn known(replica: &LocalReplica) -> Known {
 
 /// The dots seen so far and what they stand for.
 #[derive(Debug, Default)]
-pub(crate) struct Dots(BTreeMap<Dot, (RelPath, Kind, ContentId)>);
+pub(crate) struct Dots(BTreeMap<Dot, (Option<RelPath>, Kind, ContentId)>);
 
 impl Dots {
     /// Takes note of all dots in an index; says which stood for something else.
@@ -102,7 +103,10 @@ impl Dots {
         for (path, entry) in &known.entries {
             // Ancestors share the dot before the first: it says only that everybody has seen more.
             for (dot, v) in entry.siblings().iter().filter(|(d, _)| d.counter > 0) {
-                let new = (path.clone(), v.kind, v.content);
+                // A copy's dot is made from what it is a copy of, so two copies of one loser share it. The promise
+                // is about what a dot stands for, and both stand for the same (semantics, I3).
+                let is_copy = path.to_string().contains(".conflict-");
+                let new = ((!is_copy).then(|| path.clone()), v.kind, v.content);
                 let old = self.0.entry(*dot).or_insert_with(|| new.clone());
                 if *old != new {
                     bad.push(format!("I3: {dot} is {old:?} and {new:?}"));
@@ -216,6 +220,13 @@ fn differences<T: PartialEq>(
             say(path, a, b);
         }
     }
+}
+
+/// Some file in a tree has two names.
+pub(crate) fn has_hard_links(fs: &SimFs) -> bool {
+    let nodes = fs.snapshot();
+    let mut all = nodes.iter().filter(|(p, n)| !is_ours(p) && n.kind != FsKind::Dir);
+    all.any(|(_, n)| n.nlink > 1)
 }
 
 /// Every index says of its disk what is so.
