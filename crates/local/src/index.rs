@@ -17,7 +17,7 @@ use instep_replica::error::{Error, ErrorKind};
 use instep_replica::{Step, Totals};
 use instep_store::{Durability, IndexStore, StoreError, Table};
 
-use crate::print::Digest;
+use crate::print::{Digest, hash_bytes};
 
 type Result<T> = core::result::Result<T, Error>;
 
@@ -284,6 +284,13 @@ impl Index {
             .filter(|d| d.is_within(below))
             .cloned()
             .collect()
+    }
+
+    /// One of the directories that have a digest: another for another seed, each for some seed.
+    pub fn some_dir(&self, seed: u64) -> Option<RelPath> {
+        // The least of all does not depend on the order in which the table has them.
+        let rank = |d: &&RelPath| (hash_bytes(d.as_bytes(), seed), d.as_bytes().len());
+        self.digests.keys().min_by_key(rank).cloned()
     }
 
     /// Sets or forgets a directory's digest.

@@ -20,6 +20,7 @@
 mod adopt;
 pub mod apply;
 mod attributes;
+mod check;
 pub mod content;
 pub mod groups;
 pub mod index;

@@ -17,9 +17,10 @@ use instep_core::version::Kind;
 use instep_fs::watch::Watcher;
 use instep_fs::{Dir, ErrorKind as FsErrorKind, Kind as FsKind, Profile};
 use instep_replica::env::Env;
+use instep_replica::records::DamageRecord;
 use instep_replica::{
-    Book, Capabilities, Content, Description, Error, ErrorKind, HintSet, Look, Replica, Result,
-    RowVisitor, Scope, ShareState, Sources, Step, Totals, Waker,
+    Book, Capabilities, Checked, Content, Description, Error, ErrorKind, HintSet, Look, Replica,
+    Result, RowVisitor, Scope, ShareState, Sources, Step, Totals, Waker,
 };
 use instep_store::{Durability, Table};
 
@@ -34,7 +35,7 @@ use crate::rules::{IgnoreOptions, Rules};
 use crate::settle::Missed;
 use crate::tree::{self, Ours, ours};
 use crate::watch::Watch;
-use crate::{adopt, apply, attributes, record, recover, trash};
+use crate::{adopt, apply, attributes, check, record, recover, trash};
 
 /// What a user may set for one replica.
 #[derive(Debug, Clone)]
@@ -162,6 +163,7 @@ pub struct LocalReplica {
     pub(crate) noted: Mutex<Vec<Problem>>,
     pub(crate) accounts: Mutex<attributes::Accounts>,
     pub(crate) by_content: Mutex<trash::ByContent>,
+    pub(crate) damaged: check::Damaged,
     next_unwatched_ns: Mutex<u64>,
     pub(crate) kept: Mutex<crate::reading::Kept>,
     pub(crate) unread: Mutex<Unread>,
@@ -257,6 +259,7 @@ impl LocalReplica {
             noted: Mutex::default(),
             accounts: Mutex::default(),
             by_content: Mutex::default(),
+            damaged: check::Damaged::default(),
             next_unwatched_ns: Mutex::default(),
             kept: Mutex::default(),
             unread: Mutex::default(),
@@ -752,6 +755,18 @@ impl Replica for LocalReplica {
         Ok(None)
     }
 
+    fn check(&self, path: &RelPath) -> Result<Checked> {
+        check::file(self, path)
+    }
+
+    fn check_kept(&self, key: &str) -> Result<Checked> {
+        check::kept(self, key)
+    }
+
+    fn sample(&self, seed: u64, count: usize) -> Result<Vec<RelPath>> {
+        check::sample(self, seed, count)
+    }
+
     fn stage(&self, path: &RelPath, content: ContentId, from: &mut dyn Content) -> Result<Outcome> {
         let Some(dirs) = self.ours() else {
             return Ok(Outcome::Superseded);
@@ -887,17 +902,20 @@ impl Replica for LocalReplica {
     }
 
     fn write_record(&self, book: Book, key: &str, body: Option<&str>) -> Result<()> {
-        let (table, key) = (Self::table(book), key.as_bytes());
+        let (table, bytes) = (Self::table(book), key.as_bytes());
         let write = |index: &mut Index| {
             let store = index.store();
             let written = match body {
-                Some(body) => store.put_record(table, key, body.as_bytes()),
-                None => store.remove_record(table, key),
+                Some(body) => store.put_record(table, bytes, body.as_bytes()),
+                None => store.remove_record(table, bytes),
             };
             written.map_err(|e| store_error("write a record", e))?;
             index.commit(Durability::Process)
         };
         self.intact(write(&mut self.index()))?;
+        if DamageRecord::is_key(key) {
+            self.damaged.forget();
+        }
         self.env.reach(Step::Record);
         Ok(())
     }
@@ -946,6 +964,9 @@ impl LocalReplica {
         let Some((parent, name)) = path.split().filter(|_| matches) else {
             return Ok(None);
         };
+        if self.damaged.has(self, path) {
+            return Ok(None);
+        }
         let opened = tree::open(&self.root, &parent)
             .and_then(|dir| dir.open_file(name))
             .and_then(|f| f.stat().map(|s| (f, s)));

@@ -16,6 +16,7 @@
 #![forbid(unsafe_code)]
 
 pub mod capability;
+pub mod check;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod content;
@@ -36,6 +37,7 @@ use instep_core::plan::{Action, Outcome, Problem};
 use instep_core::row::Row;
 
 pub use capability::{Capabilities, Description};
+pub use check::Checked;
 pub use content::{Content, Sources};
 pub use error::{Error, ErrorKind, Retry};
 pub use hints::{HintSet, Waker};
@@ -131,7 +133,24 @@ pub trait Replica: Send + Sync {
 
     /// Opens content that this replica has: at `path` if the index says so, else in its version store,
     /// trash or staging. `None` when it is not here.
+    /// What is listed as damaged ([`records::DamageRecord`]) is not offered.
     fn open(&self, path: &RelPath, content: ContentId) -> Result<Option<Box<dyn Content>>>;
+
+    /// Reads the file at a path again and compares it with what the index says of it. Changes nothing.
+    fn check(&self, _path: &RelPath) -> Result<Checked> {
+        Ok(Checked::Nothing)
+    }
+
+    /// As [`Replica::check`], of an object in the trash or the version store, by its record's key.
+    fn check_kept(&self, _key: &str) -> Result<Checked> {
+        Ok(Checked::Nothing)
+    }
+
+    /// Some paths of the index that [`Replica::check`] may be asked about: others for another seed, each path
+    /// for some seed, at most `count`. Costs little, however large the index is.
+    fn sample(&self, _seed: u64, _count: usize) -> Result<Vec<RelPath>> {
+        Ok(Vec::new())
+    }
 
     /// Brings content here without showing it: verified, complete, ready for an action. May be called while
     /// actions run. Idempotent by content id.

@@ -44,6 +44,7 @@ use instep_core::row::Row;
 use instep_core::time::{Hlc, tick};
 
 use crate::capability::{Capabilities, Description};
+use crate::check::Checked;
 use crate::content::{Bytes, Content, Sources};
 use crate::env::Env;
 use crate::error::{Error, ErrorKind};
@@ -425,6 +426,17 @@ impl Replica for MemoryReplica {
             .map(|n| readable(&n.object))
             .or_else(|| state.kept(content));
         Ok(bytes.map(|b| Box::new(Bytes(b)) as Box<dyn Content>))
+    }
+
+    fn check(&self, path: &RelPath) -> Result<Checked> {
+        Ok(self.at_root()?.check(path))
+    }
+
+    fn sample(&self, seed: u64, count: usize) -> Result<Vec<RelPath>> {
+        let state = self.at_root()?;
+        let start = usize::try_from(seed % (state.index.len() as u64).max(1)).unwrap_or(0);
+        let paths = state.index.keys();
+        Ok(paths.cycle().skip(start).take(count).cloned().collect())
     }
 
     fn stage(&self, path: &RelPath, content: ContentId, from: &mut dyn Content) -> Result<Outcome> {

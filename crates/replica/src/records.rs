@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use instep_core::id::{ActorId, ReplicaId, ShareId};
+use instep_core::id::{ActorId, ContentId, ReplicaId, ShareId};
 use instep_core::path::RelPath;
 use instep_core::policy::{ConflictPolicy, Policies};
 use serde::{Deserialize, Serialize};
@@ -242,6 +242,66 @@ pub struct TrashRecord {
     /// Set when it is the loser of a conflict: the loser's dot. Never purged while that is open.
     #[serde(default)]
     pub loser: Option<String>,
+}
+
+/// A file whose content changed although nobody wrote it, until a person decides which bytes count. Kept in
+/// [`Book::Share`], under [`DamageRecord::key`], on the replica that has the file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DamageRecord {
+    /// Where, escaped for people.
+    pub path: String,
+    /// Where, exact bytes in hex.
+    pub path_hex: String,
+    /// The content that was recorded, in hex.
+    pub content: String,
+    /// The content that was found, in hex.
+    pub found: String,
+    /// When it was noticed, nanoseconds since 1970.
+    pub since_ns: i64,
+}
+
+impl DamageRecord {
+    const PREFIX: &str = "damage-";
+
+    /// Of a file that has `found` instead of `content`.
+    pub fn new(path: &RelPath, content: ContentId, found: ContentId, since_ns: i64) -> Self {
+        Self {
+            path: path.to_string(),
+            path_hex: hex(path.as_bytes()),
+            content: content.to_string(),
+            found: found.to_string(),
+            since_ns,
+        }
+    }
+
+    /// The same of a file that has another name now.
+    pub fn at(&self, path: &RelPath) -> Self {
+        Self {
+            path: path.to_string(),
+            path_hex: hex(path.as_bytes()),
+            ..self.clone()
+        }
+    }
+
+    /// The key under which the record of a path is kept.
+    pub fn key(path: &RelPath) -> String {
+        format!("{}{}", Self::PREFIX, hex(path.as_bytes()))
+    }
+
+    /// Whether a key of [`Book::Share`] is that of such a record.
+    pub fn is_key(key: &str) -> bool {
+        key.starts_with(Self::PREFIX)
+    }
+
+    /// Every such record of a replica, by path.
+    pub fn all(replica: &dyn crate::Replica) -> crate::Result<BTreeMap<RelPath, Self>> {
+        let records = replica.records(Book::Share)?.into_iter();
+        let ours = records.filter(|(key, _)| Self::is_key(key));
+        let parsed = ours.filter_map(|(_, body)| serde_json::from_str::<Self>(&body).ok());
+        Ok(parsed
+            .filter_map(|record| Some((path_from_hex(&record.path_hex)?, record)))
+            .collect())
+    }
 }
 
 /// One thing that happened.

@@ -257,6 +257,18 @@ impl World {
         done
     }
 
+    fn decay_at(&mut self, path: &[u8], offset: u64) -> Sys<()> {
+        let id = self.file_at(path)?;
+        let node = self.node(id)?;
+        let before = node.inode.meta.clone();
+        let mut byte = [0];
+        let content = node.inode.content().ok_or(no(Errno::ISDIR))?;
+        if content.read_at(offset, &mut byte) == 0 {
+            return Err(no(Errno::INVAL));
+        }
+        self.write_as(id, offset, &[byte[0] ^ 0x10], Some(before))
+    }
+
     fn close_by_user(&mut self, fd: &UserFd) -> Sys<()> {
         let open = self.user_fds.remove(&fd.0).ok_or(no(Errno::BADF))?;
         self.emit_node(open.id, Some(&open.place), Signal::CloseWrite);
@@ -309,6 +321,12 @@ impl SimFs {
         };
         drop(world);
         done.map_err(|errno| failed(format!("user: {verb} \"{}\"", path.escape_ascii()), errno))
+    }
+
+    /// Flips a bit of a file behind everybody's back, as a bad disk does: nothing else tells of it.
+    pub fn decay(&self, path: impl AsRef<[u8]>, offset: u64) -> Result<()> {
+        let path = path.as_ref();
+        self.user("decay", path, |world| world.decay_at(path, offset))
     }
 
     /// Saves a file as a program would. In place it goes through a link count, not through a link.

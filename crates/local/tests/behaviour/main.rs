@@ -8,6 +8,7 @@ mod support;
 mod acts;
 mod aftermath;
 mod attributes;
+mod check;
 mod groups;
 mod hints;
 mod identity;

@@ -71,6 +71,11 @@ impl State {
             && row.held.is_none()
             && row.print == node.map(Node::print)
             && match &action.goal {
+                Goal::File { content, .. }
+                    if node.is_none_or(|n| n.object.content() != *content) =>
+                {
+                    false
+                }
                 Goal::Dir { mode } | Goal::File { mode, .. } | Goal::Metadata { mode, .. } => node
                     .is_some_and(|n| {
                         n.object.mode() == *mode || n.object.kind() == Some(Kind::Link)

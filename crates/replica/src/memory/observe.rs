@@ -13,6 +13,7 @@ use instep_core::version::Kind;
 
 use super::State;
 use super::tree::{Node, Object};
+use crate::check::Checked;
 use crate::look::{Finding, Found, Look, Move, Scope, Totals};
 
 impl State {
@@ -150,6 +151,36 @@ impl State {
             attributes: None,
             moved_from: None,
             high_entropy: is_file && Entropy::of(bytes).is_high(),
+        }
+    }
+
+    /// The object at a path read again.
+    pub(super) fn check(&self, path: &RelPath) -> Checked {
+        let row = self.index.get(path);
+        let recorded = row.and_then(Row::present).filter(|v| v.kind == Kind::File);
+        let Some((row, recorded)) = row.zip(recorded) else {
+            return Checked::Nothing;
+        };
+        let Some(node) = self.tree.get(path) else {
+            return Checked::Changed;
+        };
+        let touched = row.print != Some(node.print());
+        let found = Self::present(node);
+        match &found {
+            Found::Present {
+                kind: Kind::File,
+                content,
+                size,
+                mtime,
+                ..
+            } if (*size, *mtime) == (recorded.size, recorded.mtime) => {
+                if *content == recorded.content {
+                    return Checked::Sound(*size);
+                }
+                let found = Box::new(found);
+                Checked::Decayed { found, touched }
+            }
+            _ => Checked::Changed,
         }
     }
 

@@ -181,6 +181,19 @@ impl Tree {
         Ok(())
     }
 
+    /// Changes a file's bytes and nothing that tells of it.
+    pub(super) fn decay(&mut self, path: &RelPath) -> Result<()> {
+        let node = self.nodes.get_mut(path);
+        match node.map(|n| &mut n.object) {
+            Some(Object::File { bytes, .. }) => {
+                let last = bytes.last_mut();
+                *last.ok_or_else(|| Error::from(ErrorKind::InvalidInput))? ^= 0x10;
+                Ok(())
+            }
+            _ => Err(ErrorKind::NotFound.into()),
+        }
+    }
+
     /// Takes one object away; a directory must be empty.
     pub(super) fn take(&mut self, path: &RelPath) -> Result<Node> {
         if self.below(path).next().is_some() {

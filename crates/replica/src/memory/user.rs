@@ -57,6 +57,11 @@ impl MemoryReplica {
         })
     }
 
+    /// Flips a bit of a file behind everybody's back, as a bad disk does: nothing else tells of it.
+    pub fn decay(&self, path: &RelPath) -> Result<()> {
+        self.lock().tree.decay(path)
+    }
+
     /// Makes a directory, and its parents if needed.
     pub fn user_mkdir(&self, path: &RelPath) -> Result<()> {
         self.make_parents(path)?;
