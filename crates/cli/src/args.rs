@@ -171,8 +171,15 @@ Examples:
     /// Test and list ignore rules
     #[command(display_order = 10)]
     Ignore(Ignore),
-    /// Read every file again and compare it with the index and between replicas
-    #[command(display_order = 11)]
+    /// Read files again, find those that changed by themselves, and repair them
+    #[command(
+        display_order = 11,
+        before_help = "\
+Examples:
+  instep verify ~/notes                       every file, and everything in the trash
+  instep verify --sample 1% --seed 7 ~/notes  one file of a hundred
+  instep verify --repair ~/notes/plan.md      take the good copy"
+    )]
     Verify(Verify),
     /// Take a folder out of its share; its files stay
     #[command(display_order = 12)]
@@ -516,9 +523,21 @@ pub(crate) enum IgnoreCommand {
 /// `verify`.
 #[derive(Debug, Args)]
 pub(crate) struct Verify {
-    /// Folders; without any, the one around the current directory
-    #[arg(value_name = "FOLDER")]
-    pub(crate) roots: Vec<PathBuf>,
+    /// Folders, or paths in them; without any, the folder around the current directory
+    #[arg(value_name = "PATH")]
+    pub(crate) paths: Vec<PathBuf>,
+    /// Read only so much of all files, the same ones in every folder
+    #[arg(long, value_name = "PERCENT", value_parser = crate::quantity::percent)]
+    pub(crate) sample: Option<crate::quantity::Percent>,
+    /// Draw another sample
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Put back what was recorded, from a good copy; the damaged bytes go to the trash
+    #[arg(long, conflicts_with = "accept")]
+    pub(crate) repair: bool,
+    /// Take the damaged files of the folders named as they are, for a change like any other
+    #[arg(long)]
+    pub(crate) accept: bool,
 }
 
 /// `forget`.

@@ -87,6 +87,9 @@ pub(crate) const PAGES: &[Page] = &[
     page!(2201),
     page!(2301),
     page!(2302),
+    page!(2303),
+    page!(2304),
+    page!(2305),
 ];
 
 /// What can be done about a difficulty of a path.
@@ -127,21 +130,20 @@ mod tests {
     #[test]
     fn every_code_of_core_is_listed() {
         use Code::{
-            Changing, ContentMissing, DotReused, Husk, IgnoreSyntax, Mount, NameClash, NoSpace,
-            NotKept, ReadOnly, RootGone, Special, TooManyAttributes, TooManySiblings, Unreadable,
-            UnsafeLink, Unwritable, WatchLimit,
+            Changing, ContentMissing, Contradiction, Damaged, DotReused, Drifted, Husk,
+            IgnoreSyntax, Mount, NameClash, NoSpace, NotKept, ReadOnly, RootGone, Special,
+            TooManyAttributes, TooManySiblings, Unreadable, UnsafeLink, Unwritable, WatchLimit,
         };
         let mut numbers = BTreeSet::new();
         for code in Code::ALL {
             match code {
                 Unreadable | Unwritable | ReadOnly | NoSpace | Changing | Special | UnsafeLink
                 | Husk | Mount | NameClash | ContentMissing | TooManySiblings | WatchLimit
-                | IgnoreSyntax | NotKept | TooManyAttributes | RootGone | DotReused => {
-                    numbers.insert(code as u16)
-                }
+                | IgnoreSyntax | NotKept | TooManyAttributes | RootGone | DotReused | Damaged
+                | Drifted | Contradiction => numbers.insert(code as u16),
             };
         }
-        assert_eq!(numbers.len(), 18);
+        assert_eq!(numbers.len(), 21);
     }
 
     /// The codes in `Failure::new(NNNN` and in pairs of code and ending, anywhere in the sources.

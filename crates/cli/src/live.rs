@@ -171,7 +171,7 @@ pub(crate) fn endings(end: &End) -> Vec<Exit> {
     for (_, problem) in &end.problems {
         all.push(match problem.code {
             Code::NoSpace => Exit::NoSpace,
-            Code::DotReused => Exit::Damage,
+            Code::DotReused | Code::Damaged | Code::Contradiction => Exit::Damage,
             Code::RootGone => Exit::Unreachable,
             _ => Exit::SomeFailed,
         });

@@ -36,6 +36,36 @@ pub(crate) fn duration(text: &str) -> Result<Duration, Failure> {
     Duration::try_from_secs_f64(seconds).map_err(|_| bad())
 }
 
+/// A part of a whole.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Percent(f64);
+
+impl Percent {
+    /// Whether it takes something that was drawn this number, of all that there are.
+    pub(crate) fn takes(self, drawn: u64) -> bool {
+        (drawn as f64) < u64::MAX as f64 * self.0 / 100.0
+    }
+}
+
+impl std::fmt::Display for Percent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} %", self.0)
+    }
+}
+
+/// Parses `1%`, `0.5%`, `20`.
+pub(crate) fn percent(text: &str) -> Result<Percent, Failure> {
+    let number = text.strip_suffix('%').unwrap_or(text).trim_end();
+    match number.parse::<f64>() {
+        Ok(part) if part > 0.0 && part <= 100.0 => Ok(Percent(part)),
+        _ => Err(
+            Failure::new(1015, Exit::Usage, format!("{text:?} is not a percentage"))
+                .why("a percentage is a number above 0 and up to 100")
+                .remedy("write for example 1% or 0.5%"),
+        ),
+    }
+}
+
 /// Bytes: `0 B`, `512 B`, `12.4 KiB`, `4.1 MiB`.
 pub(crate) fn bytes(n: u64) -> String {
     const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];

@@ -6,7 +6,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use instep_core::id::Dot;
-use instep_replica::records::{ConflictRecord, HoldRecord, LogRecord, ShareRecord, TrashRecord};
+use instep_core::path::RelPath;
+use instep_replica::records::{
+    ConflictRecord, DamageRecord, HoldRecord, LogRecord, ShareRecord, TrashRecord,
+};
 use instep_replica::{Book, Replica};
 
 use crate::error::{Exit, Failure};
@@ -68,6 +71,18 @@ pub(crate) fn holds(replicas: &[Arc<dyn Replica>]) -> Result<Vec<Kept<HoldRecord
     let mut out = book::<HoldRecord>(replicas, Book::Holds)?;
     out.retain(|k| k.body.decision.is_none());
     out.sort_by_key(|k| k.body.since_ns);
+    Ok(out)
+}
+
+/// Files that wait for a decision because their content changed by itself.
+pub(crate) fn damage(
+    replicas: &[Arc<dyn Replica>],
+) -> Result<Vec<(usize, RelPath, DamageRecord)>, Failure> {
+    let mut out = Vec::new();
+    for (i, replica) in replicas.iter().enumerate() {
+        let all = DamageRecord::all(replica.as_ref())?.into_iter();
+        out.extend(all.map(|(path, record)| (i, path, record)));
+    }
     Ok(out)
 }
 

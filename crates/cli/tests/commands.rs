@@ -4,20 +4,11 @@
 mod support;
 
 use std::fs;
-use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::fs::symlink;
 
 use instep_testkit::cli::Cli;
 use serde_json::Value;
-use support::{assert_refused, assert_untouched, has, live, program, put, see, stop, until};
-
-/// The `data` of a document.
-fn json(cli: &Cli, args: &[&str], code: i32) -> Value {
-    let out = cli.run(args).expect(code);
-    let document: Value = serde_json::from_str(&out.stdout).unwrap();
-    assert_eq!(document["v"], 1, "{out}");
-    document["data"].clone()
-}
+use support::{assert_refused, assert_untouched, has, json, live, program, put, see, stop, until};
 
 /// Many files, all equal in `a` and `b`.
 fn many(cli: &Cli) {
@@ -79,45 +70,6 @@ fn a_plan_says_what_a_session_then_does() {
     for dir in ["a", "b", "c"] {
         assert!(has(&cli, &format!("{dir}/x"), "one") && has(&cli, &format!("{dir}/y"), "two"));
     }
-}
-
-/// Changes one byte and keeps size and times, as a bad disk would.
-fn flip(cli: &Cli, path: &str) {
-    let path = cli.home().join(path);
-    let before = fs::metadata(&path).unwrap();
-    let mut bytes = fs::read(&path).unwrap();
-    bytes[3] ^= 0x10;
-    fs::write(&path, bytes).unwrap();
-    let file = fs::File::options().write(true).open(&path).unwrap();
-    file.set_modified(before.modified().unwrap()).unwrap();
-    assert_eq!(
-        before.mtime_nsec(),
-        fs::metadata(&path).unwrap().mtime_nsec()
-    );
-}
-
-#[test]
-fn verify_finds_a_flipped_byte_and_says_who_has_a_good_copy() {
-    let cli = program();
-    put(&cli, "a/x", "a text that matters");
-    put(&cli, "a/y", "another");
-    cli.run(&["sync", "--once", "a", "b"]).expect(0);
-    cli.run(&["verify", "a", "b"]).expect(0);
-    flip(&cli, "b/x");
-    let out = cli.run(&["verify", "a"]).expect(11);
-    let line = out
-        .stdout
-        .lines()
-        .find(|l| l.contains('x'))
-        .unwrap()
-        .to_owned();
-    assert!(line.starts_with("B: x "), "{out}");
-    assert!(line.contains("good copy on A"), "{out}");
-    let data = json(&cli, &["verify", "--json", "b"], 11);
-    assert_eq!(data["damage"][0]["path"], "x", "{data}");
-    assert_eq!(data["damage"][0]["replica"], "B", "{data}");
-    assert_eq!(data["damage"][0]["good_on"][0], "A", "{data}");
-    assert_eq!(data["files"], 4, "{data}");
 }
 
 #[test]

@@ -161,11 +161,17 @@ pub enum Code {
     RootGone = 2201,
     /// Two different contents claim one dot: an integrity alarm.
     DotReused = 2301,
+    /// A file has other content than was recorded, although nobody wrote it.
+    Damaged = 2303,
+    /// Replicas that are in step know different things about a path.
+    Drifted = 2304,
+    /// Two histories of one path each claim to have superseded the other.
+    Contradiction = 2305,
 }
 
 impl Code {
     /// Every code, by number.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 21] = [
         Self::Unreadable,
         Self::Unwritable,
         Self::ReadOnly,
@@ -184,6 +190,9 @@ impl Code {
         Self::TooManyAttributes,
         Self::RootGone,
         Self::DotReused,
+        Self::Damaged,
+        Self::Drifted,
+        Self::Contradiction,
     ];
 
     /// As users see it: `E2107`.

@@ -53,6 +53,9 @@ impl Session {
             Command::Reject(id) => self.decide_hold(&id, false),
             Command::Restore { replica, key, to } => self.restore(replica, &key, to.as_ref()),
             Command::EmptyTrash { before_ns } => self.empty_trash(before_ns),
+            Command::Check { replica, paths } => self.check(replica, &paths),
+            Command::Accept { replica, path } => self.accept(replica, &path),
+            Command::Repair { replica, path } => self.repair(replica, &path),
             Command::Rescan => {
                 self.slots.iter_mut().for_each(|s| s.look_everywhere = true);
                 Answer::Done(self.slots.len() as u64)

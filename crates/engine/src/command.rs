@@ -67,6 +67,27 @@ pub enum Command {
         /// Only objects displaced before this instant, nanoseconds since 1970.
         before_ns: i64,
     },
+    /// Read files again, and list those whose content changed although nobody wrote them.
+    Check {
+        /// The replica's place in the session.
+        replica: usize,
+        /// Which.
+        paths: Vec<RelPath>,
+    },
+    /// Take the bytes of a damaged file for a user's change.
+    Accept {
+        /// The replica's place in the session.
+        replica: usize,
+        /// Which.
+        path: RelPath,
+    },
+    /// Put the recorded content of a damaged file back from a good copy.
+    Repair {
+        /// The replica's place in the session.
+        replica: usize,
+        /// Which.
+        path: RelPath,
+    },
     /// Look everywhere again.
     Rescan,
     /// Finish the epoch and stop.

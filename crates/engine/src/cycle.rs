@@ -150,6 +150,7 @@ impl Session {
             self.slots.iter_mut().for_each(|s| s.look_everywhere = true);
         }
         self.recognise(i, &mut look);
+        self.withhold_damage(i, &mut look);
         self.brake(i, &mut look);
         let moved = if self.slots[i].role == Role::Target {
             Vec::new()

@@ -20,6 +20,7 @@ mod burst;
 pub mod command;
 mod conflicts;
 mod cycle;
+mod damage;
 mod holds;
 mod meeting;
 mod moves;

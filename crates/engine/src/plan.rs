@@ -258,6 +258,7 @@ impl Session {
         let yields = shown.is_some_and(|k| k != Kind::Dir);
         let may_be_above = || is_dir || !pass.derived_in(path).is_empty();
         let alive_below = yields && may_be_above() && self.alive_below(path, pass);
+        self.hands_off_damage(path, &mut sides);
         if self.cover(path, &mut sides, pass) {
             self.covered.insert(path.clone());
         } else {
@@ -404,7 +405,7 @@ impl Session {
             r.present()
                 .is_some_and(|v| v.kind == Kind::File && v.content == content)
         });
-        if !same || pass.emptied.contains(&key) {
+        if !same || pass.emptied.contains(&key) || self.is_damaged(action.replica, &from) {
             return;
         }
         // Only if the old place is to be emptied anyway.

@@ -182,5 +182,8 @@ impl Session {
         if let Err((j, e)) = self.load_conflicts() {
             self.replica_failed(j, &e);
         }
+        if let Err(e) = self.load_damage(i) {
+            self.replica_failed(i, &e);
+        }
     }
 }

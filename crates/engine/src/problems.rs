@@ -32,9 +32,20 @@ pub(crate) fn is_of_action(problem: &Problem) -> bool {
     )
 }
 
+/// For a person: that the next look or action succeeds does not end it.
+fn is_alarm(problem: &Problem) -> bool {
+    use Code::{Contradiction, Damaged, DotReused, Drifted};
+    matches!(problem.code, Contradiction | Damaged | DotReused | Drifted)
+}
+
 impl Session {
     pub(crate) fn open_problem(&mut self, replica: usize, problem: Problem) {
         let key = (replica, problem.path.clone());
+        // What else is said of such a path matters less.
+        let is_less = |known: &Problem| is_alarm(known) && !is_alarm(&problem);
+        if self.problems.get(&key).is_some_and(is_less) {
+            return;
+        }
         if self.problems.get(&key) != Some(&problem) {
             self.problems.insert(key, problem.clone());
             self.monitor.event(Event::Problem {
@@ -47,11 +58,15 @@ impl Session {
 
     pub(crate) fn close_problem(&mut self, replica: usize, path: &RelPath) {
         let key = (replica, path.clone());
-        // An alarm is for a person; that the next action succeeds does not end it.
-        let is_alarm = |p: &Problem| p.code == Code::DotReused;
         if self.problems.get(&key).is_some_and(is_alarm) {
             return;
         }
+        self.end_problem(replica, path);
+    }
+
+    /// A difficulty is over, whatever it was.
+    pub(crate) fn end_problem(&mut self, replica: usize, path: &RelPath) {
+        let key = (replica, path.clone());
         if let Some(problem) = self.problems.remove(&key) {
             // What was left alone because of it is decided now.
             self.uncover(path);

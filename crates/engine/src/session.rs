@@ -14,7 +14,7 @@ use instep_core::path::RelPath;
 use instep_core::plan::{Code, Problem};
 use instep_core::policy::Role;
 use instep_replica::env::Env;
-use instep_replica::records::{Member, PolicyRecord, ShareRecord};
+use instep_replica::records::{DamageRecord, Member, PolicyRecord, ShareRecord};
 use instep_replica::{Book, Error, HintSet, Replica, ShareState, Step, Totals, Waker};
 
 use crate::burst::Burst;
@@ -149,6 +149,8 @@ pub struct Session {
     /// Paths to be looked at (on that replica, or planned on all) at a later time.
     pub(crate) later: BTreeMap<RelPath, Later>,
     pub(crate) problems: BTreeMap<(usize, RelPath), Problem>,
+    /// Files whose content changed although nobody wrote them, as noted on their replicas.
+    pub(crate) damaged: BTreeMap<(usize, RelPath), DamageRecord>,
     /// Paths that wait for a name above them.
     pub(crate) covered: BTreeSet<RelPath>,
     pub(crate) holds: Vec<Hold>,
@@ -228,6 +230,7 @@ impl Session {
             dirty: BTreeSet::new(),
             later: BTreeMap::new(),
             problems: BTreeMap::new(),
+            damaged: BTreeMap::new(),
             covered: BTreeSet::new(),
             holds: Vec::new(),
             in_flight: BTreeMap::new(),
@@ -250,6 +253,7 @@ impl Session {
         session.agree(id)?;
         session.load_conflicts().map_err(|(_, e)| e)?;
         session.load_holds()?;
+        (0..session.slots.len()).try_for_each(|i| session.load_damage(i))?;
         let replicas = session
             .slots
             .iter()

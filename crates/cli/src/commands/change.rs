@@ -82,24 +82,27 @@ pub(crate) fn carry_out(
 
 /// The requests with the places that the members have in a session of those that could be opened.
 fn placed(requests: &[Command], places: &[Option<usize>]) -> Result<Vec<Command>, Failure> {
-    let place = |request: &Command| match request {
-        Command::Restore { replica, key, to } => {
-            let replica = places.get(*replica).copied().flatten().ok_or_else(|| {
-                Failure::new(
-                    1029,
-                    Exit::Failed,
-                    "what is to be restored cannot be reached",
-                )
-                .why("the folder whose trash has it cannot be opened now")
-                .remedy("instep status")
-            })?;
-            Ok(Command::Restore {
-                replica,
-                key: key.clone(),
-                to: to.clone(),
-            })
+    let at = |replica: usize| {
+        places.get(replica).copied().flatten().ok_or_else(|| {
+            Failure::new(
+                1029,
+                Exit::Failed,
+                "what is to be changed cannot be reached",
+            )
+            .why("the folder that has it cannot be opened now")
+            .remedy("instep status")
+        })
+    };
+    let place = |request: &Command| {
+        let mut placed = request.clone();
+        if let Command::Restore { replica, .. }
+        | Command::Check { replica, .. }
+        | Command::Accept { replica, .. }
+        | Command::Repair { replica, .. } = &mut placed
+        {
+            *replica = at(*replica)?;
         }
-        other => Ok(other.clone()),
+        Ok(placed)
     };
     requests.iter().map(place).collect()
 }

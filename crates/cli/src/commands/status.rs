@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use instep_core::id::{ReplicaId, ShareId};
+use instep_core::plan::Code;
 use instep_engine::command::{Answer, Command, Status};
 use instep_engine::report::State;
 use serde_json::json;
@@ -162,6 +163,9 @@ fn endings(status: &Status) -> Vec<Exit> {
     if status.summary.problems > 0 || is_paused {
         all.push(Exit::SomeFailed);
     }
+    if status.problems.iter().any(|(_, p)| p.code == Code::Damaged) {
+        all.push(Exit::Damage);
+    }
     if status.summary.conflicts > 0 {
         all.push(Exit::Conflicts);
     }
@@ -279,6 +283,7 @@ struct Rest<'a> {
     members: Vec<(String, String, &'static str)>,
     conflicts: u64,
     holds: u64,
+    damaged: u64,
 }
 
 /// A folder that no session holds.
@@ -313,6 +318,7 @@ impl<'a> Rest<'a> {
             members,
             conflicts: records::conflicts(one, false)?.len() as u64,
             holds: records::holds(one)?.len() as u64,
+            damaged: records::damage(one)?.len() as u64,
         })
     }
 
@@ -323,7 +329,8 @@ impl<'a> Rest<'a> {
         json!({ "state": "not running",
             "location": self.target.root.typed.display().to_string(),
             "share_id": of.share.to_string(), "mirror": of.mirror, "members": members,
-            "summary": { "conflicts": self.conflicts, "holds": self.holds } })
+            "summary": { "conflicts": self.conflicts, "holds": self.holds,
+                "damaged": self.damaged } })
     }
 
     fn render(&self) -> String {
@@ -339,9 +346,20 @@ impl<'a> Rest<'a> {
                 counted(self.holds, "hold")
             ));
         }
+        if self.damaged > 0 {
+            out.put(format_args!(
+                "{} damaged ({})\n",
+                counted(self.damaged, "file"),
+                Code::Damaged.text()
+            ));
+        }
         let location = self.target.root.typed.display();
         out.put(format_args!("next    {}\n", self.again()));
-        for (n, command) in [(self.conflicts, "conflicts"), (self.holds, "holds")] {
+        for (n, command) in [
+            (self.conflicts, "conflicts"),
+            (self.holds, "holds"),
+            (self.damaged, "verify"),
+        ] {
             if n > 0 {
                 out.put(format_args!("        instep {command} {location}\n"));
             }
@@ -369,6 +387,7 @@ impl<'a> Rest<'a> {
         let away = self.members.iter().any(|(_, _, state)| *state == offline);
         [
             (away, Exit::Unreachable),
+            (self.damaged > 0, Exit::Damage),
             (self.holds > 0, Exit::Held),
             (self.conflicts > 0, Exit::Conflicts),
         ]
@@ -394,7 +413,7 @@ fn member_state(at: &Path, share: ShareId) -> &'static str {
 #[allow(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
 mod tests {
     use instep_core::path::RelPath;
-    use instep_core::plan::{Code, Problem};
+    use instep_core::plan::Problem;
     use instep_engine::command::ReplicaStatus;
     use instep_engine::report::Summary;
 

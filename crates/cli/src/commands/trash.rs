@@ -219,7 +219,7 @@ fn nothing(what: &OsStr) -> Failure {
 }
 
 /// For each of our replicas, its place in the session that will carry the request out.
-fn members(opened: &Opened, target: &Target) -> Result<Vec<usize>, Failure> {
+pub(super) fn members(opened: &Opened, target: &Target) -> Result<Vec<usize>, Failure> {
     let all = with_members(std::slice::from_ref(target));
     for member in &all {
         if let Some(mut client) = member.client()?
@@ -236,7 +236,7 @@ fn members(opened: &Opened, target: &Target) -> Result<Vec<usize>, Failure> {
                             Exit::Failed,
                             format!("{} is not in the running session", t.member.label),
                         )
-                        .why("what is in its trash can be restored when no session runs")
+                        .why("it can be changed when no session runs")
                         .remedy("stop the session, or name another copy by its id")
                     })
                 })

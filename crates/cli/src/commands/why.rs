@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use instep_core::conflict::kind_word;
 use instep_core::path::RelPath;
+use instep_core::plan::Code;
 use instep_core::row::{Held, Row};
 use instep_core::time::Mtime;
 use instep_engine::command::{Answer, Command};
 use instep_replica::Replica;
+use instep_replica::records::DamageRecord;
 use serde_json::json;
 
 use super::Context;
@@ -91,6 +93,18 @@ fn explain(
         lines.push(format!(
             "{count} versions stand beside each other: instep conflicts"
         ));
+    }
+    for (label, replica) in replicas {
+        if let Some(record) = DamageRecord::all(replica.as_ref())?.get(path) {
+            let seen = date_time(record.since_ns, &style.zone);
+            lines.push(format!(
+                "{label}: its content changed although nobody wrote it, found {seen} ({})",
+                Code::Damaged.text()
+            ));
+            lines.push(String::from(
+                "it is neither passed on nor replaced: instep verify --repair or --accept",
+            ));
+        }
     }
     Ok(lines)
 }

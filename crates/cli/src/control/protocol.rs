@@ -34,6 +34,18 @@ enum Request {
     EmptyTrash {
         before_ns: i64,
     },
+    Check {
+        replica: usize,
+        paths: Vec<String>,
+    },
+    Accept {
+        replica: usize,
+        path: String,
+    },
+    Repair {
+        replica: usize,
+        path: String,
+    },
     Rescan,
     Stop,
 }
@@ -126,6 +138,18 @@ pub(crate) fn command_line(command: &Command) -> String {
         Command::EmptyTrash { before_ns } => Request::EmptyTrash {
             before_ns: *before_ns,
         },
+        Command::Check { replica, paths } => Request::Check {
+            replica: *replica,
+            paths: paths.iter().map(|p| hex(p.as_bytes())).collect(),
+        },
+        Command::Accept { replica, path } => Request::Accept {
+            replica: *replica,
+            path: hex(path.as_bytes()),
+        },
+        Command::Repair { replica, path } => Request::Repair {
+            replica: *replica,
+            path: hex(path.as_bytes()),
+        },
         Command::Rescan => Request::Rescan,
         Command::Stop => Request::Stop,
     })
@@ -149,6 +173,18 @@ pub(crate) fn command(text: &str) -> Result<Command, String> {
             to: to.as_deref().map(path).transpose()?,
         },
         Request::EmptyTrash { before_ns } => Command::EmptyTrash { before_ns },
+        Request::Check { replica, paths } => Command::Check {
+            replica,
+            paths: paths.iter().map(|p| path(p)).collect::<Result<_, _>>()?,
+        },
+        Request::Accept { replica, path: p } => Command::Accept {
+            replica,
+            path: path(&p)?,
+        },
+        Request::Repair { replica, path: p } => Command::Repair {
+            replica,
+            path: path(&p)?,
+        },
         Request::Rescan => Command::Rescan,
         Request::Stop => Command::Stop,
     })
@@ -302,7 +338,19 @@ mod tests {
             Command::Restore {
                 replica: 2,
                 key: "k".into(),
-                to: Some(odd),
+                to: Some(odd.clone()),
+            },
+            Command::Check {
+                replica: 1,
+                paths: vec![odd.clone(), RelPath::new(b"b").unwrap()],
+            },
+            Command::Accept {
+                replica: 1,
+                path: odd.clone(),
+            },
+            Command::Repair {
+                replica: 0,
+                path: odd,
             },
             Command::EmptyTrash { before_ns: -1 },
             Command::Rescan,

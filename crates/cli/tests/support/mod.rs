@@ -175,3 +175,26 @@ impl Plain {
         self.cli.run(&all)
     }
 }
+
+/// Changes one byte and keeps size and modification time, as nearly as a program can do what a bad disk does.
+pub(crate) fn flip(path: &Path) {
+    let before = fs::metadata(path).unwrap();
+    let mut bytes = fs::read(path).unwrap();
+    bytes[3] ^= 0x10;
+    fs::write(path, bytes).unwrap();
+    let file = fs::File::options().write(true).open(path).unwrap();
+    file.set_modified(before.modified().unwrap()).unwrap();
+    assert_eq!(
+        before.mtime_nsec(),
+        fs::metadata(path).unwrap().mtime_nsec()
+    );
+}
+
+/// The `data` of a document.
+#[track_caller]
+pub(crate) fn json(cli: &Cli, args: &[&str], code: i32) -> serde_json::Value {
+    let out = cli.run(args).expect(code);
+    let document: serde_json::Value = serde_json::from_str(&out.stdout).unwrap();
+    assert_eq!(document["v"], 1, "{out}");
+    document["data"].clone()
+}
