@@ -7,6 +7,7 @@
 //! engine and act as the user there. Never touches a real file.
 
 mod attributes;
+mod audit;
 mod config;
 mod content;
 mod data;
@@ -30,6 +31,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use instep_core::path::RelPath;
 use rustix::io::Errno;
 
+pub use audit::{Deed, Holdings, NameChange, Object};
 pub use config::{CrashModel, SimConfig};
 pub use faults::Misfortunes;
 pub use file::{SimFile, SimLease, SimLockFile};
@@ -374,6 +376,7 @@ impl SimFs {
         self.run_hook(op);
         let mut world = self.lock();
         let verdict = world.enter(epoch, op);
+        world.account.by = Some(op);
         let mut unwanted = None;
         let done = match verdict {
             Verdict::Proceed => run(&mut world),
@@ -388,6 +391,7 @@ impl SimFs {
                 Err(errno)
             }
         };
+        world.account.by = None;
         world
             .faults
             .note(op, done.as_ref().err().copied().unwrap_or(0));

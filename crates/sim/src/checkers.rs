@@ -1,4 +1,25 @@
 //! The promises, each as a function from disks and indexes to what breaks it.
+//!
+//! | promise | checked by | when |
+//! |---|---|---|
+//! | I1 no silent loss | [`kept`] | in the end |
+//! | I2 convergence | [`converged`] | whenever a live session says "in sync", and in the end |
+//! | I3 dot uniqueness | [`Dots::check`] | after each session, over all of a seed |
+//! | I4 no resurrection | [`kept`] | in the end |
+//! | I5 evidence for deletions | `Watched::unproven`, `Watched::check_tombs` | after each look and record |
+//! | I6 atomic visibility | [`crate::steps::whole`] | at every change of a name or an inode |
+//! | I7 no phantom edits | [`kept`] | in the end: no bytes that nobody wrote, after any number of deaths |
+//! | I8 announce after durable | `Eye::announced` | before each call that tells a replica something |
+//! | I9 confinement | [`crate::steps::confined`] | at every change and listing; hostile users are for the race harness, because a simulated call cannot follow a link |
+//! | I10 authorisation | nothing | it is about peers on a network, and there is none yet |
+//! | I11 bounded resources | [`let_go`], and the fuel in `world.rs` | after each session; memory for hostile input is for the fuzz targets |
+//! | I12 liveness | `Course::in_step`, `Course::in_peace` | after a quiet while, and in the end |
+//! | I13 stability | `Course::in_peace` | in the end: sessions without work change no index and no disk |
+//! | I14 hands off | [`crate::steps::hands_off`] | at every change of a name or an inode |
+//! | I15 honest status | [`honest`], `Course::in_step` | whenever a live session says "in sync", and in the end |
+//! | I16 bulk brake | nothing here | no user of a seed has fifty files; `crates/engine/src/holds.rs` and the command line's tests delete that many |
+//! | I17 rollback safety | [`crate::rollback::Past::taken`], `Watched::check_tombs` | after each mishap, and at each record |
+//! | I18 modes | [`changes`] on a mirror's source | after each session |
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -10,8 +31,7 @@ use instep_core::row::Print;
 use instep_core::version::{Kind, Version};
 use instep_core::view::{Shown, view};
 use instep_fs::Kind as FsKind;
-use instep_fs::sim::{NodeView, SimFs};
-use instep_local::LocalReplica;
+use instep_fs::sim::{Holdings, NodeView, SimFs};
 use instep_replica::records::ShareRecord;
 use instep_replica::{Book, Replica};
 
@@ -70,7 +90,7 @@ fn add_upwards(path: &RelPath, out: &mut BTreeSet<RelPath>) {
 }
 
 /// Reads an index.
-pub(crate) fn known(replica: &LocalReplica) -> Known {
+pub(crate) fn known(replica: &dyn Replica) -> Known {
     let mut out = Known::default();
     let share = replica.read_record(Book::Share, "share").ok().flatten();
     let share = share.and_then(|text| serde_json::from_str::<ShareRecord>(&text).ok());
@@ -225,7 +245,9 @@ fn differences<T: PartialEq>(
 /// Some file in a tree has two names.
 pub(crate) fn has_hard_links(fs: &SimFs) -> bool {
     let nodes = fs.snapshot();
-    let mut all = nodes.iter().filter(|(p, n)| !is_ours(p) && n.kind != FsKind::Dir);
+    let mut all = nodes
+        .iter()
+        .filter(|(p, n)| !is_ours(p) && n.kind != FsKind::Dir);
     all.any(|(_, n)| n.nlink > 1)
 }
 
@@ -327,6 +349,27 @@ fn doubted(all: &[Known]) -> BTreeSet<&RelPath> {
     let entries = all.iter().flat_map(|k| &k.entries);
     let doubted = entries.filter(|(_, e)| matches!(e.siblings(), [(_, v)] if v.te == 0));
     doubted.map(|(path, _)| path).collect()
+}
+
+/// I11: what a session had open it has let go of, and where it left nothing undone nothing is staged.
+pub(crate) fn let_go(disks: &[SimFs], tidy: bool) -> Vec<String> {
+    let mut bad = Vec::new();
+    for (i, fs) in disks.iter().enumerate() {
+        let holdings = fs.holdings();
+        if holdings != Holdings::default() {
+            bad.push(format!("I11: machine {i} still holds {holdings:?}"));
+        }
+        let staged = |p: &RelPath| p.as_bytes().starts_with(b".instep/staging/");
+        let left = if tidy {
+            fs.snapshot().into_keys().filter(staged).count()
+        } else {
+            0
+        };
+        if left > 0 {
+            bad.push(format!("I11: machine {i} still has {left} staged files"));
+        }
+    }
+    bad
 }
 
 /// How many calls changed a disk since counting began.

@@ -323,6 +323,12 @@ impl Plan {
         )
     }
 
+    /// What the file systems are like, for whoever has to find out what is wrong.
+    pub(crate) fn profile(&self) -> String {
+        let disks: Vec<String> = self.disks.iter().map(described).collect();
+        disks.join(", ")
+    }
+
     /// The policy in force in a round.
     pub(crate) fn policy(&self, round: usize) -> Option<Policy> {
         let [first, second] = self.policies;
@@ -337,6 +343,18 @@ impl Plan {
     pub(crate) fn is_deaf(&self) -> bool {
         self.disks.iter().any(|d| d.event_loss_per_mille > 0)
     }
+}
+
+fn described(disk: &SimConfig) -> String {
+    let lacks = [
+        (disk.exchange, "exchange"),
+        (disk.unnamed_files, "unnamed files"),
+        (disk.leases, "leases"),
+        (disk.multigrain, "multigrain times"),
+    ];
+    let lacks = lacks.iter().filter(|(has, _)| !has);
+    let lacks: Vec<String> = lacks.map(|(_, what)| format!(" without {what}")).collect();
+    disk.fs_type.clone() + &lacks.concat()
 }
 
 fn line(rng: &mut Prng, remote: bool) -> Line {

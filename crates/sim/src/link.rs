@@ -20,6 +20,7 @@ use instep_replica::{
 };
 use instep_testkit::prng::Prng;
 
+use crate::eye::Watched;
 use crate::faults::Line;
 use crate::world::World;
 
@@ -137,7 +138,7 @@ impl Wire {
 #[derive(Debug)]
 pub(crate) struct Link {
     wire: Arc<Wire>,
-    inner: Arc<LocalReplica>,
+    inner: Arc<Watched<LocalReplica>>,
     /// The same replica, opened anew.
     successor: OnceLock<Arc<Self>>,
 }
@@ -149,7 +150,7 @@ impl Link {
         machine: usize,
         line: Line,
         rng: Prng,
-        inner: Arc<LocalReplica>,
+        inner: Arc<Watched<LocalReplica>>,
     ) -> Self {
         let wire = Wire {
             world,
@@ -167,7 +168,7 @@ impl Link {
     }
 
     /// What is at the far end now.
-    pub(crate) fn far_end(&self) -> Arc<LocalReplica> {
+    pub(crate) fn far_end(&self) -> Arc<Watched<LocalReplica>> {
         match self.successor.get() {
             Some(next) => next.far_end(),
             None => self.inner.clone(),
@@ -203,7 +204,7 @@ impl Replica for Link {
     fn renew(&self) -> Result<Option<Arc<dyn Replica>>> {
         let Wire { world, machine, .. } = &*self.wire;
         let can_change = !self.capabilities().writable && world.can_change(*machine);
-        if self.wire.is_cut() || !(self.inner.is_broken() || can_change) {
+        if self.wire.is_cut() || !(self.inner.watched().is_broken() || can_change) {
             return Ok(None);
         }
         let anew = match world.reopen(*machine) {
@@ -212,7 +213,7 @@ impl Replica for Link {
         };
         let next = Arc::new(Self {
             wire: self.wire.clone(),
-            inner: anew,
+            inner: world.watched(*machine, anew),
             successor: OnceLock::new(),
         });
         let _only_once = self.successor.set(next.clone());

@@ -14,7 +14,8 @@ use instep_testkit::prng::Prng;
 
 use crate::checkers::{self, Dots, Known, Terms};
 use crate::counts::Counts;
-use crate::faults::{FAULTS_MIN, Plan, Round};
+use crate::faults::{FAULTS_MIN, Mishap, Plan, Round};
+use crate::rollback::Past;
 use crate::world::{Opened, World};
 
 /// Sessions in peace before everything must be in step.
@@ -23,8 +24,12 @@ const PATIENCE: usize = 8;
 /// What became of a seed that kept all promises.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
+    /// The seed.
+    pub seed: u64,
     /// A digest of everything that happened: equal for equal seeds.
     pub digest: u64,
+    /// What the file systems were like.
+    pub profile: String,
     /// What happened, line by line.
     pub trace: Vec<String>,
     /// What happened, counted.
@@ -38,18 +43,46 @@ pub struct Failure {
     pub seed: u64,
     /// Which, and how.
     pub broken: Vec<String>,
+    /// As [`Report::digest`].
+    pub digest: u64,
+    /// What the file systems were like.
+    pub profile: String,
     /// What happened, line by line.
     pub trace: Vec<String>,
+    /// What happened, counted.
+    pub counts: Counts,
+}
+
+impl Failure {
+    /// A failure that is told by something else than the checkers.
+    pub(crate) fn of(report: Report) -> Self {
+        Self {
+            seed: report.seed,
+            broken: Vec::new(),
+            digest: report.digest,
+            profile: report.profile,
+            trace: report.trace,
+            counts: report.counts,
+        }
+    }
+
+    /// The first promise that was broken: `I2`, `panic`, `not deterministic`.
+    pub fn promise(&self) -> String {
+        let named = |line: &String| {
+            let (name, _) = line.split_once(": ")?;
+            let number = name
+                .strip_prefix('I')
+                .is_some_and(|n| n.parse::<u8>().is_ok());
+            (number || matches!(name, "panic" | "not deterministic")).then(|| name.to_owned())
+        };
+        let first = self.broken.iter().find_map(named);
+        first.unwrap_or_else(|| "other".to_owned())
+    }
 }
 
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        writeln!(
-            f,
-            "seed {} breaks {} promises:",
-            self.seed,
-            self.broken.len()
-        )?;
+        writeln!(f, "seed {} on {}", self.seed, self.profile)?;
         self.broken.iter().try_for_each(|b| writeln!(f, "  {b}"))?;
         write!(f, "replay: cargo run -p instep-sim -- --seed {}", self.seed)
     }
@@ -83,6 +116,8 @@ pub fn run(seed: u64) -> Result<Report, Box<Failure>> {
             dots: Dots::default(),
             seed,
             round: 0,
+            peace: false,
+            past: Past::default(),
         }
         .run(&mut rng);
         broken
@@ -96,35 +131,34 @@ pub fn run(seed: u64) -> Result<Report, Box<Failure>> {
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
         broken.push(format!("panic: {}", text.unwrap_or_default()));
     }
+    let report = report(seed, &plan, &world);
+    if broken.is_empty() {
+        return Ok(report);
+    }
+    Err(Box::new(Failure {
+        broken,
+        ..Failure::of(report)
+    }))
+}
+
+fn report(seed: u64, plan: &Plan, world: &World) -> Report {
     let counts = world.counts();
     let mut state = world.state();
-    state
-        .disks
-        .iter()
-        .for_each(instep_fs::sim::SimFs::clear_hook);
+    state.disks.iter().for_each(SimFs::clear_hook);
     let trace = std::mem::take(&mut state.trace);
-    let history = state
-        .disks
-        .iter()
-        .fold(0, |h: u64, fs| h.rotate_left(9) ^ fs.history());
-    drop(state);
-    if broken.is_empty() {
-        // FNV-1a (Fowler, Noll, Vo).
-        let lines = trace.iter().flat_map(|line| line.bytes());
-        let digest = lines.fold(history, |h, b| {
-            (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)
-        });
-        Ok(Report {
-            digest,
-            trace,
-            counts,
-        })
-    } else {
-        Err(Box::new(Failure {
-            seed,
-            broken,
-            trace,
-        }))
+    let disks = state.disks.iter();
+    let history = disks.fold(0, |h: u64, fs| h.rotate_left(9) ^ fs.history());
+    // FNV-1a (Fowler, Noll, Vo).
+    let lines = trace.iter().flat_map(|line| line.bytes());
+    let digest = lines.fold(history, |h, b| {
+        (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)
+    });
+    Report {
+        seed,
+        digest,
+        counts,
+        profile: plan.profile(),
+        trace,
     }
 }
 
@@ -135,6 +169,9 @@ struct Course<'a> {
     dots: Dots,
     seed: u64,
     round: usize,
+    /// Faults and users are over.
+    peace: bool,
+    past: Past,
 }
 
 impl Course<'_> {
@@ -160,7 +197,10 @@ impl Course<'_> {
             else {
                 break;
             };
-            self.between_rounds(n, round);
+            let bad = self.between_rounds(n, round);
+            if !bad.is_empty() {
+                return bad;
+            }
             let round = Round {
                 ops: round.ops + left,
                 ..round
@@ -198,17 +238,42 @@ impl Course<'_> {
     }
 
     /// What the seed has in store for a round before it begins.
-    fn between_rounds(&mut self, n: usize, round: Round) {
+    fn between_rounds(&mut self, n: usize, round: Round) -> Vec<String> {
         self.round = n;
         if n == 1 {
             self.world.back_up();
         }
-        if let Some((machine, what)) = round.mishap {
-            self.world.befall(machine, what);
-        }
+        let bad = match round.mishap {
+            Some((machine, what)) => self.befall(machine, what),
+            None => Vec::new(),
+        };
         if self.plan.join_round == n {
             self.world.join();
         }
+        bad
+    }
+
+    /// Something happens to a root. Where everything was in order before, a session follows in which nobody does
+    /// anything else, so that it can be told what comes of it.
+    fn befall(&mut self, machine: usize, what: Mishap) -> Vec<String> {
+        let state = self.world.state();
+        let disks = state.joined();
+        let known = !state.has_died()
+            && self.past.is_of(disks.len())
+            && what != Mishap::StateDeleted
+            && machine < disks.len();
+        drop(state);
+        let before = Past::present(&disks, machine).filter(|_| known);
+        self.world.befall(machine, what);
+        let Some(before) = before else {
+            return Vec::new();
+        };
+        let past = std::mem::take(&mut self.past);
+        self.world.begin_round(Round::PEACE, false);
+        let (_, mut bad) = self.session(true, true);
+        self.world.end_round();
+        bad.extend(past.taken(&before, &self.world.state().joined()));
+        bad
     }
 
     /// What a live session says of itself when nothing happened for a while must be so, although it was
@@ -252,8 +317,13 @@ impl Course<'_> {
         }
     }
 
-    /// Opens everything and runs one session; what it knows is checked for dots used twice.
+    /// Opens everything and runs one session under the eyes of the checkers.
     fn session(&mut self, once: bool, close: bool) -> (Option<(End, Vec<Known>)>, Vec<String>) {
+        self.world
+            .state()
+            .disks
+            .iter()
+            .for_each(SimFs::keep_account);
         let replicas = match self.world.open() {
             Ok(replicas) => replicas,
             Err(why) => {
@@ -265,32 +335,7 @@ impl Course<'_> {
         let machines: Vec<usize> = replicas.iter().map(|o| o.machine).collect();
         self.world
             .note(format!("          session of machines {machines:?}"));
-        let policy = self.plan.policy(self.round);
-        let options = SessionOptions {
-            once,
-            policy: policy.map(|p| p.record(|machine| self.world.id(machine))),
-            mirror: self.plan.mirror,
-            allow_empty: true,
-            ..SessionOptions::default()
-        };
-        let env = self.world.env(0, self.world.boot());
-        let as_replicas = replicas
-            .iter()
-            .map(|o| o.replica.clone() as Arc<dyn Replica>)
-            .collect();
-        let session = Session::start(
-            env,
-            as_replicas,
-            options,
-            Box::new(Tracer(self.world.clone())),
-        );
-        let end = match session {
-            Ok(mut session) => {
-                self.world.running(session.handle());
-                session.run().map_err(|e| e.to_string())
-            }
-            Err(e) => Err(e.to_string()),
-        };
+        let end = self.converse(once, &replicas);
         self.world
             .note(format!("          session once {once}: {end:?}"));
         if close {
@@ -301,14 +346,43 @@ impl Course<'_> {
             }
         }
         let all = Self::read(&replicas);
+        self.past = Past::of(&all);
+        drop(replicas);
         let mut bad: Vec<String> = all.iter().flat_map(|k| self.dots.check(k)).collect();
+        bad.extend(self.world.eye().broken());
+        let state = self.world.state();
+        // What trouble left behind is found when the root is opened next.
+        let tidy = self.peace && close && end.as_ref().is_ok_and(|e| e.state == State::InSync);
+        bad.extend(checkers::let_go(&state.disks, tidy));
         if self.plan.mirror {
-            let written = checkers::changes(&self.world.state().disks[0]);
+            let written = checkers::changes(&state.disks[0]);
             bad.extend(
                 (!written.is_empty()).then(|| format!("I18: the source was written: {written:?}")),
             );
         }
+        drop(state);
         (end.ok().map(|end| (end, all)), bad)
+    }
+
+    /// Runs one session of replicas.
+    fn converse(&self, once: bool, replicas: &[Opened]) -> Result<End, String> {
+        let policy = self.plan.policy(self.round);
+        let options = SessionOptions {
+            once,
+            policy: policy.map(|p| p.record(|machine| self.world.id(machine))),
+            mirror: self.plan.mirror,
+            allow_empty: true,
+            ..SessionOptions::default()
+        };
+        let env = self.world.env(0, self.world.boot());
+        let monitor = Box::new(Tracer(self.world.clone()));
+        let as_replicas = replicas
+            .iter()
+            .map(|o| o.replica.clone() as Arc<dyn Replica>);
+        let session = Session::start(env, as_replicas.collect(), options, monitor);
+        let mut session = session.map_err(|e| e.to_string())?;
+        self.world.running(session.handle());
+        session.run().map_err(|e| e.to_string())
     }
 
     /// What each machine's replica knows, in the order of machines.
@@ -317,11 +391,12 @@ impl Course<'_> {
         sorted.sort_by_key(|o| o.machine);
         sorted
             .iter()
-            .map(|o| checkers::known(&o.replica.far_end()))
+            .map(|o| checkers::known(&*o.replica.far_end()))
             .collect()
     }
 
     fn in_peace(&mut self, rng: &mut Prng) -> Vec<String> {
+        self.peace = true;
         self.world.join();
         self.round = self.round.max(self.plan.rounds.len());
         let mut quiet: Option<Vec<Known>> = None;

@@ -21,6 +21,7 @@ use instep_store::MemoryDisk;
 use instep_testkit::prng::Prng;
 
 use crate::counts::Counts;
+use crate::eye::Eye;
 use crate::faults::{Clock, Crash, Line, Plan, Round, Trouble};
 use crate::ledger::{Ledger, Seen, seen};
 use crate::users::Users;
@@ -94,6 +95,11 @@ impl State {
         self.boot > 1
     }
 
+    /// The last process died, or some replica has still to make good what a death left.
+    pub(crate) fn has_died(&self) -> bool {
+        self.died || self.forgetful
+    }
+
     /// How many take part.
     pub(crate) fn taking_part(&self) -> usize {
         self.identities.iter().filter(|who| who.joined).count()
@@ -119,6 +125,7 @@ pub(crate) struct World {
     jumped_ns: Vec<AtomicI64>,
     /// Whose root is away.
     away: Vec<AtomicBool>,
+    eye: Arc<Eye>,
     seed: u64,
 }
 
@@ -190,8 +197,14 @@ impl World {
             clocks: plan.clocks.clone(),
             jumped_ns: plan.clocks.iter().map(|_| AtomicI64::new(0)).collect(),
             away: plan.clocks.iter().map(|_| AtomicBool::new(false)).collect(),
+            eye: Arc::default(),
             seed,
         })
+    }
+
+    /// Watches every replica.
+    pub(crate) fn eye(&self) -> &Arc<Eye> {
+        &self.eye
     }
 
     /// What changes.

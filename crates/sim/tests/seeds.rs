@@ -2,29 +2,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use instep_sim::Campaign;
 
-/// Runs seeds on two threads; the seeds themselves are single-threaded.
 fn failures(from: u64, count: u64) -> Vec<String> {
-    let next = AtomicU64::new(from);
-    let failed = Mutex::new(Vec::new());
-    std::thread::scope(|scope| {
-        for _ in 0..2 {
-            scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= from + count {
-                        return;
-                    }
-                    if let Err(failure) = instep_sim::run(seed) {
-                        failed.lock().unwrap().push(failure.to_string());
-                    }
-                }
-            });
-        }
-    });
-    failed.into_inner().unwrap()
+    let campaign = Campaign {
+        from,
+        count,
+        threads: 2,
+    };
+    let tally = campaign.run(&|_, _| ());
+    tally.failures.iter().map(ToString::to_string).collect()
 }
 
 #[test]

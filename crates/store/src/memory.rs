@@ -144,6 +144,13 @@ impl MemoryDisk {
         self.lock().commits.len()
     }
 
+    /// The body of a record as a power cut now would be sure to leave it.
+    pub fn durable_record(&self, table: Table, key: &[u8]) -> Option<Vec<u8>> {
+        let medium = self.lock();
+        let body = medium.durable.get(&record_key(table, key));
+        body.map(|b| b.to_vec())
+    }
+
     fn lock(&self) -> MutexGuard<'_, Medium> {
         // No invariant spans a panic: each critical section is a few moves.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)

@@ -127,6 +127,7 @@ impl World {
     }
 
     pub(super) fn note(&mut self, id: NodeId, write: Write) -> Sys<()> {
+        self.account_change(id, &write);
         let meta = self.node(id)?.inode.meta.clone();
         self.disk.wrote(id, write, meta);
         Ok(())

@@ -200,11 +200,16 @@ impl SimDir {
     ) -> Result<()> {
         let mut after: Option<Box<[u8]>> = None;
         loop {
-            let chunk = self.0.call(
+            let read = self.0.call(
                 op,
                 || "list directory".to_owned(),
                 |world| chunk_of(world, self.0.id, after.as_deref()),
-            )?;
+            );
+            if read.as_ref().map_or(true, Vec::is_empty) {
+                let complete = read.is_ok();
+                self.0.fs.lock().account_listing(self.0.id, complete);
+            }
+            let chunk = read?;
             for (name, kind) in &chunk {
                 visit(name, *kind)?;
             }
@@ -219,6 +224,9 @@ impl SimDir {
     pub fn stat(&self, name: Name<'_>) -> Result<Option<Stat>> {
         self.on("stat", "examine", name, |world, dir, name| {
             let id = world.find(dir, name)?;
+            if id.is_none() {
+                world.account_missed(dir, name);
+            }
             id.map(|id| world.stat(id)).transpose()
         })
     }

@@ -120,6 +120,7 @@ impl World {
 
     /// Applies one atomic directory operation to the live tree and notes it for the durable one.
     fn assign(&mut self, assigns: Vec<Assign>) {
+        self.account_names(&assigns);
         for a in &assigns {
             if let Some(node) = a.was.and_then(|id| self.nodes.get_mut(&id)) {
                 node.names.remove(&(a.dir, a.name.clone()));

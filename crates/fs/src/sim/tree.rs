@@ -10,6 +10,7 @@ use std::sync::Arc;
 use instep_core::time::Mtime;
 use rustix::io::Errno;
 
+use super::audit::Account;
 use super::content::Content;
 use super::durable::{Body, Durable, Image, Inode, Meta, NodeId};
 use super::faults::{Faults, Rng};
@@ -113,6 +114,7 @@ pub(super) struct World {
     pub(super) free_inos: Vec<u64>,
     next_token: u64,
     pub(super) used: u64,
+    pub(super) account: Account,
 }
 
 impl World {
@@ -194,6 +196,7 @@ impl World {
             free_inos: Vec::new(),
             next_token: 1,
             used,
+            account: Account::default(),
         }
     }
 

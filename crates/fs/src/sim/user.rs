@@ -134,6 +134,7 @@ impl World {
 
     /// Lets the writes go on whose lease has ended.
     pub(super) fn run_deferred(&mut self) {
+        let by = self.account.by.take();
         for waiting in core::mem::take(&mut self.deferred) {
             if self.node(waiting.id).is_ok_and(|n| !n.leases.is_empty()) {
                 self.deferred.push(waiting);
@@ -150,6 +151,7 @@ impl World {
             }
             self.release(waiting.id);
         }
+        self.account.by = by;
     }
 
     fn save(&mut self, path: &[u8], bytes: &[u8], how: Save) -> Sys<()> {

@@ -19,6 +19,7 @@ use instep_store::MemoryDisk;
 use instep_testkit::prng::Prng;
 
 use super::World;
+use crate::eye::Watched;
 use crate::link::Link;
 
 /// Who a machine's root is.
@@ -96,8 +97,21 @@ impl World {
         let mut state = self.state();
         let (line, rng) = (state.lines[machine], state.rng.fork());
         drop(state);
+        let inner = self.watched(machine, inner);
         let replica = Arc::new(Link::new(self.clone(), machine, line, rng, inner));
         Opened { machine, replica }
+    }
+
+    /// A machine's replica under the eyes of the checkers.
+    pub(crate) fn watched(
+        &self,
+        machine: usize,
+        inner: Arc<LocalReplica>,
+    ) -> Arc<Watched<LocalReplica>> {
+        let state = self.state();
+        let (fs, index) = (state.disks[machine].clone(), state.indexes[machine].clone());
+        drop(state);
+        Arc::new(Watched::new(inner, machine, fs, index, self.eye().clone()))
     }
 
     /// Opens the replica of a machine anew while its session runs: its index can be used again.
