@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use instep_core::entry::Entry;
 use instep_core::group;
 use instep_core::id::ContentId;
-use instep_core::limits::{ACTORS_MAX, EPOCH_ACTIONS_MAX, SIBLINGS_MAX};
+use instep_core::limits::{ACTORS_MAX, SIBLINGS_MAX};
 use instep_core::path::RelPath;
 use instep_core::plan::{Action, Code, Goal, Outcome, Precondition, Problem};
 use instep_core::policy::{ConflictPolicy, Role};
@@ -30,8 +30,6 @@ pub(crate) type Rows = Vec<Option<Row>>;
 const CHANGING_TRIES: u32 = 20;
 /// Between two reports of progress.
 const PROGRESS_NS: u64 = 250_000_000;
-/// Above this many dirty paths directories are read as a whole.
-const BULK: usize = 1000;
 
 /// What one reconciliation remembers across its pieces.
 #[derive(Default)]
@@ -71,7 +69,7 @@ impl Session {
             began_ns: self.env.monotonic_ns(),
             ..Pass::default()
         };
-        let bulk = self.dirty.len() >= BULK;
+        let bulk = self.dirty.len() >= self.options.sizes.bulk;
         pass.progress.actions_total = self.dirty.len() as u64;
         self.add_resolutions(&mut pass);
         self.whole_repositories(&mut pass);
@@ -93,11 +91,12 @@ impl Session {
     }
 
     fn take_piece(&mut self) -> Vec<RelPath> {
-        if self.dirty.len() <= EPOCH_ACTIONS_MAX {
+        let most = self.options.sizes.actions.max(1);
+        if self.dirty.len() <= most {
             return std::mem::take(&mut self.dirty).into_iter().collect();
         }
-        let mut piece = Vec::with_capacity(EPOCH_ACTIONS_MAX);
-        while piece.len() < EPOCH_ACTIONS_MAX {
+        let mut piece = Vec::with_capacity(most);
+        while piece.len() < most {
             piece.extend(self.dirty.pop_first());
         }
         piece
@@ -451,7 +450,7 @@ impl Session {
         }
         for (i, mut actions) in by_replica {
             reconcile::order(&mut actions);
-            for piece in actions.chunks(EPOCH_ACTIONS_MAX) {
+            for piece in actions.chunks(self.options.sizes.actions.max(1)) {
                 self.apply(i, piece, pass);
             }
         }

@@ -10,9 +10,6 @@ use instep_replica::{Content, Replica, Sources};
 
 use crate::session::Session;
 
-/// Files of at least this size are staged on a thread of their own while the session is live.
-const ASIDE_BYTES: u64 = 8 * 1024 * 1024;
-
 /// A replica that may have content.
 #[derive(Clone)]
 pub(crate) struct Origin {
@@ -60,7 +57,7 @@ impl Session {
         let i = action.replica;
         let reflink = self.slots[i].replica.capabilities().reflink;
         if self.options.once
-            || size < ASIDE_BYTES
+            || size < self.options.sizes.aside_bytes
             || reflink
             || self.slots[i].replica.is_staged(content)
         {

@@ -56,6 +56,7 @@ pub struct Index {
     touched: bool,
     /// Who is told of steps, if anybody.
     env: Option<Arc<dyn Env>>,
+    block: u64,
 }
 
 impl std::fmt::Debug for Index {
@@ -117,6 +118,7 @@ impl Index {
             redigested: HashSet::new(),
             touched: false,
             env: None,
+            block: COUNTER_BLOCK,
         })
     }
 
@@ -129,6 +131,13 @@ impl Index {
         if let Some(env) = &self.env {
             env.reach(step);
         }
+    }
+
+    /// From now on so many counters are reserved at a time, at least one: fewer mean more durable writes.
+    #[must_use]
+    pub fn with_blocks_of(mut self, counters: u64) -> Self {
+        self.block = counters.max(1);
+        self
     }
 
     /// The actor that mints here.
@@ -177,7 +186,7 @@ impl Index {
             return Ok(());
         }
         // What is pending belongs to the disk as it is; committing it together with the block is right.
-        let upto = self.counter + count.div_ceil(COUNTER_BLOCK) * COUNTER_BLOCK;
+        let upto = self.counter + count.div_ceil(self.block) * self.block;
         self.put_meta(KEY_COUNTER, &number_bytes(upto))?;
         self.commit(Durability::Power)?;
         self.reserved = upto;

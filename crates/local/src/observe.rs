@@ -84,11 +84,12 @@ impl LocalReplica {
         scan::into_look(&mut walked, &mut look);
         look.findings.extend(known);
         // Moves and the brake need to see everything at once; without absences there are neither.
-        if gone.is_empty() && crate::reading::is_much(&unknown) {
+        let files = self.settings.piece_files;
+        if gone.is_empty() && crate::reading::is_much(&unknown, files) {
             unknown.sort_by(|a, b| a.path.cmp(&b.path));
             let mut unread = locked(&self.unread);
             unread.add(unknown);
-            unknown = unread.next_piece();
+            unknown = unread.next_piece(files);
             look.unread = unread.waiting();
             unread.done(&unknown);
         }

@@ -19,12 +19,10 @@ use instep_replica::{Content, Look};
 use crate::attributes::ReadXattrs;
 use crate::content::{Hashed, hash_file};
 use crate::print::print;
-use crate::replica::{LocalReplica, locked};
+use crate::replica::{HashedAside, LocalReplica, locked};
 use crate::scan::{self, Candidate};
 use crate::tree;
 
-/// Files read in one piece.
-const PIECE_FILES: usize = 1000;
 /// Bytes read in one piece, as long as it is more than one file.
 const PIECE_BYTES: u64 = 12 * 1024 * 1024;
 /// The longest that a file which is being written is left alone between two tries; it is a problem then.
@@ -151,8 +149,8 @@ impl Unread {
         self.queue.extend(candidates);
     }
 
-    /// Takes the next piece.
-    pub(crate) fn next_piece(&mut self) -> Vec<Candidate> {
+    /// Takes the next piece, of at most so many files.
+    pub(crate) fn next_piece(&mut self, files: usize) -> Vec<Candidate> {
         let mut piece = Vec::new();
         let mut bytes = 0;
         while let Some(c) = self.queue.pop_front() {
@@ -162,7 +160,7 @@ impl Unread {
                 break;
             }
             piece.push(c);
-            if piece.len() >= PIECE_FILES {
+            if piece.len() >= files {
                 break;
             }
         }
@@ -199,9 +197,9 @@ impl Unread {
     }
 }
 
-/// Whether so much is to be read that it is better done in pieces.
-pub(crate) fn is_much(unread: &[Candidate]) -> bool {
-    unread.len() > PIECE_FILES || unread.iter().map(|c| c.stat.size).sum::<u64>() > PIECE_BYTES
+/// Whether so much is to be read that it is better done in pieces of so many files.
+pub(crate) fn is_much(unread: &[Candidate], files: usize) -> bool {
+    unread.len() > files || unread.iter().map(|c| c.stat.size).sum::<u64>() > PIECE_BYTES
 }
 
 impl Reader {
@@ -342,7 +340,7 @@ impl LocalReplica {
         if locked(&self.ahead).is_some() {
             return;
         }
-        let piece = locked(&self.unread).next_piece();
+        let piece = locked(&self.unread).next_piece(self.settings.piece_files);
         if piece.is_empty() {
             return;
         }
@@ -446,16 +444,21 @@ impl LocalReplica {
         let looks = print(&c.stat).hash;
         let mut aside = locked(&self.hashed_aside);
         match aside.get(&c.path) {
-            Some((of, result)) if *of == looks => {
-                let result = (*result)?;
+            Some(known) if known.looks == looks => {
+                let result = known.result?;
                 aside.remove(&c.path);
                 return Some(result);
             }
             // An older state is being hashed: its end brings us here again.
-            Some((_, None)) => return None,
+            Some(HashedAside { result: None, .. }) => return None,
             _ => {}
         }
-        aside.insert(c.path.clone(), (looks, None));
+        let mut entry = HashedAside {
+            looks,
+            result: None,
+            told: false,
+        };
+        aside.insert(c.path.clone(), entry);
         drop(aside);
         let (file, stat, path) = (file.clone(), c.stat, c.path.clone());
         let probe = c.row.is_some();
@@ -466,7 +469,8 @@ impl LocalReplica {
                 // What cannot be read now is looked at again, and then says why.
                 let hashed = hash_file(&file, &stat, probe, &mut Vec::new());
                 let hashed = hashed.unwrap_or(Hashed::Changing);
-                locked(&results).insert(path, (looks, Some(hashed)));
+                entry.result = Some(hashed);
+                locked(&results).insert(path, entry);
                 if let Some(waker) = waker {
                     waker.wake();
                 }

@@ -53,6 +53,8 @@ pub struct Settings {
     pub settle_max_ms: u64,
     /// Files above this size are hashed aside while other changes go on.
     pub hash_aside_bytes: u64,
+    /// Files read in one piece, each passed on before the next is read.
+    pub piece_files: usize,
     /// Never watch; look again and again instead.
     pub poll: bool,
     /// Nothing on disk is changed; what is recorded is forgotten.
@@ -74,6 +76,7 @@ impl Default for Settings {
             settle_ms: 300,
             settle_max_ms: 2000,
             hash_aside_bytes: 64 * 1024 * 1024,
+            piece_files: 1000,
             poll: false,
             preview: false,
             trash_days: instep_core::limits::TRASH_DAYS,
@@ -120,8 +123,16 @@ pub trait RootGuard: Send + Sync + std::fmt::Debug {
     fn check(&self) -> core::result::Result<(), String>;
 }
 
-/// The result of hashing a big file aside.
-type HashedAside = BTreeMap<RelPath, (u64, Option<crate::content::Hashed>)>;
+/// A big file that is hashed aside.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct HashedAside {
+    /// What it looked like when that began.
+    pub(crate) looks: u64,
+    /// The result, when there is one.
+    pub(crate) result: Option<crate::content::Hashed>,
+    /// It was said that there is one: a file that is gone by then is not asked for again and again.
+    pub(crate) told: bool,
+}
 
 /// A directory on this machine.
 pub struct LocalReplica {
@@ -159,7 +170,7 @@ pub struct LocalReplica {
     pub(crate) last: Mutex<LastLook>,
     staged: Mutex<BTreeMap<ContentId, String>>,
     modes_later: Mutex<BTreeMap<RelPath, u16>>,
-    pub(crate) hashed_aside: Arc<Mutex<HashedAside>>,
+    pub(crate) hashed_aside: Arc<Mutex<BTreeMap<RelPath, HashedAside>>>,
     pub(crate) noted: Mutex<Vec<Problem>>,
     pub(crate) accounts: Mutex<attributes::Accounts>,
     pub(crate) by_content: Mutex<trash::ByContent>,
@@ -680,12 +691,11 @@ impl Replica for LocalReplica {
             hints.extend(watch.take());
             hints.trees.extend(self.unwatched(watch));
         }
-        let done: Vec<RelPath> = locked(&self.hashed_aside)
-            .iter()
-            .filter(|(_, (_, r))| r.is_some())
-            .map(|(p, _)| p.clone())
-            .collect();
-        done.into_iter().for_each(|p| hints.add_path(p));
+        for (path, aside) in locked(&self.hashed_aside).iter_mut() {
+            if aside.result.is_some() && !std::mem::replace(&mut aside.told, true) {
+                hints.add_path(path.clone());
+            }
+        }
         hints
     }
 

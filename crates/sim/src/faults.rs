@@ -145,6 +145,8 @@ pub(crate) struct Plan {
     pub(crate) trouble_rate: usize,
     /// The lines between the engine and the machines.
     pub(crate) lines: Vec<Line>,
+    /// How much the engine and the replicas do in one go.
+    pub(crate) sizes: Sizes,
     /// Whether errors are injected into each machine's calls.
     pub(crate) errors: Vec<bool>,
     /// Users' saves reach the disk at once, as programs that call `fsync` see to.
@@ -153,6 +155,35 @@ pub(crate) struct Plan {
     pub(crate) clocks: Vec<Clock>,
     /// What the machines' file systems are like.
     pub(crate) disks: Vec<SimConfig>,
+}
+
+/// How much the product does in one go, where it can be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Sizes {
+    /// Counters that are reserved at a time.
+    pub(crate) counters: u64,
+    /// Files that are read in one piece.
+    pub(crate) files: usize,
+    /// Bytes of a file from which on it is hashed aside.
+    pub(crate) hash_aside_bytes: u64,
+    /// What a session does in one go.
+    pub(crate) session: instep_engine::session::Sizes,
+}
+
+/// Each as the product has it, or tiny.
+fn sizes(rng: &mut Prng) -> Sizes {
+    let ours = instep_engine::session::Sizes::default();
+    let mut tiny = |small: usize, usual: usize| if rng.chance(1, 4) { small } else { usual };
+    Sizes {
+        counters: tiny(2, 4096) as u64,
+        files: tiny(1, 1000),
+        hash_aside_bytes: tiny(1000, 64 << 20) as u64,
+        session: instep_engine::session::Sizes {
+            actions: tiny(3, ours.actions),
+            bulk: tiny(1, ours.bulk),
+            aside_bytes: tiny(1000, ours.aside_bytes as usize) as u64,
+        },
+    }
 }
 
 /// The line to a machine.
@@ -284,6 +315,7 @@ impl Plan {
             troubles: troubles(rng),
             trouble_rate: [5, 20, 80][rng.below(3)],
             lines: (0..machines).map(|_| line(rng, remote)).collect(),
+            sizes: sizes(rng),
             errors: (0..machines)
                 .map(|_| with_errors && rng.chance(1, 2))
                 .collect(),
@@ -311,7 +343,7 @@ impl Plan {
     /// What kind of seed it is, for the trace.
     pub(crate) fn headline(&self) -> String {
         format!(
-            "          {} machines, mirror {}, policies {:?} from {}, last joins in {}, errors {:?}, deaf {}, troubles {:?}",
+            "          {} machines, mirror {}, policies {:?} from {}, last joins in {}, errors {:?}, deaf {}, troubles {:?}, {:?}",
             self.disks.len(),
             self.mirror,
             self.policies,
@@ -319,7 +351,8 @@ impl Plan {
             self.join_round,
             self.errors,
             self.is_deaf(),
-            self.troubles
+            self.troubles,
+            self.sizes
         )
     }
 
@@ -381,8 +414,23 @@ pub(crate) fn jump(rng: &mut Prng) -> i64 {
     if rng.chance(1, 2) { -ns } else { ns }
 }
 
+/// A poor file system, as through FUSE or a network: no leases, no exchange, no links. It tells names, modes
+/// and instants apart: what cannot be told apart on one machine cannot be compared with the others.
+fn poor(seed: u64) -> SimConfig {
+    SimConfig {
+        case_sensitive: true,
+        modes: true,
+        mtime_granularity_ns: 1,
+        multigrain: true,
+        ..SimConfig::poor(seed)
+    }
+}
+
 fn disk(rng: &mut Prng, loss: bool) -> SimConfig {
     let seed = rng.next_u64();
+    if rng.chance(1, 12) {
+        return poor(seed);
+    }
     let mut config = match rng.below(5) {
         0 => SimConfig::ext4(seed),
         1 => SimConfig::xfs(seed),

@@ -50,7 +50,8 @@ struct Wire {
 
 impl Wire {
     fn is_cut(&self) -> bool {
-        self.world.elapsed_ns() < self.cut_until_ns.load(Ordering::Relaxed)
+        let until_ns = self.cut_until_ns.load(Ordering::Relaxed);
+        self.world.elapsed_ns() < until_ns && self.world.is_loaded()
     }
 
     /// Decides how a request goes; a delay is over when it has been decided.

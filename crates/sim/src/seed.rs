@@ -372,6 +372,7 @@ impl Course<'_> {
             policy: policy.map(|p| p.record(|machine| self.world.id(machine))),
             mirror: self.plan.mirror,
             allow_empty: true,
+            sizes: self.plan.sizes.session,
             ..SessionOptions::default()
         };
         let env = self.world.env(0, self.world.boot());

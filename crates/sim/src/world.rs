@@ -22,7 +22,7 @@ use instep_testkit::prng::Prng;
 
 use crate::counts::Counts;
 use crate::eye::Eye;
-use crate::faults::{Clock, Crash, Line, Plan, Round, Trouble};
+use crate::faults::{Clock, Crash, Line, Plan, Round, Sizes, Trouble};
 use crate::ledger::{Ledger, Seen, seen};
 use crate::users::Users;
 use deaths::Life;
@@ -80,6 +80,7 @@ pub(crate) struct State {
     may_happen: (Vec<Trouble>, usize),
     troubles: Vec<Running>,
     lines: Vec<Line>,
+    sizes: Sizes,
     pub(crate) counts: Counts,
 }
 
@@ -190,6 +191,7 @@ impl World {
                 may_happen: (plan.troubles.clone(), plan.trouble_rate),
                 troubles: Vec::new(),
                 lines: plan.lines.clone(),
+                sizes: plan.sizes,
                 counts: Counts::default(),
             }),
             elapsed_ns: AtomicU64::new(0),

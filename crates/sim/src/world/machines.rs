@@ -143,7 +143,9 @@ impl World {
         let base = ours.as_ref().map(|o| &o.base);
         let profile = root.profile(base).map_err(|e| e.to_string())?;
         let store = Box::new(disk.open());
-        let mut index = Index::open(store, ActorId([who.actor; 8])).map_err(|e| e.chain())?;
+        let sizes = self.state().sizes;
+        let index = Index::open(store, ActorId([who.actor; 8])).map_err(|e| e.chain())?;
+        let mut index = index.with_blocks_of(sizes.counters);
         let new = index.high_water() == 0;
         if new && who.rejoins {
             index.set_rejoining(true).map_err(|e| e.chain())?;
@@ -160,6 +162,8 @@ impl World {
             settings: Settings {
                 label: format!("machine {machine}"),
                 role: who.role,
+                piece_files: sizes.files,
+                hash_aside_bytes: sizes.hash_aside_bytes,
                 ..Settings::default()
             },
             new,
