@@ -35,7 +35,7 @@ use instep_fs::sim::{Holdings, NodeView, SimFs};
 use instep_replica::records::ShareRecord;
 use instep_replica::{Book, Replica};
 
-use crate::ledger::{Ledger, is_ours, name, seen};
+use crate::ledger::{Ledger, is_ours, is_staged, name, seen};
 
 /// Calls that change a disk.
 const CHANGES: [&str; 14] = [
@@ -285,7 +285,7 @@ pub(crate) fn kept(disks: &[SimFs], all: &[Known], ledger: &Ledger, mirror: bool
     let mut bad = Vec::new();
     for (i, fs) in disks.iter().enumerate() {
         for (path, node) in fs.snapshot() {
-            if !path.as_bytes().starts_with(b".instep/staging/") {
+            if !is_staged(&path) {
                 kept.insert(node.content);
             }
         }

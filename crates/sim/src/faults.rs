@@ -342,8 +342,19 @@ impl Plan {
 
     /// What kind of seed it is, for the trace.
     pub(crate) fn headline(&self) -> String {
+        let disk = |d: &SimConfig| {
+            let knobs = [
+                (d.exchange, "exchange"),
+                (d.leases, "leases"),
+                (d.unnamed_files, "unnamed"),
+                (d.multigrain, "multigrain"),
+            ];
+            let without = knobs.iter().filter(|(has, _)| !has);
+            without.fold(d.fs_type.clone(), |text, (_, what)| format!("{text} -{what}"))
+        };
+        let disks: Vec<String> = self.disks.iter().map(disk).collect();
         format!(
-            "          {} machines, mirror {}, policies {:?} from {}, last joins in {}, errors {:?}, deaf {}, troubles {:?}, {:?}",
+            "          {} machines {disks:?}, mirror {}, policies {:?} from {}, last joins in {}, errors {:?}, deaf {}, troubles {:?}, {:?}",
             self.disks.len(),
             self.mirror,
             self.policies,

@@ -19,6 +19,11 @@ pub(crate) fn is_ours(path: &RelPath) -> bool {
         .is_some_and(|n| n.as_bytes() == instep_core::path::RESERVED)
 }
 
+/// Whether a path is where contents wait to be shown.
+pub(crate) fn is_staged(path: &RelPath) -> bool {
+    path.as_bytes().starts_with(b".instep/staging/")
+}
+
 /// The files in a tree, without ours.
 pub(crate) fn seen(fs: &SimFs) -> Seen {
     let files = fs
@@ -104,8 +109,10 @@ impl Ledger {
     /// taken away may be there again.
     pub(crate) fn befell(&mut self, disks: &[SimFs]) {
         self.died();
-        let nodes = disks.iter().flat_map(|fs| fs.snapshot().into_values());
-        let left: BTreeSet<Vec<u8>> = nodes.map(|n| n.content).collect();
+        let nodes = disks.iter().flat_map(SimFs::snapshot);
+        // What somebody was only bringing may be dropped when nobody has it any more.
+        let kept = nodes.filter(|(p, _)| !is_staged(p));
+        let left: BTreeSet<Vec<u8>> = kept.map(|(_, n)| n.content).collect();
         for (content, token) in &mut self.tokens {
             token.given_up |= !left.contains(content);
         }

@@ -31,6 +31,8 @@ pub(crate) struct Users {
     pub(crate) unsynced: Vec<bool>,
     /// Leases may fail, so that nothing tells that somebody is writing.
     weak: bool,
+    /// Some file got a second name in this session.
+    pub(crate) linked: bool,
 }
 
 impl Users {
@@ -117,6 +119,7 @@ impl Users {
             handled: Vec::new(),
             slow: &mut self.slow,
             weak: self.weak,
+            linked: &mut self.linked,
             ledger,
             rng,
         };

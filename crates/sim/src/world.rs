@@ -20,6 +20,7 @@ use instep_fs::sim::SimFs;
 use instep_store::MemoryDisk;
 use instep_testkit::prng::Prng;
 
+use crate::checkers;
 use crate::counts::Counts;
 use crate::eye::Eye;
 use crate::faults::{Clock, Crash, Line, Plan, Round, Sizes, Trouble};
@@ -384,6 +385,7 @@ impl World {
         let mut state = self.state();
         (state.ops, state.crash, state.live) = (round.ops, round.crash, live);
         (state.life, state.calls, state.waits) = (Life::Alive, 0, 0);
+        state.users.linked = state.disks.iter().any(checkers::has_hard_links);
         self.fuel.store(FUEL, Ordering::Relaxed);
         for (i, fs) in state.disks.iter().enumerate() {
             let world = Arc::downgrade(self);

@@ -32,6 +32,8 @@ pub(super) struct Hands<'a> {
     pub(super) handled: Vec<Vec<u8>>,
     pub(super) slow: &'a mut Vec<Slow>,
     pub(super) weak: bool,
+    /// A file got a second name.
+    pub(super) linked: &'a mut bool,
     pub(super) ledger: &'a mut Ledger,
     pub(super) rng: &'a mut Prng,
 }
@@ -58,7 +60,9 @@ impl Hands<'_> {
             Step::Mkdir(path) => format!("mkdir {path} {}", fs.mkdir_all(&path).is_ok()),
             Step::HardLink(from, to) => {
                 self.touch(&from);
-                format!("hard link {from} {to} {}", fs.hard_link(&from, &to).is_ok())
+                let linked = fs.hard_link(&from, &to).is_ok();
+                *self.linked |= linked;
+                format!("hard link {from} {to} {linked}")
             }
             Step::Symlink(target, path) => {
                 format!("link {path} {}", fs.symlink(target, &path).is_ok())
