@@ -194,7 +194,7 @@ impl Target<'_> {
         let known = self.known_after(entry);
         match view.shown {
             Shown::Unknown if self.mirror => Ok(self.remove_extra(known)),
-            Shown::Unknown => Ok(None),
+            Shown::Unknown => Ok(self.let_go(known)),
             Shown::Frozen => Ok(self.frozen(known)),
             Shown::Standing if self.covered => Ok(None),
             Shown::Standing => self.standing(known, view),
@@ -257,6 +257,13 @@ impl Target<'_> {
     fn remove_extra(&self, known: Entry) -> Option<Action> {
         self.row.print?;
         Some(self.acting(Goal::Absent, known, None, Keep::Trash))
+    }
+
+    /// A directory of which nobody knows anything was made for something that never came, or has gone.
+    fn let_go(&self, known: Entry) -> Option<Action> {
+        let stands = self.row.is_derived_dir() && self.row.held.is_none();
+        let is_vain = stands && !self.alive_below;
+        is_vain.then(|| self.acting(Goal::Absent, known, None, Keep::Trash))
     }
 
     fn is_dir(&self) -> bool {

@@ -489,6 +489,20 @@ fn d_a_directory_that_stood_alone_goes_with_what_it_stood_for() {
 }
 
 #[test]
+fn d_a_directory_that_was_made_for_what_never_came_goes() {
+    let standing = Row {
+        print: Some(print(&version("d", 1))),
+        ..Row::default()
+    };
+    let newest = Policies::default();
+    let rows = [Some(&standing), None];
+    assert_eq!(at(&decide(&rows, true, &newest), 0), "-");
+    assert_eq!(at(&decide(&rows, false, &newest), 0), "absent >trash");
+    let held = held(&standing, Held::Mount);
+    assert_eq!(at(&decide(&[Some(&held), None], false, &newest), 0), "-");
+}
+
+#[test]
 fn d_what_made_room_may_lose_where_it_goes_so_it_is_kept() {
     let prefer_r = of(ConflictPolicy::Prefer([ActorId([R; 8])].into()));
     let ours = first(L, "fA", 1);

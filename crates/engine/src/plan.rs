@@ -254,7 +254,7 @@ impl Session {
             .iter()
             .flatten()
             .any(|r| r.is_derived_dir() || r.present().is_some_and(|v| v.kind == Kind::Dir));
-        let yields = shown.is_some_and(|k| k != Kind::Dir);
+        let yields = known.is_empty() || shown.is_some_and(|k| k != Kind::Dir);
         let may_be_above = || is_dir || !pass.derived_in(path).is_empty();
         let alive_below = yields && may_be_above() && self.alive_below(path, pass);
         self.hands_off_damage(path, &mut sides);
@@ -275,7 +275,7 @@ impl Session {
             path.clone(),
             !is_tomb && decision.view.shown != Shown::Unknown || alive_below,
         );
-        if is_tomb && !alive_below {
+        if (is_tomb || known.is_empty()) && !alive_below {
             // A directory above may have stood for this alone.
             self.revisit_parent(path, pass);
         }

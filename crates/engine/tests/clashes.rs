@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use instep_chunk::content_id;
 use instep_core::entry::Entry;
-use instep_core::id::{ContentId, Dot, ShareId};
+use instep_core::id::{ActorId, ContentId, Dot, ShareId};
 use instep_core::path::RelPath;
 use instep_core::plan::Keep::Trash;
 use instep_core::plan::{Action, Code, Goal, Outcome, Precondition};
@@ -459,6 +459,23 @@ fn install(replica: &MemoryReplica, path: &RelPath, bytes: &'static [u8], dot: D
     };
     let done = replica.apply(&[action], &Given(bytes)).unwrap();
     assert_eq!(done, [Outcome::Done]);
+}
+
+#[test]
+fn a_directory_that_only_stood_for_a_file_stays_where_the_file_was_deleted() {
+    let world = World::new(PolicyRecord::Newest, 1);
+    let dot = Dot {
+        actor: ActorId([7; 8]),
+        counter: 1,
+    };
+    install(&world.replicas[1], &p("d/e/x"), b"x", dot);
+    world.sync(&[0, 1]);
+    assert_eq!(world.tree(0), ["d/", "d/e/", "d/e/x: x"]);
+    world.replicas[1].user_remove(&p("d/e/x")).unwrap();
+    world.sync(&[0, 1]);
+    for i in 0..2 {
+        assert_eq!(world.tree(i), [""; 0], "on {i}");
+    }
 }
 
 #[test]
