@@ -181,11 +181,21 @@ Examples:
   instep verify --repair ~/notes/plan.md      take the good copy"
     )]
     Verify(Verify),
+    /// Check the machine and the folders for everything that can be wrong, and say how to mend it
+    #[command(
+        display_order = 12,
+        before_help = "\
+Examples:
+  instep doctor                 the machine, and the folder around the current directory
+  instep doctor --full ~/notes  and every file, as instep verify does
+  instep doctor --fix ~/notes   mend what can be mended without deciding anything"
+    )]
+    Doctor(Doctor),
     /// Take a folder out of its share; its files stay
-    #[command(display_order = 12)]
+    #[command(display_order = 13)]
     Forget(Forget),
     /// Explain an error code
-    #[command(display_order = 13)]
+    #[command(display_order = 14)]
     Explain(Explain),
 }
 
@@ -538,6 +548,20 @@ pub(crate) struct Verify {
     /// Take the damaged files of the folders named as they are, for a change like any other
     #[arg(long)]
     pub(crate) accept: bool,
+}
+
+/// `doctor`.
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    /// Folders; without any, the one around the current directory, if there is one
+    #[arg(value_name = "FOLDER")]
+    pub(crate) roots: Vec<PathBuf>,
+    /// Read every file again; without it, one of a hundred
+    #[arg(long)]
+    pub(crate) full: bool,
+    /// Remove dead sockets, and close .instep to other users
+    #[arg(long)]
+    pub(crate) fix: bool,
 }
 
 /// `forget`.

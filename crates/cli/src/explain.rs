@@ -90,6 +90,18 @@ pub(crate) const PAGES: &[Page] = &[
     page!(2303),
     page!(2304),
     page!(2305),
+    page!(2401),
+    page!(2402),
+    page!(2403),
+    page!(2404),
+    page!(2405),
+    page!(2406),
+    page!(2407),
+    page!(2408),
+    page!(2409),
+    page!(2410),
+    page!(2411),
+    page!(2412),
 ];
 
 /// What can be done about a difficulty of a path.

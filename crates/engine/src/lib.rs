@@ -21,6 +21,7 @@ pub mod command;
 mod conflicts;
 mod cycle;
 mod damage;
+pub mod drift;
 mod holds;
 mod meeting;
 mod moves;

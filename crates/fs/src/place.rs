@@ -210,6 +210,18 @@ pub fn watch_limit() -> u64 {
     text.ok().and_then(|t| t.trim().parse().ok()).unwrap_or(0)
 }
 
+/// How many watchers this user may have in all; 0 where the system does not say.
+pub fn watcher_limit() -> u64 {
+    let text = std::fs::read_to_string("/proc/sys/fs/inotify/max_user_instances");
+    text.ok().and_then(|t| t.trim().parse().ok()).unwrap_or(0)
+}
+
+/// How many files this process may ever have open.
+pub fn open_files_limit() -> u64 {
+    let maximum = rustix::process::getrlimit(Resource::Nofile).maximum;
+    maximum.unwrap_or(u64::MAX)
+}
+
 /// Sets the mode bits that this process never gives to what it creates.
 pub fn set_umask(mask: u32) {
     rustix::process::umask(Mode::from_raw_mode(mask));

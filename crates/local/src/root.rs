@@ -18,12 +18,14 @@
 //! open        all of these in order, to a replica; again: anew, within a session
 //! guard       whether an open root is still in place
 //! inspect     what can be seen from outside; forget: how a membership ends
+//! examine     the state of a root read from end to end
 //! ```
 //!
 //! Invariant: inspecting and previewing create nothing anywhere. This file has no logic of its own.
 
 mod again;
 mod evidence;
+mod examine;
 mod files;
 mod forget;
 mod guard;
@@ -37,6 +39,7 @@ mod site;
 
 pub use again::open_again;
 pub use evidence::{is_bare_mount_point, known_at};
+pub use examine::{Examination, Left, Standing, close_to_others, examine};
 pub use forget::forget;
 pub use inspect::{Inspection, inspect};
 pub use marker::{Membership, MembershipKind};

@@ -28,7 +28,7 @@ pub mod sqlite;
 pub use check::{Problem, Report, check_rows};
 pub use error::{ErrorKind, Result, StoreError};
 pub use memory::{MemoryDisk, MemoryStore, Snapshot};
-pub use sqlite::{OpenMode, SqliteStore};
+pub use sqlite::{OpenMode, SqliteStore, sqlite_versions};
 
 /// A named set of records: small bodies under keys, both opaque to the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -43,6 +43,11 @@ const SQLITE_MIN: (i32, &str) = (3_051_003, "3.51.3");
 /// Pages in the log before they are moved into the database: 16 MiB.
 const CHECKPOINT_PAGES: u32 = 4096;
 
+/// The version of `SQLite` that is built in, and the oldest that is good enough.
+pub fn sqlite_versions() -> (&'static str, &'static str) {
+    (rusqlite::version(), SQLITE_MIN.1)
+}
+
 /// How to open an index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OpenMode {

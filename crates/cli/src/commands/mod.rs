@@ -3,6 +3,7 @@
 
 mod change;
 mod conflicts;
+mod doctor;
 mod explain;
 mod forget;
 mod holds;
@@ -120,6 +121,7 @@ pub(crate) fn run(cli: Cli, output: &Output) -> Result<Exit, Failure> {
         Command::Holds(args) => holds::run(args, &context),
         Command::Ignore(args) => ignore::run(args, &context),
         Command::Verify(args) => verify::run(&args, &context),
+        Command::Doctor(args) => doctor::run(&args, &context),
         Command::Forget(args) => forget::run(&args, &context),
         Command::Explain(args) => explain::run(&args, output),
     }

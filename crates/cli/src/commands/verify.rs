@@ -5,7 +5,7 @@
 //! is changed.
 
 mod decide;
-mod reading;
+pub(super) mod reading;
 mod telling;
 
 use std::path::{Path, PathBuf};

@@ -12,6 +12,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use instep_core::id::ReplicaId;
+use instep_core::path::Name;
 use instep_fs::{Dir, ErrorKind, place};
 
 use crate::error::{Exit, Failure};
@@ -76,8 +77,44 @@ impl Place {
     /// The socket of a replica's session. The path goes through the open directory, because the path of a
     /// socket must be short and that of the directory need not be.
     pub(crate) fn socket(&self, replica: ReplicaId) -> PathBuf {
-        place::fd_path(&self.0, &format!("{replica}.sock"))
+        self.path_of(&format!("{replica}.sock"))
     }
+
+    /// A path of a name in it, good for as long as it is open.
+    pub(crate) fn path_of(&self, name: &str) -> PathBuf {
+        place::fd_path(&self.0, name)
+    }
+
+    /// The names of all sockets of replicas; those that cannot be listed are none.
+    pub(crate) fn sockets(&self) -> Vec<String> {
+        let mut out = Vec::new();
+        let listed = self.0.list(&mut |name, _| {
+            let name = String::from_utf8_lossy(name).into_owned();
+            let id = name.strip_suffix(".sock").map(str::parse::<ReplicaId>);
+            out.extend(matches!(id, Some(Ok(_))).then_some(name));
+        });
+        if listed.is_err() {
+            out.clear();
+        }
+        out.sort_unstable();
+        out
+    }
+}
+
+/// Removes sockets of processes that are dead.
+pub(crate) fn remove(dir: &Path, names: &[String]) -> Result<(), Failure> {
+    let Some(place) = Place::open(dir)? else {
+        return Ok(());
+    };
+    for name in names {
+        let removed = Name::new(name.as_bytes())
+            .map_err(|e| e.to_string())
+            .and_then(|name| place.0.remove_file(name).map_err(|e| e.to_string()));
+        removed.map_err(|why| {
+            Failure::new(1023, Exit::Failed, format!("remove the socket {name}")).why(why)
+        })?;
+    }
+    Ok(())
 }
 
 /// Whether the process at the other end is this user's.

@@ -20,54 +20,54 @@ use crate::targets::Target;
 
 /// A file whose content is not what was recorded, or that could not be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Finding {
-    pub(super) replica: ReplicaId,
-    pub(super) label: String,
-    pub(super) path: RelPath,
-    pub(super) what: &'static str,
+pub(in crate::commands) struct Finding {
+    pub(in crate::commands) replica: ReplicaId,
+    pub(in crate::commands) label: String,
+    pub(in crate::commands) path: RelPath,
+    pub(in crate::commands) what: &'static str,
     /// What was recorded.
-    pub(super) content: ContentId,
+    pub(in crate::commands) content: ContentId,
     /// What was read, where it was.
-    pub(super) found: ContentId,
+    pub(in crate::commands) found: ContentId,
     /// Who has the recorded content at the path, and was read without fault.
-    pub(super) good_on: Vec<String>,
+    pub(in crate::commands) good_on: Vec<String>,
     /// Where it is kept, by label and key, and was read without fault.
-    pub(super) good_kept: Vec<(String, String)>,
+    pub(in crate::commands) good_kept: Vec<(String, String)>,
     /// It was noted before.
-    pub(super) noted: bool,
+    pub(in crate::commands) noted: bool,
 }
 
 /// Something kept in the trash or the version store whose content is not what was recorded.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct KeptFinding {
-    pub(super) label: String,
-    pub(super) key: String,
-    pub(super) record: TrashRecord,
-    pub(super) good_on: Vec<String>,
-    pub(super) good_kept: Vec<(String, String)>,
+pub(in crate::commands) struct KeptFinding {
+    pub(in crate::commands) label: String,
+    pub(in crate::commands) key: String,
+    pub(in crate::commands) record: TrashRecord,
+    pub(in crate::commands) good_on: Vec<String>,
+    pub(in crate::commands) good_kept: Vec<(String, String)>,
 }
 
 /// What was read, and what it showed.
 #[derive(Debug, Default)]
-pub(super) struct Report {
-    pub(super) files: u64,
-    pub(super) files_of: u64,
-    pub(super) bytes: u64,
-    pub(super) kept_read: u64,
-    pub(super) damage: Vec<Finding>,
-    pub(super) unreadable: Vec<Finding>,
-    pub(super) kept: Vec<KeptFinding>,
-    pub(super) pending: u64,
-    pub(super) differing: BTreeSet<RelPath>,
+pub(in crate::commands) struct Report {
+    pub(in crate::commands) files: u64,
+    pub(in crate::commands) files_of: u64,
+    pub(in crate::commands) bytes: u64,
+    pub(in crate::commands) kept_read: u64,
+    pub(in crate::commands) damage: Vec<Finding>,
+    pub(in crate::commands) unreadable: Vec<Finding>,
+    pub(in crate::commands) kept: Vec<KeptFinding>,
+    pub(in crate::commands) pending: u64,
+    pub(in crate::commands) differing: BTreeSet<RelPath>,
 }
 
 /// What is to be read.
-pub(super) struct Reading<'a> {
-    pub(super) opened: &'a Opened,
+pub(in crate::commands) struct Reading<'a> {
+    pub(in crate::commands) opened: &'a Opened,
     /// The folders that were named, and where in them.
-    pub(super) below: &'a [(Target, RelPath)],
-    pub(super) sample: Option<Percent>,
-    pub(super) seed: u64,
+    pub(in crate::commands) below: &'a [(Target, RelPath)],
+    pub(in crate::commands) sample: Option<Percent>,
+    pub(in crate::commands) seed: u64,
 }
 
 /// An object that is kept, and whether it was found to be sound.
@@ -109,7 +109,7 @@ impl Report {
 
 impl Reading<'_> {
     /// Reads everything that belongs to it.
-    pub(super) fn run(&self, context: &Context) -> Result<Report, Failure> {
+    pub(in crate::commands) fn run(&self, context: &Context) -> Result<Report, Failure> {
         let mut report = Report::default();
         let mut have: BTreeMap<RelPath, Vec<ContentId>> = BTreeMap::new();
         let mut good: Good = BTreeMap::new();
