@@ -210,6 +210,17 @@ impl Entry {
         self.siblings.iter().find(differs).map(|(d, _)| *d)
     }
 
+    /// Whether each claims to have superseded everything that the other has: no honest histories do.
+    pub fn contradicts(&self, other: &Self) -> bool {
+        let is_gone = |(d, _): &(Dot, Version), with: &Self| {
+            d.counter > 0 && with.get(*d).is_none() && with.ctx.covers(*d)
+        };
+        !self.is_empty()
+            && !other.is_empty()
+            && self.siblings.iter().all(|s| is_gone(s, other))
+            && other.siblings.iter().all(|s| is_gone(s, self))
+    }
+
     /// Both, with the lesser of the two versions of one dot under another.
     fn told_apart(&self, other: &Self, dot: Dot) -> (Self, Self) {
         let (Some(mine), Some(theirs)) = (self.get(dot), other.get(dot)) else {

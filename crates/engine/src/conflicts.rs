@@ -79,6 +79,18 @@ impl Session {
             let mut before = known[..n].iter();
             before.find_map(|(_, other)| Some((*i, entry.reused(other)?)))
         });
+        let contradicting = known.iter().enumerate().find_map(|(n, (i, entry))| {
+            let mut before = known[..n].iter();
+            before.find_map(|(j, other)| entry.contradicts(other).then_some((*i, *j)))
+        });
+        if let Some((i, j)) = contradicting {
+            let (one, two) = (self.label(i), self.label(j));
+            let detail = format!(
+                "{one} and {two} each claim to have superseded what the other has; both are kept"
+            );
+            let (path, code) = (path.clone(), Code::Contradiction);
+            self.open_problem(i, Problem { path, code, detail });
+        }
         if let Some((i, dot)) = reused {
             let detail = format!("two different contents have the dot {dot}; both are kept");
             let (path, code) = (path.clone(), Code::DotReused);

@@ -18,6 +18,7 @@ impl Session {
         self.see_to_places();
         self.recheck_holds_when_due();
         self.collect_arrivals();
+        self.collect_checked();
         self.collect_due();
         self.look_at_problems();
         let began_ns = self.env.monotonic_ns();

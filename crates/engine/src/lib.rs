@@ -17,6 +17,7 @@
 
 mod answer;
 mod burst;
+pub mod checks;
 pub mod command;
 mod conflicts;
 mod cycle;

@@ -138,7 +138,7 @@ impl Session {
     }
 
     /// Whether conflicts may wait for a person.
-    fn asks_persons(&self) -> bool {
+    pub(crate) fn asks_persons(&self) -> bool {
         let mut policies = self.share.policies.0.values();
         policies.any(|p| *p == ConflictPolicy::Manual)
     }

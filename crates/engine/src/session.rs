@@ -15,9 +15,12 @@ use instep_core::plan::{Code, Problem};
 use instep_core::policy::Role;
 use instep_replica::env::Env;
 use instep_replica::records::{DamageRecord, Member, PolicyRecord, ShareRecord};
-use instep_replica::{Book, Error, HintSet, Replica, ShareState, Step, Totals, Waker};
+use instep_replica::{
+    Book, Checked, Error, HintSet, Replica, ShareState, Step, Totals, Waker,
+};
 
 use crate::burst::Burst;
+use crate::checks::{CheckOptions, Checks};
 use crate::command::{Answer, Command};
 use crate::holds::Hold;
 use crate::report::{Event, Monitor, State, Summary};
@@ -42,6 +45,8 @@ pub struct SessionOptions {
     pub keep_trash: Option<Duration>,
     /// How much is done in one go.
     pub sizes: Sizes,
+    /// How often files are read again, and what the replicas know is compared, while the session is live.
+    pub checks: CheckOptions,
 }
 
 /// How much a session does in one go: nobody sees a difference but in speed. Tests make everything tiny, so
@@ -122,6 +127,8 @@ pub(crate) struct Inbox {
     pub(crate) stop: AtomicBool,
     /// Contents that a transfer brought (or failed to), and to which replica.
     pub(crate) arrived: Mutex<Vec<(usize, ContentId, instep_core::plan::Outcome)>>,
+    /// Files that were read again and are not what was recorded.
+    pub(crate) checked: Mutex<Vec<(usize, RelPath, Checked)>>,
 }
 
 /// Talks to a running session from another thread.
@@ -202,6 +209,7 @@ pub struct Session {
     pub(crate) progress_ns: u64,
     /// When upkeep is due; not before the first settling.
     pub(crate) next_upkeep_ns: Option<u64>,
+    pub(crate) checks: Checks,
 }
 
 /// Something to be done at a later time.
@@ -273,6 +281,7 @@ impl Session {
             open_conflicts: BTreeSet::new(),
             progress_ns: 0,
             next_upkeep_ns: None,
+            checks: Checks::default(),
         };
         session.agree(id)?;
         session.load_conflicts().map_err(|(_, e)| e)?;
@@ -472,6 +481,10 @@ impl Session {
             self.settle();
         }
         self.upkeep_when_due();
+        self.check_when_due();
+        if !self.dirty.is_empty() {
+            return;
+        }
         let due = self
             .later
             .values()

@@ -16,7 +16,7 @@ use instep_core::version::{Kind, Version};
 use instep_engine::report::Silent;
 use instep_engine::session::End;
 use instep_engine::{Session, SessionOptions};
-use instep_replica::content::Bytes;
+use instep_replica::content::{Bytes, NoSources};
 use instep_replica::env::{Env, StepEnv};
 use instep_replica::memory::{MemoryReplica, Object};
 use instep_replica::records::PolicyRecord;
@@ -494,6 +494,45 @@ fn one_of_two_contents_that_claim_one_dot_is_lost_without_an_alarm() {
     assert_eq!(world.tree(2), ["x: two"]);
     let kept = world.replicas[0].open(&p("x"), content_id(b"one")).unwrap();
     assert!(kept.is_some());
+}
+
+#[test]
+fn two_histories_that_contradict_each_other_are_merged_without_an_alarm() {
+    let world = World::new(PolicyRecord::Newest, 1);
+    let dot = |i: usize| Dot {
+        actor: world.replicas[i].actor(),
+        counter: 9000,
+    };
+    for (i, text) in [b"one", b"two"].into_iter().enumerate() {
+        install(&world.replicas[i], &p("x"), text, dot(i));
+        // Each says that it has seen, and superseded, what the other has.
+        let row = world.replicas[i].row(&p("x")).unwrap().unwrap();
+        let ctx = [dot(0), dot(1)].into_iter().collect();
+        let entry = Entry::from_parts(ctx, row.entry.siblings().to_vec()).unwrap();
+        let action = Action {
+            replica: 0,
+            path: p("x"),
+            before: Precondition::Unchanged {
+                kind: Kind::File,
+                print: row.print.unwrap(),
+                content: content_id(text),
+            },
+            goal: Goal::Record,
+            keep: Trash,
+            entry,
+            shown: row.shown,
+        };
+        let done = world.replicas[i].apply(&[action], &NoSources).unwrap();
+        assert_eq!(done, [Outcome::Done]);
+    }
+    let end = world.sync(&[0, 1, 2]);
+    let codes: Vec<_> = end.problems.iter().map(|(_, p)| p.code).collect();
+    assert_eq!(codes, [Code::Contradiction]);
+    for text in ["one", "two"] {
+        let content = content_id(text.as_bytes());
+        let kept = (0..3).any(|i| world.replicas[i].open(&p("x"), content).unwrap().is_some());
+        assert!(kept, "{text}");
+    }
 }
 
 fn run(policy: &PolicyRecord) {

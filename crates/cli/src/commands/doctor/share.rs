@@ -9,7 +9,7 @@ use instep_engine::drift;
 use instep_engine::report::State;
 use instep_replica::{Book, Replica};
 
-use super::super::verify::reading::Reading;
+use super::super::verify::reading::{self, Reading};
 use super::super::{Context, Opened};
 use super::finding::Finding;
 use crate::connect;
@@ -169,47 +169,24 @@ pub(super) fn read_again(
         seed: 0,
     };
     let report = reading.run(context)?;
-    let mut out = Vec::new();
-    for f in report.damage.iter().filter(|f| !f.noted).take(SOME) {
-        let at = opened
-            .targets
-            .iter()
-            .find(|t| t.member.replica == f.replica);
-        let at = at.map_or_else(String::new, |t| t.root.typed.display().to_string());
-        let good = f
-            .good_on
-            .first()
-            .map_or("no good copy was found", String::as_str);
-        out.push(
-            Finding::fail(
-                2303,
-                Exit::Damage,
-                format!("{}: {} {}", f.label, f.path, f.what),
-            )
-            .why(format!("it was read again; good copy: {good}"))
-            .effect("it may be passed on to the others until it is noted")
-            .remedy(format!("instep verify {at}/{}", f.path)),
-        );
-    }
-    for k in report.kept.iter().take(SOME) {
+    let mut out: Vec<Finding> = Vec::new();
+    let new = report.damage.iter().filter(|f| !f.noted);
+    out.extend(new.take(SOME).map(|f| decayed(f, opened)));
+    out.extend(report.kept.iter().take(SOME).map(|k| {
         let what = format!(
             "{}: {} in the trash ({}) is damaged",
             k.label, k.record.path, k.key
         );
-        out.push(
-            Finding::fail(2303, Exit::Damage, what)
-                .why("it was read again, and has other content than was recorded")
-                .effect("restoring it would bring other bytes back")
-                .remedy("instep verify   says who has a good copy"),
-        );
-    }
-    for f in report.unreadable.iter().take(SOME) {
-        out.push(
-            Finding::warn(2101, format!("{}: {} {}", f.label, f.path, f.what))
-                .effect("it is not passed on; all other files go on")
-                .remedy("give this user read access to it, or check the disk"),
-        );
-    }
+        Finding::fail(2303, Exit::Damage, what)
+            .why("it was read again, and has other content than was recorded")
+            .effect("restoring it would bring other bytes back")
+            .remedy("instep verify   says who has a good copy")
+    }));
+    out.extend(report.unreadable.iter().take(SOME).map(|f| {
+        Finding::warn(2101, format!("{}: {} {}", f.label, f.path, f.what))
+            .effect("it is not passed on; all other files go on")
+            .remedy("give this user read access to it, or check the disk")
+    }));
     if out.is_empty() {
         out.push(Finding::good(format!(
             "{} of {} read again ({}), none damaged",
@@ -219,4 +196,21 @@ pub(super) fn read_again(
         )));
     }
     Ok(out)
+}
+
+fn decayed(f: &reading::Finding, opened: &Opened) -> Finding {
+    let at = opened
+        .targets
+        .iter()
+        .find(|t| t.member.replica == f.replica);
+    let at = at.map_or_else(String::new, |t| t.root.typed.display().to_string());
+    let good = f
+        .good_on
+        .first()
+        .map_or("no good copy was found", String::as_str);
+    let what = format!("{}: {} {}", f.label, f.path, f.what);
+    Finding::fail(2303, Exit::Damage, what)
+        .why(format!("it was read again; good copy: {good}"))
+        .effect("it may be passed on to the others until it is noted")
+        .remedy(format!("instep verify {at}/{}", f.path))
 }
