@@ -15,9 +15,7 @@ use instep_core::plan::{Code, Problem};
 use instep_core::policy::Role;
 use instep_replica::env::Env;
 use instep_replica::records::{DamageRecord, Member, PolicyRecord, ShareRecord};
-use instep_replica::{
-    Book, Checked, Error, HintSet, Replica, ShareState, Step, Totals, Waker,
-};
+use instep_replica::{Book, Checked, Error, HintSet, Replica, ShareState, Step, Totals, Waker};
 
 use crate::burst::Burst;
 use crate::checks::{CheckOptions, Checks};
