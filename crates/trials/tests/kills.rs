@@ -7,6 +7,7 @@
 )]
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use instep_replica::Step;
 use instep_testkit::scratch::Scratch;
@@ -59,6 +60,7 @@ fn a_death_at_some_step_loses_or_invents_something() {
         pairs: 10,
         seed: 1,
         at_once: 3,
+        until: None,
     };
     judge(&campaign::run(place, extent), &within);
 }
@@ -91,11 +93,13 @@ fn asked(name: &str, usual: usize) -> usize {
 #[ignore = "long: cargo xtask trials kills"]
 fn a_death_at_any_step_of_any_scene_loses_or_invents_something() {
     let on = std::env::var("INSTEP_KILLS_ON").unwrap_or_else(|_| "memory".into());
+    let minutes = asked("INSTEP_KILLS_MINUTES", 60) as u64;
     let extent = Extent {
         every_scene: true,
         pairs: asked("INSTEP_KILLS_PAIRS", 500),
         seed: asked("INSTEP_KILLS_SEED", 1) as u64,
         at_once: asked("INSTEP_KILLS_AT_ONCE", 3),
+        until: Some(Instant::now() + Duration::from_secs(60 * minutes)),
     };
     let (exe, scratch) = (exe(), Scratch::new().unwrap());
     let kind = Kind::ALL.into_iter().find(|k| k.name() == on);

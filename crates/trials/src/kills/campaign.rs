@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 use instep_replica::Step;
 use instep_testkit::prng::Prng;
@@ -27,6 +28,8 @@ pub struct Extent {
     pub seed: u64,
     /// How many trials run at once.
     pub at_once: usize,
+    /// When to begin no more trials; those that are left out are counted.
+    pub until: Option<Instant>,
 }
 
 /// What was tried, and what was found.
@@ -36,6 +39,8 @@ pub struct Report {
     pub kills: usize,
     /// Trials: scenes that were played with one or two deaths.
     pub trials: usize,
+    /// Trials for which there was no time.
+    pub left_out: usize,
     /// Kills at a step to which that process did not come.
     pub missed: usize,
     /// For each step, how often scenes came to it, and how many processes died there.
@@ -146,12 +151,21 @@ pub fn run(place: Place<'_>, extent: Extent) -> Report {
     } else {
         each_step_once(&played)
     };
-    let singles = try_all(place, extent.at_once, &played, &jobs, &mut report);
     let mut rng = Prng::new(extent.seed);
+    // Where time ends it, what was tried is a sample of all.
+    let jobs = shuffled(jobs, &mut rng);
+    let singles = try_all(place, extent, &played, &jobs, &mut report);
     let draw = || pair(&mut rng, &singles);
     let pairs: Vec<Job> = std::iter::from_fn(draw).take(extent.pairs).collect();
-    try_all(place, extent.at_once, &played, &pairs, &mut report);
+    try_all(place, extent, &played, &pairs, &mut report);
     report
+}
+
+fn shuffled(mut jobs: Vec<Job>, rng: &mut Prng) -> Vec<Job> {
+    for n in (1..jobs.len()).rev() {
+        jobs.swap(n, rng.below(n + 1));
+    }
+    jobs
 }
 
 fn note(report: &mut Report, reached: &Reached) {
@@ -163,17 +177,24 @@ fn note(report: &mut Report, reached: &Reached) {
 /// Tries all jobs; gives back those that went well, with what was reached after their deaths.
 fn try_all(
     place: Place<'_>,
-    at_once: usize,
+    extent: Extent,
     played: &[Played],
     jobs: &[Job],
     report: &mut Report,
 ) -> Vec<(Job, Reached)> {
-    let results = spread(jobs.len(), at_once, |n| {
+    let results = spread(jobs.len(), extent.at_once, |n| {
+        if extent.until.is_some_and(|until| Instant::now() > until) {
+            return None;
+        }
         let (scene, kills) = &jobs[n];
-        try_deaths(&played[*scene], place, kills)
+        Some(try_deaths(&played[*scene], place, kills))
     });
     let mut well = Vec::new();
     for (job, result) in jobs.iter().zip(results) {
+        let Some(result) = result else {
+            report.left_out += 1;
+            continue;
+        };
         report.trials += 1;
         match result {
             Ok(Outcome { died, reached }) => {
@@ -233,9 +254,11 @@ impl Report {
     /// All of it in words, for people.
     pub fn told(&self, on: &Path) -> String {
         let mut text = format!(
-            "{} kills in {} trials on {}, {} of {} steps reached, {} kills missed, {} promises broken\n",
+            "{} kills in {} trials ({} left out) on {}, {} of {} steps reached, {} kills missed, \
+             {} promises broken\n",
             self.kills,
             self.trials,
+            self.left_out,
             on.display(),
             Step::ALL.len() - self.unreached().len(),
             Step::ALL.len(),
