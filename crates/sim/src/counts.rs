@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use instep_fs::sim::SimFs;
+use instep_replica::Step;
 
 /// What happened in one seed, or in many.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -19,6 +20,8 @@ pub struct Counts {
     pub sessions: u64,
     /// Faults that struck, by what they were.
     pub faults: BTreeMap<&'static str, u64>,
+    /// Persistent steps that were reached, and how many processes died right there.
+    pub steps: BTreeMap<Step, (u64, u64)>,
 }
 
 impl Counts {
@@ -41,6 +44,11 @@ impl Counts {
         self.sessions += other.sessions;
         for (what, n) in &other.faults {
             *self.faults.entry(what).or_default() += n;
+        }
+        for (step, (reached, died)) in &other.steps {
+            let (all, dead) = self.steps.entry(*step).or_default();
+            *all += reached;
+            *dead += died;
         }
     }
 
@@ -68,6 +76,7 @@ impl fmt::Display for Counts {
             calls,
             sessions,
             faults,
+            steps,
         } = self;
         write!(
             f,
@@ -75,6 +84,8 @@ impl fmt::Display for Counts {
         )?;
         faults
             .iter()
-            .try_for_each(|(what, n)| write!(f, " {what} {n}"))
+            .try_for_each(|(what, n)| write!(f, " {what} {n}"))?;
+        let died: u64 = steps.values().map(|(_, died)| died).sum();
+        write!(f, ", {} steps reached, {died} deaths at them", steps.len())
     }
 }

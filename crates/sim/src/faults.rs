@@ -2,6 +2,7 @@
 //! that no class hides another. Decides nothing later: a plan is a value.
 
 use instep_fs::sim::SimConfig;
+use instep_replica::Step;
 use instep_replica::records::PolicyRecord;
 use instep_testkit::prng::Prng;
 
@@ -19,6 +20,9 @@ pub(crate) enum Death {
 pub(crate) struct Crash {
     /// Calls of the engine in that round before it.
     pub(crate) after_calls: u64,
+    /// A step that it comes at, if the step is reached so often before: then it comes between two steps and not
+    /// somewhere in one.
+    pub(crate) at: Option<(Step, u64)>,
     /// How.
     pub(crate) how: Death,
     /// The index dies one call before the disk does: the last call had its effect and nobody knows.
@@ -247,7 +251,12 @@ fn mishap(rng: &mut Prng, machines: usize) -> (usize, Mishap) {
 /// A death within a session; one that comes early is sure to come.
 pub(crate) fn crash(rng: &mut Prng, power: bool, early: bool) -> Crash {
     let longest = if early { 60 } else { 1500 };
+    let at = rng.chance(1, 4).then(|| {
+        let step = Step::ALL[rng.below(Step::ALL.len())];
+        (step, 1 + rng.below(3) as u64)
+    });
     Crash {
+        at,
         after_calls: 1 + [20, 80, 300, 1500][rng.below(4)].min(rng.below(longest)) as u64,
         how: if power && rng.chance(2, 3) {
             Death::PowerCut

@@ -95,7 +95,7 @@ fn a_death_at_any_step_of_any_scene_loses_or_invents_something() {
     let on = std::env::var("INSTEP_KILLS_ON").unwrap_or_else(|_| "memory".into());
     let minutes = asked("INSTEP_KILLS_MINUTES", 60) as u64;
     let extent = Extent {
-        every_scene: true,
+        every_scene: std::env::var_os("INSTEP_KILLS_EACH").is_none_or(|each| each != "once"),
         pairs: asked("INSTEP_KILLS_PAIRS", 500),
         seed: asked("INSTEP_KILLS_SEED", 1) as u64,
         at_once: asked("INSTEP_KILLS_AT_ONCE", 3),

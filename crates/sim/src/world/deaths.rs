@@ -3,6 +3,7 @@
 //! All machines die together. Invariant: what a death leaves is decided by the seed alone.
 
 use instep_fs::sim::SimFs;
+use instep_replica::Step;
 
 use super::State;
 use crate::faults::Death;
@@ -33,6 +34,25 @@ pub(super) fn strike(state: &mut State, call: &str) {
         state.life = Life::IndexDead;
     } else {
         kill_disks(state);
+    }
+}
+
+/// A process reaches a step: the death that the round has in store may come right here.
+pub(super) fn reach(state: &mut State, step: Step) {
+    if state.life != Life::Alive {
+        return;
+    }
+    state.counts.steps.entry(step).or_default().0 += 1;
+    let Some((at, left)) = state.crash.as_mut().and_then(|c| c.at.as_mut()) else {
+        return;
+    };
+    if *at != step {
+        return;
+    }
+    *left = left.saturating_sub(1);
+    if *left == 0 {
+        state.counts.steps.entry(step).or_default().1 += 1;
+        strike(state, step.name());
     }
 }
 

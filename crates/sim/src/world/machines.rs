@@ -13,12 +13,12 @@ use instep_local::replica::RootGuard;
 use instep_local::rules::Rules;
 use instep_local::tree::Ours;
 use instep_local::{LocalReplica, Parts, Settings};
-use instep_replica::Waker;
 use instep_replica::env::Env;
+use instep_replica::{Step, Waker};
 use instep_store::MemoryDisk;
 use instep_testkit::prng::Prng;
 
-use super::World;
+use super::{World, deaths};
 use crate::eye::Watched;
 use crate::link::Link;
 
@@ -265,5 +265,9 @@ impl Env for SimEnv {
 
     fn spawn(&self, _: &str, work: Box<dyn FnOnce() + Send>) {
         work();
+    }
+
+    fn reach(&self, step: Step) {
+        deaths::reach(&mut self.world.state(), step);
     }
 }

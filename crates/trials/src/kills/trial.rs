@@ -302,7 +302,7 @@ fn read_on(
             }
             return;
         }
-        std::thread::sleep(Duration::from_micros(500));
+        std::thread::sleep(Duration::from_millis(2));
     }
 }
 
