@@ -327,6 +327,8 @@ fn judged(played: &Played, stage: &mut Stage, kills: &[Kill]) -> Result<Outcome,
         .watched
         .iter()
         .map(|(root, path, is_file)| (stage.roots[*root].join(path), *is_file))
+        // How far a run came that died before differs: its workers are not in step.
+        .filter(|(path, _)| fs::symlink_metadata(path).is_ok())
         .collect();
     let (stop, wrong) = (AtomicBool::new(false), Mutex::default());
     // What users write meanwhile is theirs to write in pieces.
