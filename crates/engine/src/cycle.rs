@@ -16,14 +16,15 @@ impl Session {
     /// Does what can be done now. Returns whether anything was.
     pub(crate) fn cycle(&mut self) -> Result<bool, SessionError> {
         self.see_to_places();
-        self.recheck_holds_when_due();
+        let held = self.recheck_holds_when_due();
         self.collect_arrivals();
         self.collect_checked();
         self.collect_due();
         self.look_at_problems();
         let began_ns = self.env.monotonic_ns();
-        let mut worked = false;
-        let mut looks: Vec<(usize, Look)> = Vec::new();
+        // Before the first look everywhere, what was found there is found once more by that.
+        let mut looks = if self.met { held } else { Vec::new() };
+        let mut worked = !looks.is_empty();
         let mut hinted: BTreeSet<RelPath> = BTreeSet::new();
         for i in 0..self.slots.len() {
             if let Some(scope) = self.scope(i) {

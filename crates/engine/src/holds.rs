@@ -330,17 +330,19 @@ impl Session {
         here.any(|h| h.paths.contains(path))
     }
 
-    /// Looks at held paths every two seconds while there are any.
-    pub(crate) fn recheck_holds_when_due(&mut self) {
+    /// Looks at held paths every two seconds while there are any. Gives what else was found there.
+    pub(crate) fn recheck_holds_when_due(&mut self) -> Vec<(usize, Look)> {
         let now = self.env.monotonic_ns();
-        if !self.holds.is_empty() && self.next_hold_check_ns <= now {
-            self.next_hold_check_ns = now + 2_000_000_000;
-            self.recheck_holds();
+        if self.holds.is_empty() || self.next_hold_check_ns > now {
+            return Vec::new();
         }
+        self.next_hold_check_ns = now + 2_000_000_000;
+        self.recheck_holds()
     }
 
     /// Looks at held paths again: what came back needs no decision.
-    pub(crate) fn recheck_holds(&mut self) {
+    fn recheck_holds(&mut self) -> Vec<(usize, Look)> {
+        let mut looks = Vec::new();
         for n in (0..self.holds.len()).rev() {
             let hold = &self.holds[n];
             let (i, paths) = (hold.replica, hold.paths.clone());
@@ -351,7 +353,7 @@ impl Session {
                 paths: paths.clone(),
                 trees: BTreeSet::new(),
             };
-            let Ok(look) = self.slots[i].replica.look(&scope) else {
+            let Ok(mut look) = self.slots[i].replica.look(&scope) else {
                 continue;
             };
             let gone = |p: &RelPath| {
@@ -368,7 +370,13 @@ impl Session {
                 });
                 self.save_hold(n);
             }
+            let is_absence = |f: &instep_replica::Finding| matches!(f.found, Found::Absent { .. });
+            look.findings.retain(|f| !is_absence(f));
+            if !look.findings.is_empty() || !look.problems.is_empty() || look.rules_changed {
+                looks.push((i, look));
+            }
         }
+        looks
     }
 
     /// A look at paths, repeated until their absence has settled.
