@@ -27,24 +27,40 @@ impl Origins {
         Self(all)
     }
 
-    fn find(&self, action: &Action, content: ContentId) -> Option<Box<dyn Content>> {
-        let at = |path: &RelPath| {
-            let mut all = self.0.iter();
-            all.find_map(|o| o.replica.open(path, content).ok().flatten())
+    /// The content from everybody who has it. Where it was moved from it may still be, and where it was put
+    /// beside its path when it had lost.
+    fn all<'a>(
+        &'a self,
+        action: &'a Action,
+        content: ContentId,
+    ) -> impl Iterator<Item = Box<dyn Content>> + 'a {
+        let at = move |path: RelPath| {
+            let open = move |o: &Origin| o.replica.open(&path, content).ok().flatten();
+            self.0.iter().filter_map(open)
         };
-        if let Some(found) = at(&action.path) {
-            return Some(found);
-        }
-        // Where it was moved from it may still be, and where it was put beside its path when it had lost.
-        let (dot, version) = action.shown.and_then(|d| Some((d, action.entry.get(d)?)))?;
-        let moved = version.moved.as_ref().and_then(at);
-        moved.or_else(|| at(&conflict::copy_path(&action.path, dot, version)?))
+        let elsewhere = || {
+            let dot = action.shown?;
+            let version = action.entry.get(dot)?;
+            let beside = conflict::copy_path(&action.path, dot, version);
+            Some(version.moved.clone().into_iter().chain(beside))
+        };
+        let elsewhere = std::iter::once_with(elsewhere).flatten().flatten();
+        at(action.path.clone()).chain(elsewhere.flat_map(at))
     }
 }
 
 impl Sources for Origins {
     fn open(&self, action: &Action, content: ContentId) -> Option<Box<dyn Content>> {
-        self.find(action, content)
+        self.all(action, content).next()
+    }
+
+    fn open_other(
+        &self,
+        action: &Action,
+        content: ContentId,
+        tried: usize,
+    ) -> Option<Box<dyn Content>> {
+        self.all(action, content).nth(tried)
     }
 }
 
@@ -126,16 +142,19 @@ impl Session {
         self.env.spawn(
             "transfer",
             Box::new(move || {
-                let outcome = match origins.find(&action, content) {
-                    Some(mut from) => target
-                        .stage(&action.path, content, from.as_mut())
-                        .unwrap_or(Outcome::Busy),
-                    None => Outcome::Blocked(Problem {
-                        path: action.path.clone(),
-                        code: Code::ContentMissing,
-                        detail: "no reachable replica has the content of this version".into(),
-                    }),
-                };
+                let mut outcome = Outcome::Blocked(Problem {
+                    path: action.path.clone(),
+                    code: Code::ContentMissing,
+                    detail: "no reachable replica has the content of this version".into(),
+                });
+                for mut from in origins.all(&action, content) {
+                    let staged = target.stage(&action.path, content, from.as_mut());
+                    outcome = staged.unwrap_or(Outcome::Busy);
+                    let bad = |p: &Problem| p.code == Code::ContentMissing;
+                    if !matches!(&outcome, Outcome::Blocked(p) if bad(p)) {
+                        break;
+                    }
+                }
                 let mut arrived = inbox.arrived.lock().unwrap_or_else(PoisonError::into_inner);
                 arrived.push((i, content, outcome));
                 drop(arrived);

@@ -41,6 +41,17 @@ pub trait Content: Send {
 pub trait Sources: Sync {
     /// Opens the content that an action needs, from whoever has it; `None` when nobody reachable does.
     fn open(&self, action: &Action, content: ContentId) -> Option<Box<dyn Content>>;
+
+    /// Opens it from somebody else, after `tried` others (the first by [`Sources::open`]) whose bytes were not
+    /// those of this content.
+    fn open_other(
+        &self,
+        _action: &Action,
+        _content: ContentId,
+        _tried: usize,
+    ) -> Option<Box<dyn Content>> {
+        None
+    }
 }
 
 /// No sources: every content must be staged.
