@@ -89,6 +89,9 @@ pub struct Profile {
     pub xattrs: bool,
     /// Modification times are kept to this many nanoseconds.
     pub mtime_granularity_ns: u32,
+    /// For so long a change may get the stamp that was there before it, although somebody looked at that; 0
+    /// where a look makes the next change get a stamp of its own (Linux 6.13 on the common file systems).
+    pub tick_ns: u32,
     /// The file system's identity: its UUID-like `f_fsid`, or the device number where there is none.
     pub fs_id: u64,
 }

@@ -193,6 +193,15 @@ impl Dir {
         both!(DirImpl, self, |a| a.create_file(name, mode).map(File::from))
     }
 
+    /// Whether what is made here gets fewer permissions than were asked for (a default access list).
+    pub fn narrows_modes(&self) -> bool {
+        match &self.0 {
+            DirImpl::Os(dir) => dir.narrows_modes(),
+            #[cfg(feature = "sim")]
+            DirImpl::Sim(_) => false,
+        }
+    }
+
     /// Creates a directory.
     pub fn make_dir(&self, name: Name<'_>, mode: u32) -> Result<()> {
         both!(DirImpl, self, |a| a.make_dir(name, mode))

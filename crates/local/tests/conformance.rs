@@ -153,6 +153,7 @@ fn a_poor_simulated_directory_keeps_every_promise() {
             modes: true,
             case_sensitive: true,
             mtime_granularity_ns: 1,
+            tick_ns: 0,
             multigrain: true,
             ..SimConfig::poor(4)
         };

@@ -190,6 +190,12 @@ impl OsDir {
             .map_err(on("create file", name))
     }
 
+    /// See [`crate::Dir::narrows_modes`].
+    pub(crate) fn narrows_modes(&self) -> bool {
+        let list = "system.posix_acl_default";
+        rustix::fs::fgetxattr(self.fd(), list, &mut [0_u8; 0]).is_ok_and(|size| size > 0)
+    }
+
     /// See [`crate::Dir::make_dir`].
     pub(crate) fn make_dir(&self, name: Name<'_>, mode: u32) -> Result<()> {
         rustix::fs::mkdirat(self.fd(), name.as_bytes(), Mode::from_raw_mode(mode))

@@ -8,6 +8,7 @@ use instep_core::time::Mtime;
 use rustix::fs::StatVfsMountFlags;
 
 use super::dir::OsDir;
+use super::file::OsFile;
 use super::{plain, stat_fd};
 use crate::api::{Profile, Result};
 use crate::place;
@@ -44,6 +45,9 @@ const GRANULARITIES: [u32; 7] = [
     1_000_000_000,
     2_000_000_000,
 ];
+
+/// Changes that take no longer than a tick of any clock.
+const CHANGES: u64 = 8;
 
 impl OsDir {
     /// See [`crate::Dir::profile`].
@@ -108,6 +112,7 @@ fn judged(fs_type: String) -> Profile {
             "ntfs" | "ntfs3" | "fuseblk" | "cifs" | "smb3" => 100,
             _ => 1,
         },
+        tick_ns: kernel_tick_ns(),
         fs_id: 0,
         fs_type,
     }
@@ -149,6 +154,10 @@ impl<'a> Probe<'a> {
         profile.xattrs = first.set_xattr(b"user.instep", Some(b"1")).is_ok();
         profile.case_sensitive = dir.stat(name(&self.upper))?.is_none();
         profile.mtime_granularity_ns = granularity(dir, a)?.unwrap_or(profile.mtime_granularity_ns);
+        profile.tick_ns = match stamps_every_change(dir, a, &first)? {
+            true => 0,
+            false => profile.tick_ns.max(profile.mtime_granularity_ns),
+        };
         // A descriptor that can write would refuse the lease.
         drop((first, second));
         profile.leases = matches!(dir.open_file(a)?.read_lease(), Ok(Some(_)));
@@ -169,6 +178,26 @@ impl Drop for Probe<'_> {
             drop(self.dir.remove_file(name(text)));
         }
     }
+}
+
+/// How long one stamp of the kernel's coarse clock may be in use. A tick may come a little late.
+fn kernel_tick_ns() -> u32 {
+    let tick = rustix::time::clock_getres(rustix::time::ClockId::RealtimeCoarse).tv_nsec;
+    u32::try_from(tick).unwrap_or(10_000_000).saturating_mul(2)
+}
+
+/// Whether each of several changes at once gets a stamp of its own, because somebody looked before it.
+fn stamps_every_change(dir: &OsDir, name: Name<'_>, file: &OsFile) -> Result<bool> {
+    let mut last = dir.stat(name)?.map(|s| s.ctime);
+    for at in 0..CHANGES {
+        file.write_all_at(at, b"c")?;
+        let now = dir.stat(name)?.map(|s| s.ctime);
+        if now == last {
+            return Ok(false);
+        }
+        last = now;
+    }
+    Ok(true)
 }
 
 /// The coarsest rounding that explains what became of a time; `None` when none does.
