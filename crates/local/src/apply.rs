@@ -21,7 +21,7 @@ use instep_store::Durability;
 use crate::attributes::Object;
 use crate::content::{self, Failed};
 use crate::groups;
-use crate::print::{print, vouched};
+use crate::print::print;
 use crate::prune;
 use crate::recover;
 use crate::replace;
@@ -488,17 +488,18 @@ impl Worker<'_> {
         if self.replica.is_staged_file(content) || !self.replica.profile.unnamed_files {
             let (staged, seen) = self.staged_file(action, content, size, mode, mtime, buffer)?;
             let from = &self.replica.ours().ok_or(Outcome::Superseded)?.staging;
-            let given = self.give(from, &staged, dir, name);
-            let given = given.map_err(|e| failed(path, &e))?;
+            let given = self
+                .give(path, from, &staged, dir, name)
+                .map_err(|e| failed(path, &e))?;
             return Ok((given, seen));
         }
-        let mut from = self
+        let from = self
             .sources
             .open(action, content)
             .ok_or_else(|| missing(action))?;
         let file = dir.create_unnamed(u32::from(mode)).map_err(fail)?;
         self.reach(Step::UnnamedMade);
-        self.fill(action, &file, from.as_mut(), content, size, buffer)?;
+        self.fill(action, &file, from, content, size, buffer)?;
         self.reach(Step::UnnamedFilled);
         let seen = self
             .replica
@@ -509,12 +510,14 @@ impl Worker<'_> {
         self.reach(Step::UnnamedDressed);
         dir.publish(&file, name).map_err(fail)?;
         self.reach(Step::Published);
-        Ok((vouched(&before, file.stat().ok().as_ref()), seen))
+        let now = file.stat().ok();
+        Ok((self.replica.vouched(path, &before, now.as_ref()), seen))
     }
 
     /// Gives a staged object its free name.
     fn give(
         &self,
+        path: &RelPath,
         staging: &Dir,
         staged: &str,
         dir: &Dir,
@@ -527,7 +530,10 @@ impl Worker<'_> {
             Ok(before)
         };
         match given() {
-            Ok(Some(before)) => Ok(vouched(&before, dir.stat(name).ok().flatten().as_ref())),
+            Ok(Some(before)) => {
+                let now = dir.stat(name).ok().flatten();
+                Ok(self.replica.vouched(path, &before, now.as_ref()))
+            }
             Ok(None) => Err(instep_fs::Error::new("examine a staged object", ENOENT)),
             Err(e) => {
                 let _stale = staging.remove_file(ours(staged));
@@ -536,32 +542,32 @@ impl Worker<'_> {
         }
     }
 
+    /// Brings a version's content into an empty file, from the first source whose bytes are those.
     fn fill(
         &self,
         action: &Action,
         file: &instep_fs::File,
-        from: &mut dyn instep_replica::Content,
+        mut from: Box<dyn instep_replica::Content>,
         content: ContentId,
         size: u64,
         buffer: &mut Vec<u8>,
     ) -> core::result::Result<(), Outcome> {
-        content::fill(
-            file,
-            from,
-            content,
-            size,
-            self.replica.profile.reflink,
-            buffer,
-        )
-        .map_err(|e| match e {
-            Failed::Changed => Outcome::Busy,
-            Failed::Read(e) => Outcome::Blocked(Problem {
-                path: action.path.clone(),
-                code: Code::ContentMissing,
-                detail: format!("read the source: {e}"),
-            }),
-            Failed::Write(e) => failed(&action.path, &e),
-        })
+        let fail = |e: instep_fs::Error| failed(&action.path, &e);
+        let reflink = self.replica.profile.reflink;
+        let mut tried = 0;
+        loop {
+            let why = match content::fill(file, from.as_mut(), content, size, reflink, buffer) {
+                Ok(()) => return Ok(()),
+                Err(Failed::Write(e)) => return Err(fail(e)),
+                Err(why) => why,
+            };
+            tried += 1;
+            from = match self.sources.open_other(action, content, tried) {
+                Some(other) => other,
+                None => return Err(bad_source(&action.path, &why)),
+            };
+            file.set_len(0).map_err(fail)?;
+        }
     }
 
     /// The name in the staging directory of a complete file with the goal's content and metadata.
@@ -588,7 +594,7 @@ impl Worker<'_> {
             self.reach(Step::DraftDressed);
             return Ok((name, seen));
         }
-        let mut from = self
+        let from = self
             .sources
             .open(action, content)
             .ok_or_else(|| missing(action))?;
@@ -598,7 +604,7 @@ impl Worker<'_> {
             .map_err(fail)?;
         self.reach(Step::DraftMade);
         let filled = self
-            .fill(action, &file, from.as_mut(), content, size, buffer)
+            .fill(action, &file, from, content, size, buffer)
             .and_then(|()| {
                 self.reach(Step::DraftFilled);
                 let seen = self
@@ -663,7 +669,8 @@ impl Worker<'_> {
         if done.print == Some(None) {
             match dir.stat(name) {
                 Ok(Some(stat)) if stat.kind == instep_fs::Kind::Dir => {
-                    done.print = Some(Some(print(&stat)));
+                    let made = self.replica.as_made(dir, &stat, open_mode);
+                    done.print = Some(Some(made));
                 }
                 _ => return Done::not(Outcome::Superseded),
             }
@@ -694,7 +701,7 @@ impl Worker<'_> {
         };
         match make() {
             Ok(seen) if action.before == Precondition::Absent => {
-                match self.give(&ours_dirs.staging, &staged, dir, name) {
+                match self.give(path, &ours_dirs.staging, &staged, dir, name) {
                     Ok(print) => Done::with(Some(print)).wearing(seen),
                     Err(e) => Done::not(failed(path, &e)),
                 }
@@ -934,6 +941,20 @@ fn clash(action: &Action) -> Outcome {
         path: action.path.clone(),
         code: Code::NameClash,
         detail: "this file system takes it for a name that differs in case or form".into(),
+    })
+}
+
+/// No source has the bytes of a version whose content it should have. It changes just now, or it is damaged.
+pub fn bad_source(path: &RelPath, why: &Failed) -> Outcome {
+    Outcome::Blocked(Problem {
+        path: path.clone(),
+        code: Code::ContentMissing,
+        detail: match why {
+            Failed::Read(e) => format!("read the source: {e}"),
+            Failed::Changed | Failed::Write(_) => {
+                "the bytes at the source are not those of this version".into()
+            }
+        },
     })
 }
 

@@ -64,6 +64,27 @@ pub fn vouched(ours: &Stat, now: Option<&Stat>) -> Print {
     now.filter(same).map_or_else(|| print(ours), print)
 }
 
+/// For how many milliseconds a change of an object may still leave its stamps as they are, given what it looks
+/// like, the time, and how long a stamp is in use; none when any change shows.
+pub fn unstamped_ms(stat: &Stat, now_ns: i64, tick_ns: u32) -> Option<u64> {
+    if tick_ns == 0 {
+        return None;
+    }
+    let age = now_ns.checked_sub(stat.ctime.nanos_since_epoch()?)?;
+    let left = i64::from(tick_ns).checked_sub(age)?;
+    // A stamp of the future is one of another clock: what changes now gets another.
+    (age >= 0 && left > 0).then(|| left as u64 / 1_000_000 + 1)
+}
+
+/// What nothing looks like: recorded with these permission bits, it makes the next look examine the object.
+pub fn unlike(seen: Print, mode: u16) -> Print {
+    Print {
+        mode,
+        hash: !seen.hash,
+        ..seen
+    }
+}
+
 /// What a directory looks like: the sum over its names, so that one name can be exchanged in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Digest(u128);

@@ -2,8 +2,9 @@
 //!
 //! Owns the order and the size of what is read at once. After a first walk of a large tree the files are
 //! read in pieces, each while the one before it is passed on, and the small contents of a piece are kept in
-//! memory until they have been passed on, so that no byte is read twice. Invariant: content counts only if the file stood still while it was read
-//! and nobody had it open for writing.
+//! memory until they have been passed on, so that no byte is read twice. Where a save within one tick of the
+//! clock leaves the stamps as they were, what was saved just now is read once more after that. Invariant:
+//! content counts only if the file stood still while it was read and nobody had it open for writing.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
@@ -11,14 +12,16 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use instep_core::id::ContentId;
 use instep_core::path::RelPath;
 use instep_core::plan::{Code, Problem};
+use instep_core::row::Print;
 use instep_core::version::Kind;
-use instep_fs::{Dir, ErrorKind as FsErrorKind, File};
+use instep_fs::{Dir, ErrorKind as FsErrorKind, File, Kind as FsKind, Stat};
 use instep_replica::env::Env;
+use instep_replica::look::Found;
 use instep_replica::{Content, Look};
 
 use crate::attributes::ReadXattrs;
 use crate::content::{Hashed, hash_file};
-use crate::print::print;
+use crate::print::{print, unlike, unstamped_ms, vouched};
 use crate::replica::{HashedAside, LocalReplica, locked};
 use crate::scan::{self, Candidate};
 use crate::tree;
@@ -56,7 +59,11 @@ enum Reading {
         bytes: Option<Arc<Vec<u8>>>,
         /// Where they are carried.
         xattrs: Option<ReadXattrs>,
+        /// For how many milliseconds a change may leave the stamps as they are.
+        unstamped_ms: Option<u64>,
     },
+    /// It is too large to be read twice: it is read when a change would show, after so many milliseconds.
+    Unstamped(u64),
     /// Somebody writes it.
     Busy,
     /// It was there a moment ago.
@@ -71,6 +78,7 @@ enum Reading {
 enum Aside {
     No,
     Pending,
+    Unstamped(u64),
     Done(Hashed),
 }
 
@@ -89,6 +97,8 @@ struct Reader {
     leases: bool,
     /// Extended attributes are carried.
     xattrs: bool,
+    /// How long a stamp is in use.
+    tick_ns: u32,
 }
 
 impl Content for KeptContent {
@@ -197,6 +207,13 @@ impl Unread {
     }
 }
 
+/// Makes the next look read a file whose stamps do not tell of every change yet.
+fn read_again(found: &mut Found) {
+    if let Found::Present { print, .. } | Found::Refreshed { print } = found {
+        *print = unlike(*print, print.mode);
+    }
+}
+
 /// Whether so much is to be read that it is better done in pieces of so many files.
 pub(crate) fn is_much(unread: &[Candidate], files: usize) -> bool {
     unread.len() > files || unread.iter().map(|c| c.stat.size).sum::<u64>() > PIECE_BYTES
@@ -260,27 +277,40 @@ impl Reader {
         if self.leases && matches!(file.read_lease(), Ok(None)) {
             return Reading::Busy;
         }
-        match aside(&file, c) {
+        // What is read now was there at this instant at the earliest.
+        let unstamped_ms = unstamped_ms(&c.stat, self.env.wall_ns(), self.tick_ns);
+        let mut reading = match aside(&file, c) {
             Aside::Pending => return Reading::Aside,
+            Aside::Unstamped(ms) => return Reading::Unstamped(ms),
             Aside::Done(hashed) => return self.hashed_as(&file, c, hashed, None),
-            Aside::No => {}
+            Aside::No => self.read_through(&file, c, buffer),
+        };
+        if let Reading::Content {
+            unstamped_ms: ms, ..
+        } = &mut reading
+        {
+            *ms = unstamped_ms;
         }
+        reading
+    }
+
+    fn read_through(&self, file: &File, c: &Candidate, buffer: &mut Vec<u8>) -> Reading {
         // The brake asks of what was there before whether it looks random now.
         let probe = c.row.is_some();
         // What the walk saw is what must still be there when all has been read.
         if c.stat.size > KEPT_FILE_BYTES {
-            return match hash_file(&file, &c.stat, probe, buffer) {
-                Ok(hashed) => self.hashed_as(&file, c, hashed, None),
+            return match hash_file(file, &c.stat, probe, buffer) {
+                Ok(hashed) => self.hashed_as(file, c, hashed, None),
                 Err(e) => Reading::Failed(e),
             };
         }
         let size = c.stat.size as usize;
         let mut bytes = Vec::with_capacity(size + 1);
-        match hash_file(&file, &c.stat, probe, &mut bytes) {
+        match hash_file(file, &c.stat, probe, &mut bytes) {
             Ok(hashed) => {
                 bytes.truncate(size);
                 let is_whole = bytes.len() == size;
-                self.hashed_as(&file, c, hashed, is_whole.then_some(bytes))
+                self.hashed_as(file, c, hashed, is_whole.then_some(bytes))
             }
             Err(e) => Reading::Failed(e),
         }
@@ -307,6 +337,7 @@ impl Reader {
             high_entropy,
             bytes: bytes.map(Arc::new),
             xattrs,
+            unstamped_ms: None,
         }
     }
 }
@@ -318,6 +349,7 @@ impl LocalReplica {
             root: self.root.clone(),
             leases: self.profile.leases,
             xattrs: self.carried().xattrs,
+            tick_ns: self.profile.tick_ns,
         }
     }
 
@@ -327,6 +359,9 @@ impl LocalReplica {
         let aside = |file: &File, c: &Candidate| {
             if !live || c.stat.size <= self.settings.hash_aside_bytes {
                 return Aside::No;
+            }
+            if let Some(ms) = self.unstamped_ms(&c.stat) {
+                return Aside::Unstamped(ms);
             }
             self.hashed_aside(file, c)
                 .map_or(Aside::Pending, Aside::Done)
@@ -379,6 +414,7 @@ impl LocalReplica {
                     high_entropy,
                     bytes,
                     xattrs,
+                    unstamped_ms,
                 } => {
                     locked(&self.busy).remove(&c.path);
                     if let Some(bytes) = bytes {
@@ -387,7 +423,11 @@ impl LocalReplica {
                     let found = Some(self.judge(c, id, high_entropy));
                     let xattrs = || xattrs.unwrap_or(Ok(None));
                     let (row, problems) = (c.row.as_ref(), &mut look.problems);
-                    let found = self.told(&c.path, found, xattrs, &c.stat, row, problems);
+                    let mut found = self.told(&c.path, found, xattrs, &c.stat, row, problems);
+                    if let Some(ms) = unstamped_ms {
+                        found.iter_mut().for_each(read_again);
+                        look.again.push((c.path.clone(), ms));
+                    }
                     let found = found.map(|found| instep_replica::Finding {
                         path: c.path.clone(),
                         found,
@@ -406,6 +446,7 @@ impl LocalReplica {
                     }
                     look.again.push((c.path.clone(), delay_ms));
                 }
+                Reading::Unstamped(ms) => look.again.push((c.path.clone(), ms)),
                 Reading::Missing => look.again.push((c.path.clone(), 2)),
                 Reading::Aside => look.unhashed.push(c.path.clone()),
                 Reading::Failed(e) => look.problems.push(Problem {
@@ -417,6 +458,30 @@ impl LocalReplica {
         }
     }
 
+    /// For how long a change of an object may still leave its stamps as they are.
+    fn unstamped_ms(&self, stat: &Stat) -> Option<u64> {
+        unstamped_ms(stat, self.env.wall_ns(), self.profile.tick_ns)
+    }
+
+    /// What may be recorded of an object that we put at a path, as [`vouched`]. Where a user's change of it
+    /// may not show in its stamps, it is read after that time.
+    pub(crate) fn vouched(&self, path: &RelPath, ours: &Stat, now: Option<&Stat>) -> Print {
+        let print = vouched(ours, now);
+        // Any change sets the modification time, so an older one shows it.
+        let given = Stat {
+            ctime: ours.mtime,
+            ..*ours
+        };
+        if ours.kind == FsKind::File
+            && self.unstamped_ms(ours).is_some()
+            && self.unstamped_ms(&given).is_some()
+        {
+            self.hint(path.clone());
+            return unlike(print, print.mode);
+        }
+        print
+    }
+
     /// How long to leave a file alone that is being written: longer each time.
     pub(crate) fn back_off(&self, path: &RelPath) -> u64 {
         let mut busy = locked(&self.busy);
@@ -425,14 +490,14 @@ impl LocalReplica {
         next
     }
 
-    fn judge(&self, c: &Candidate, id: ContentId, high_entropy: bool) -> instep_replica::Found {
+    fn judge(&self, c: &Candidate, id: ContentId, high_entropy: bool) -> Found {
         let here = c.row.as_ref().and_then(|r| r.present());
         let mode = (c.stat.mode & 0o777) as u16;
         let mode_here = c.row.as_ref().and_then(|r| r.print).map(|p| p.mode);
         let same = here
             .is_some_and(|v| v.kind == Kind::File && v.content == id && v.mtime == c.stat.mtime);
         if same && (mode_here == Some(mode) || !self.profile.modes) {
-            return instep_replica::Found::Refreshed {
+            return Found::Refreshed {
                 print: print(&c.stat),
             };
         }

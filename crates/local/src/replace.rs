@@ -17,7 +17,6 @@ use instep_replica::Step;
 
 use crate::apply::{self, Done, displaced, failed, matches};
 use crate::content::{Hashed, hash_file};
-use crate::print::vouched;
 use crate::replica::LocalReplica;
 use crate::scan;
 use crate::trash;
@@ -100,7 +99,7 @@ pub fn exchange(replica: &LocalReplica, action: &Action, dir: &Dir, staged: &str
     replica.env.reach(Step::Exchanged);
     let late = release(guarded.lease);
     let now = dir.stat(name).ok().flatten();
-    let mut done = Done::with(before.map(|b| vouched(&b, now.as_ref())));
+    let mut done = Done::with(before.map(|b| replica.vouched(&action.path, &b, now.as_ref())));
     keep(
         replica,
         action,

@@ -12,10 +12,10 @@ use instep_core::id::{ActorId, ContentId, Dot, ReplicaId, ShareId};
 use instep_core::path::RelPath;
 use instep_core::plan::{Action, Code, Goal, Outcome, Problem};
 use instep_core::policy::Role;
-use instep_core::row::Row;
+use instep_core::row::{Print, Row};
 use instep_core::version::Kind;
 use instep_fs::watch::Watcher;
-use instep_fs::{Dir, ErrorKind as FsErrorKind, Kind as FsKind, Profile};
+use instep_fs::{Dir, ErrorKind as FsErrorKind, Kind as FsKind, Profile, Stat};
 use instep_replica::env::Env;
 use instep_replica::records::DamageRecord;
 use instep_replica::{
@@ -28,7 +28,7 @@ use crate::content::{FileContent, Hashed, fill, hash_file};
 
 use crate::index::{Index, store_error};
 use crate::observe::LastLook;
-use crate::print::{Digest, print};
+use crate::print::{Digest, print, unlike};
 use crate::reading::Unread;
 use crate::rules::{IgnoreOptions, Rules};
 
@@ -533,7 +533,9 @@ impl LocalReplica {
                     }
                     self.made_dir(&at);
                     match dir.stat(name)? {
-                        Some(stat) if stat.kind == FsKind::Dir => self.derived(&at, print(&stat)),
+                        Some(stat) if stat.kind == FsKind::Dir => {
+                            self.derived(&at, self.as_made(&dir, &stat, 0o755));
+                        }
                         // A user has put something else there: what it is, is for the next look to find out.
                         _ => self.hint(at.clone()),
                     }
@@ -543,6 +545,16 @@ impl LocalReplica {
             };
         }
         Ok(dir)
+    }
+
+    /// What may be recorded of a directory that was just made with a mode. Other permissions are a user's
+    /// change, which the next look must find; but a default access list takes some from all that is made.
+    pub(crate) fn as_made(&self, parent: &Dir, stat: &Stat, mode: u32) -> Print {
+        let seen = print(stat);
+        if u32::from(seen.mode) == mode || !self.profile.modes || parent.narrows_modes() {
+            return seen;
+        }
+        unlike(seen, mode as u16)
     }
 
     fn derived(&self, path: &RelPath, print: instep_core::row::Print) {
@@ -808,9 +820,7 @@ impl Replica for LocalReplica {
                 let _litter = dirs.staging.remove_file(ours(&name));
                 Ok(match failed {
                     crate::content::Failed::Write(e) => apply::failed(path, &e),
-                    crate::content::Failed::Changed | crate::content::Failed::Read(_) => {
-                        Outcome::Busy
-                    }
+                    why => apply::bad_source(path, &why),
                 })
             }
         }
@@ -985,6 +995,10 @@ impl LocalReplica {
             Ok((file, stat)) if Some(print(&stat)) == row.print => {
                 Ok(Some(Box::new(FileContent::vouched(file, stat))))
             }
+            // A change may have left the stamps as they are, so the bytes have to prove themselves.
+            Ok((file, stat)) if row.print.is_some_and(|p| p == unlike(print(&stat), p.mode)) => {
+                Ok(Some(Box::new(FileContent::new(file, stat))))
+            }
             // Whoever asked asks again after a while, and that is when it is looked at: a program may keep it
             // open for long.
             _ => Ok(None),
@@ -1013,13 +1027,21 @@ impl LocalReplica {
             let Some((parent, name)) = path.split() else {
                 continue;
             };
-            let set =
-                tree::open(&self.root, &parent).and_then(|dir| dir.set_mode(name, u32::from(mode)));
+            let made = self.index().get(&path)?.and_then(|r| r.print);
+            let set = tree::open(&self.root, &parent).and_then(|dir| {
+                // RACE: a user's change of mode between these two calls is undone.
+                let now = dir.stat(name)?.map(|s| print(&s).mode);
+                let ours = made.is_some_and(|p| now == Some(p.mode));
+                let set = ours.then(|| dir.set_mode(name, u32::from(mode)));
+                set.transpose()
+            });
             match set {
-                Ok(()) => {
+                Ok(Some(())) => {
                     self.env.reach(Step::DirModeSet);
                     self.refresh(&path, Some(mode));
                 }
+                // A user has given it another mode meanwhile, which the next look finds.
+                Ok(None) => {}
                 Err(e) => self.note_problem(&path, &e),
             }
         }

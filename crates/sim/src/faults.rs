@@ -359,7 +359,9 @@ impl Plan {
                 (d.multigrain, "multigrain"),
             ];
             let without = knobs.iter().filter(|(has, _)| !has);
-            without.fold(d.fs_type.clone(), |text, (_, what)| format!("{text} -{what}"))
+            without.fold(d.fs_type.clone(), |text, (_, what)| {
+                format!("{text} -{what}")
+            })
         };
         let disks: Vec<String> = self.disks.iter().map(disk).collect();
         format!(

@@ -11,6 +11,7 @@ use instep_replica::Result;
 use super::intent::Intended;
 use super::on_disk::{OnDisk, on_disk};
 use super::remedy::{Remedy, set_aside, unseen};
+use crate::print::unlike;
 use crate::replica::LocalReplica;
 
 /// How the replica died, as far as it matters to what may be found.
@@ -119,9 +120,5 @@ fn installed(version: &Version, seen: Print) -> Print {
     if as_made {
         return seen;
     }
-    Print {
-        mode: version.mode,
-        hash: !seen.hash,
-        ..seen
-    }
+    unlike(seen, version.mode)
 }

@@ -63,8 +63,9 @@ pub(super) fn set_aside(replica: &LocalReplica, intended: &Intended) -> Result<(
     else {
         return Ok(());
     };
-    if kind == Kind::Dir {
-        // It stands for what is in it; whether it may stand is decided as for any other.
+    if kind == Kind::Dir && replica.settings.role != Role::Source {
+        // It stands for what is in it; whether it may stand is decided as for any other. At a mirror's source
+        // nobody decides that but its user.
         return await_anew(replica, intended, Some(print));
     }
     let Some((parent, name)) = path.split() else {

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use instep_core::id::{ActorId, ReplicaId};
 use instep_core::path::RelPath;
+use instep_core::policy::Role;
 use instep_fs::sim::{NodeView, Save, SimConfig, SimFs};
 use instep_fs::{ErrorKind, Kind};
 use instep_local::index::Index;
@@ -99,6 +100,8 @@ pub(crate) struct Sim {
     pub(crate) watches: bool,
     /// What it is told apart by from other machines.
     pub(crate) tag: u8,
+    /// A mirror's source has nothing of ours.
+    pub(crate) role: Role,
     /// Carries owners.
     pub(crate) owner: bool,
     /// Carries extended attributes.
@@ -130,6 +133,7 @@ impl Sim {
             replica: None,
             watches,
             tag,
+            role: Role::Both,
             owner: false,
             xattrs: false,
         };
@@ -163,12 +167,13 @@ impl Sim {
             id: ReplicaId([self.tag; 16]),
             share: SHARE,
             root,
-            ours: Some(dirs),
+            ours: (self.role != Role::Source).then_some(dirs),
             profile,
             index,
             rules: Rules::default(),
             settings: Settings {
                 poll: !self.watches,
+                role: self.role,
                 owner: self.owner,
                 xattrs: self.xattrs,
                 ..Settings::default()

@@ -1,0 +1,70 @@
+//! Where content comes from: a source whose bytes are not what it says is not believed, others are asked, and
+//! when there is none, that is a problem with a name.
+
+use instep_core::id::ContentId;
+use instep_core::plan::{Action, Code, Outcome};
+use instep_fs::sim::SimConfig;
+use instep_replica::Replica;
+use instep_replica::conformance::User as _;
+use instep_replica::content::{Bytes, Content, Sources};
+
+use super::acts::incoming;
+use crate::support::p;
+use crate::support::sim::Sim;
+
+const GOOD: &[u8] = b"the bytes of this version";
+const BAD: &[u8] = b"as many bytes of another.";
+
+/// Several that say that they have the content.
+struct Several(Vec<&'static [u8]>);
+
+impl Sources for Several {
+    fn open(&self, action: &Action, content: ContentId) -> Option<Box<dyn Content>> {
+        self.open_other(action, content, 0)
+    }
+
+    fn open_other(&self, _: &Action, _: ContentId, tried: usize) -> Option<Box<dyn Content>> {
+        let bytes = self.0.get(tried)?;
+        Some(Box::new(Bytes(bytes.to_vec())))
+    }
+}
+
+/// A machine without files that have no name has to go another way.
+fn machines() -> [Sim; 2] {
+    [true, false].map(|unnamed_files| {
+        Sim::new(SimConfig {
+            unnamed_files,
+            ..SimConfig::ext4(1)
+        })
+    })
+}
+
+#[test]
+fn one_damaged_source_keeps_a_file_from_coming() {
+    for sim in machines() {
+        let action = incoming(sim.replica(), &p("f"), Some(GOOD), 1);
+        let sources = Several(vec![BAD, b"short", GOOD]);
+        let outcomes = sim.replica().apply(&[action], &sources).unwrap();
+        assert_eq!(outcomes, [Outcome::Done]);
+        assert_eq!(sim.read(&p("f")).unwrap(), GOOD);
+    }
+}
+
+#[test]
+fn a_damaged_source_is_tried_for_ever_without_a_word() {
+    for sim in machines() {
+        let action = incoming(sim.replica(), &p("f"), Some(GOOD), 1);
+        let outcomes = sim.replica().apply(&[action], &Several(vec![BAD])).unwrap();
+        let [Outcome::Blocked(problem)] = &outcomes[..] else {
+            panic!("{outcomes:?}");
+        };
+        assert_eq!(problem.code, Code::ContentMissing);
+        assert!(sim.tree().unwrap().is_empty());
+        let staged = sim.replica().stage(
+            &p("f"),
+            instep_chunk::content_id(GOOD),
+            &mut Bytes(BAD.to_vec()),
+        );
+        assert!(matches!(staged.unwrap(), Outcome::Blocked(p) if p.code == Code::ContentMissing));
+    }
+}
