@@ -117,11 +117,14 @@ impl Session {
             if decided && self.asks_persons() {
                 self.dirty_below(path);
             }
+            let only_known = pass.only_known.remove(path);
             for mut action in decision.actions {
                 if self.is_below_frozen(&action) {
                     continue;
                 }
-                self.arrive_unseen(&mut action, pass);
+                if only_known {
+                    self.arrive_unseen(&mut action);
+                }
                 self.prefer_rename(&mut action, pass);
                 // What is beside a database goes before the database changes, or would spoil it.
                 let database = group::database(&action.path);

@@ -155,12 +155,8 @@ impl Session {
 
     /// A content that nobody shows may never come: it arrives by being known, and whoever has it may bring it
     /// later. Otherwise what has to make room for others would wait for it for ever.
-    pub(crate) fn arrive_unseen(&mut self, action: &mut Action, pass: &Pass) {
-        let is_new = action.before == Precondition::Absent;
-        if is_new
-            && matches!(action.goal, Goal::File { .. })
-            && pass.only_known.contains(&action.path)
-        {
+    pub(crate) fn arrive_unseen(&mut self, action: &mut Action) {
+        if action.before == Precondition::Absent && matches!(action.goal, Goal::File { .. }) {
             (action.goal, action.shown) = (Goal::Record, None);
             self.retry(action.path.clone(), None, 1);
         }
