@@ -16,7 +16,7 @@ fn failures(from: u64, count: u64) -> Vec<String> {
 
 #[test]
 fn users_crashes_and_errors_break_no_promise() {
-    let failed = failures(1, 2000);
+    let failed = failures(1, 100);
     assert!(
         failed.is_empty(),
         "{} seeds failed:\n{}",
