@@ -136,6 +136,7 @@ mod tests {
             seed,
             digest,
             profile: "sim".to_owned(),
+            rounds: 3,
             trace: Vec::new(),
             counts: Counts {
                 calls: 10,

@@ -455,6 +455,7 @@ mod tests {
     use instep_replica::content::NoSources;
     use instep_replica::env::StepEnv;
     use instep_replica::memory::MemoryReplica;
+    use instep_replica::records::ShareRecord;
 
     /// A replica that says what it likes of a machine that it does not look at.
     struct Scene {
@@ -477,7 +478,7 @@ mod tests {
             let liar = MemoryReplica::new("A", share, Arc::new(StepEnv::default()));
             liar.user_write(&path("a"), b"1").unwrap();
             let look = liar.look(&Scope::Everything).unwrap();
-            let state = ShareState::new(share, Default::default());
+            let state = ShareState::new(share, ShareRecord::default());
             liar.record(&look, &state).unwrap();
             let eye = Arc::new(Eye::default());
             let disk = MemoryDisk::new();
@@ -489,7 +490,7 @@ mod tests {
         fn deletes(&self) -> Vec<String> {
             self.watched.watched().user_remove(&path("a")).unwrap();
             let look = self.watched.look(&Scope::Everything).unwrap();
-            let state = ShareState::new(self.watched.share(), Default::default());
+            let state = ShareState::new(self.watched.share(), ShareRecord::default());
             self.watched.record(&look, &state).unwrap();
             self.eye.broken()
         }

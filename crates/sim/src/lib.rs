@@ -10,6 +10,7 @@
 //! checkers.rs the promises: convergence, nothing lost, nothing resurrected, nothing invented, stability
 //! eye.rs      every call of the engine on a replica, watched
 //! steps.rs    the promises that hold at every step, from what a call did to a machine
+//! mask.rs     what is left out of a seed; shrink.rs finds how much can be; scenario.rs keeps it
 //! rollback.rs what a root whose past came back does to the others
 //! ledger.rs   what users wrote and gave up
 //! counts.rs   what really happened
@@ -26,12 +27,18 @@ mod eye;
 mod faults;
 mod ledger;
 mod link;
+mod mask;
 mod rollback;
+mod scenario;
 mod seed;
+mod shrink;
 mod steps;
 mod users;
 mod world;
 
 pub use campaign::{Campaign, Tally};
 pub use counts::Counts;
-pub use seed::{Failure, Report, run};
+pub use mask::{Mask, MaskError};
+pub use scenario::Scenario;
+pub use seed::{Failure, Report, run, run_masked};
+pub use shrink::{Shrunk, shrink};

@@ -13,15 +13,18 @@ use std::process::{Command, ExitCode};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use instep_sim::{Campaign, Failure, Tally};
+use instep_sim::{Campaign, Failure, Mask, Tally};
 
 const USAGE: &str = "\
 usage: instep-sim [--seeds N] [--from S] [--threads T]   run many seeds
-       instep-sim --seed S                               replay one, with its trace";
+       instep-sim --seed S [--without MASK] [--rounds R] replay one, or what is left of it, with its trace
+       instep-sim --seed S --shrink                      find how much of a failing seed can be left out";
 
 struct Options {
     campaign: Campaign,
     one: Option<u64>,
+    mask: Mask,
+    shrink: bool,
 }
 
 fn options(mut args: impl Iterator<Item = String>) -> Option<Options> {
@@ -32,18 +35,25 @@ fn options(mut args: impl Iterator<Item = String>) -> Option<Options> {
             threads: 2,
         },
         one: None,
+        mask: Mask::default(),
+        shrink: false,
     };
+    let mut rounds = None;
     while let Some(arg) = args.next() {
-        let value: u64 = args.next()?.parse().ok()?;
         match arg.as_str() {
-            "--seeds" => out.campaign.count = value,
-            "--from" => out.campaign.from = value,
-            "--threads" => out.campaign.threads = usize::try_from(value).ok()?,
-            "--seed" => out.one = Some(value),
+            "--seeds" => out.campaign.count = args.next()?.parse().ok()?,
+            "--from" => out.campaign.from = args.next()?.parse().ok()?,
+            "--threads" => out.campaign.threads = args.next()?.parse().ok()?,
+            "--seed" => out.one = Some(args.next()?.parse().ok()?),
+            "--without" => out.mask = args.next()?.parse().ok()?,
+            "--rounds" => rounds = Some(args.next()?.parse().ok()?),
+            "--shrink" => out.shrink = true,
             _ => return None,
         }
     }
-    Some(out)
+    out.mask.rounds = rounds;
+    let of_one = out.shrink || out.mask != Mask::default();
+    (out.one.is_some() || !of_one).then_some(out)
 }
 
 /// The commit that is being tested: as whoever built this says, else as the repository says now.
@@ -68,7 +78,7 @@ fn build() -> &'static str {
     }
 }
 
-fn tell(failure: &Failure, commit: &str) {
+fn tell(failure: &Failure, mask: &Mask, commit: &str) {
     let release = if cfg!(debug_assertions) {
         ""
     } else {
@@ -78,14 +88,15 @@ fn tell(failure: &Failure, commit: &str) {
     println!("on {}", failure.profile);
     failure.broken.iter().for_each(|line| println!("  {line}"));
     println!(
-        "replay: cargo run{release} -p instep-sim -- --seed {}",
-        failure.seed
+        "replay: cargo run{release} -p instep-sim -- --seed {}{}",
+        failure.seed,
+        mask.arguments()
     );
 }
 
 /// Replays one seed, with everything that happens.
-fn replay(seed: u64) -> ExitCode {
-    match instep_sim::run(seed) {
+fn replay(seed: u64, mask: &Mask) -> ExitCode {
+    match instep_sim::run_masked(seed, mask) {
         Ok(report) => {
             report.trace.iter().for_each(|line| println!("{line}"));
             let digest = report.digest;
@@ -94,10 +105,23 @@ fn replay(seed: u64) -> ExitCode {
         }
         Err(failure) => {
             failure.trace.iter().for_each(|line| println!("{line}"));
-            tell(&failure, &commit());
+            tell(&failure, mask, &commit());
             ExitCode::FAILURE
         }
     }
+}
+
+/// Makes one seed small.
+fn shrink(seed: u64, mask: &Mask) -> ExitCode {
+    let Some(shrunk) = instep_sim::shrink(seed, mask) else {
+        println!("seed {seed} keeps all promises");
+        return ExitCode::SUCCESS;
+    };
+    let trace = &shrunk.failure.trace;
+    trace.iter().for_each(|line| println!("{line}"));
+    println!("{} acts are left after {} runs", shrunk.acts, shrunk.runs);
+    tell(&shrunk.failure, &shrunk.mask, &commit());
+    ExitCode::FAILURE
 }
 
 /// Rewrites one line on a terminal, a few times a second at the most.
@@ -169,11 +193,15 @@ fn main() -> ExitCode {
         eprintln!("{USAGE}");
         return ExitCode::from(2);
     };
-    if let Some(seed) = options.one {
-        return replay(seed);
-    }
     // A panic is part of a failure's report.
-    std::panic::set_hook(Box::new(|_| {}));
+    let quiet = options.one.is_none() || options.shrink;
+    if quiet {
+        std::panic::set_hook(Box::new(|_| {}));
+    }
+    if let Some(seed) = options.one {
+        let one = if options.shrink { shrink } else { replay };
+        return one(seed, &options.mask);
+    }
     let started = Instant::now();
     let progress = Progress::new(options.campaign.count);
     let tally = options
@@ -181,7 +209,8 @@ fn main() -> ExitCode {
         .run(&|seeds, failed| progress.tell(seeds, failed));
     progress.end();
     let commit = commit();
-    tally.failures.iter().for_each(|f| tell(f, &commit));
+    let whole = Mask::default();
+    tally.failures.iter().for_each(|f| tell(f, &whole, &commit));
     summary(&tally, &options, started.elapsed());
     if tally.failures.is_empty() {
         ExitCode::SUCCESS

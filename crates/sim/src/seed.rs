@@ -15,6 +15,7 @@ use instep_testkit::prng::Prng;
 use crate::checkers::{self, Dots, Known, Terms};
 use crate::counts::Counts;
 use crate::faults::{FAULTS_MIN, Mishap, Plan, Round};
+use crate::mask::Mask;
 use crate::rollback::Past;
 use crate::world::{Opened, World};
 
@@ -30,6 +31,8 @@ pub struct Report {
     pub digest: u64,
     /// What the file systems were like.
     pub profile: String,
+    /// Sessions under faults.
+    pub rounds: usize,
     /// What happened, line by line.
     pub trace: Vec<String>,
     /// What happened, counted.
@@ -47,6 +50,8 @@ pub struct Failure {
     pub digest: u64,
     /// What the file systems were like.
     pub profile: String,
+    /// Sessions under faults.
+    pub rounds: usize,
     /// What happened, line by line.
     pub trace: Vec<String>,
     /// What happened, counted.
@@ -61,6 +66,7 @@ impl Failure {
             broken: Vec::new(),
             digest: report.digest,
             profile: report.profile,
+            rounds: report.rounds,
             trace: report.trace,
             counts: report.counts,
         }
@@ -104,9 +110,14 @@ impl Monitor for Tracer {
 
 /// Runs one seed.
 pub fn run(seed: u64) -> Result<Report, Box<Failure>> {
+    run_masked(seed, &Mask::default())
+}
+
+/// Runs what a mask leaves of a seed.
+pub fn run_masked(seed: u64, mask: &Mask) -> Result<Report, Box<Failure>> {
     let mut rng = Prng::new(seed);
-    let plan = Plan::new(&mut rng);
-    let world = World::new(seed, &plan, &mut rng);
+    let plan = mask.plan(Plan::new(&mut rng));
+    let world = World::new(seed, &plan, mask, &mut rng);
     world.note(plan.headline());
     let broken = Mutex::new(Vec::new());
     let ended = catch_unwind(AssertUnwindSafe(|| {
@@ -158,6 +169,7 @@ fn report(seed: u64, plan: &Plan, world: &World) -> Report {
         digest,
         counts,
         profile: plan.profile(),
+        rounds: world.rounds(),
         trace,
     }
 }
@@ -190,13 +202,19 @@ impl Course<'_> {
         let mut planned = planned.into_iter();
         for n in 0.. {
             // Where too little went wrong so far, processes die until it is enough.
-            let enough = self.world.counts().struck() >= FAULTS_MIN;
+            let enough = match self.world.mask().rounds {
+                Some(rounds) if rounds == n => break,
+                Some(_) => false,
+                None => self.world.counts().struck() >= FAULTS_MIN,
+            };
             let Some(round) = planned
                 .next()
                 .or_else(|| (!enough).then(|| Round::early(rng)))
             else {
                 break;
             };
+            let round = self.world.mask().round(n, round);
+            self.world.begins(n);
             let bad = self.between_rounds(n, round);
             if !bad.is_empty() {
                 return bad;
@@ -257,14 +275,15 @@ impl Course<'_> {
     /// anything else, so that it can be told what comes of it.
     fn befall(&mut self, machine: usize, what: Mishap) -> Vec<String> {
         let state = self.world.state();
-        let disks = state.joined();
+        let joined = state.taking_part();
         let known = !state.has_died()
-            && self.past.is_of(disks.len())
+            && self.past.is_of(joined)
             && what != Mishap::StateDeleted
-            && machine < disks.len();
+            && machine < joined;
         drop(state);
-        let before = Past::present(&disks, machine).filter(|_| known);
         self.world.befall(machine, what);
+        let disks = self.world.state().joined();
+        let before = Past::present(&disks, machine).filter(|_| known);
         let Some(before) = before else {
             return Vec::new();
         };

@@ -160,15 +160,15 @@ mod tests {
         RelPath::new(p.as_bytes()).unwrap()
     }
 
-    fn object(id: u64, kind: Kind) -> Option<Object> {
-        Some(Object { id, kind })
+    fn object(id: u64, kind: Kind) -> Object {
+        Object { id, kind }
     }
 
-    fn name(p: &str, was: Option<Object>, now: Option<Object>) -> NameChange {
+    fn name(p: &str, was: impl Into<Option<Object>>, now: impl Into<Option<Object>>) -> NameChange {
         NameChange {
             path: Some(path(p)),
-            was,
-            now,
+            was: was.into(),
+            now: now.into(),
         }
     }
 
@@ -183,7 +183,7 @@ mod tests {
         Deed::InPlace {
             by: "write_all_at",
             bytes,
-            object: object(7, kind).unwrap(),
+            object: object(7, kind),
             paths: vec![Some(path(p))],
             open,
         }
@@ -194,7 +194,7 @@ mod tests {
         let nowhere = NameChange {
             path: None,
             was: None,
-            now: object(1, Kind::File),
+            now: Some(object(1, Kind::File)),
         };
         let escape = [names(Some("publish"), std::slice::from_ref(&nowhere))];
         assert_eq!(confined(&escape).len(), 1);

@@ -25,6 +25,7 @@ use crate::counts::Counts;
 use crate::eye::Eye;
 use crate::faults::{Clock, Crash, Line, Plan, Round, Sizes, Trouble};
 use crate::ledger::{Ledger, Seen, seen};
+use crate::mask::Mask;
 use crate::users::Users;
 use deaths::Life;
 use machines::Identity;
@@ -128,6 +129,9 @@ pub(crate) struct World {
     /// Whose root is away.
     away: Vec<AtomicBool>,
     eye: Arc<Eye>,
+    mask: Mask,
+    /// Sessions under faults that have begun.
+    rounds: AtomicU64,
     seed: u64,
 }
 
@@ -141,7 +145,7 @@ impl std::fmt::Debug for World {
 
 impl World {
     /// Machines with empty roots.
-    pub(crate) fn new(seed: u64, plan: &Plan, rng: &mut Prng) -> Arc<Self> {
+    pub(crate) fn new(seed: u64, plan: &Plan, mask: &Mask, rng: &mut Prng) -> Arc<Self> {
         let disks: Vec<SimFs> = plan.disks.iter().map(|c| SimFs::new(c.clone())).collect();
         let mut identities = Vec::new();
         for (i, (fs, clock)) in disks.iter().zip(&plan.clocks).enumerate() {
@@ -201,8 +205,25 @@ impl World {
             jumped_ns: plan.clocks.iter().map(|_| AtomicI64::new(0)).collect(),
             away: plan.clocks.iter().map(|_| AtomicBool::new(false)).collect(),
             eye: Arc::default(),
+            mask: mask.clone(),
+            rounds: AtomicU64::new(0),
             seed,
         })
+    }
+
+    /// What is left out of the seed.
+    pub(crate) fn mask(&self) -> &Mask {
+        &self.mask
+    }
+
+    /// A session under faults begins.
+    pub(crate) fn begins(&self, round: usize) {
+        self.rounds.store(round as u64 + 1, Ordering::Relaxed);
+    }
+
+    /// Sessions under faults that have begun.
+    pub(crate) fn rounds(&self) -> usize {
+        self.rounds.load(Ordering::Relaxed) as usize
     }
 
     /// Watches every replica.
@@ -293,13 +314,20 @@ impl World {
     }
 
     fn act(&self, state: &mut State) {
+        // Each act draws from a sequence of its own, so that leaving one out does not change the others.
+        let number = state.counts.acts;
+        if self.mask.drops_act(number) {
+            state.counts.acts += 1;
+            return;
+        }
+        let own = (number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let rng = &mut Prng::new(self.seed.rotate_left(32) ^ own);
         self.set_clocks(state);
         troubles::lift_limits(state);
         let State {
             disks,
             users,
             ledger,
-            rng,
             users_sync,
             dark,
             counts,
@@ -313,7 +341,7 @@ impl World {
         }
         troubles::impose_limits(state);
         state.trace.push(format!(
-            "{:>9} user {done}",
+            "{:>9} user #{number} {done}",
             self.elapsed_ns.load(Ordering::Relaxed) / 1000
         ));
     }

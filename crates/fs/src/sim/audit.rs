@@ -201,6 +201,8 @@ impl SimFs {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
+
     use super::*;
     use crate::sim::{Save, SimConfig};
     use instep_core::path::Name;
