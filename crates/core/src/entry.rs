@@ -173,7 +173,7 @@ impl Entry {
     /// Two things cannot come from honest replicas, and are merged so that nothing is lost and all sides
     /// agree: one dot with two contents (the greater version counts, and the other becomes a sibling under a
     /// dot that all sides find alike), and two entries each of which claims to supersede all of the other
-    /// (both stay).
+    /// (both stay, under dots that neither has seen: nobody supersedes them by hearing of them again).
     pub fn merge(&self, other: &Self) -> Self {
         if self == other {
             return self.clone();
@@ -191,13 +191,15 @@ impl Entry {
         };
         let mut siblings = kept(self, other);
         siblings.extend(kept(other, self));
+        let mut ctx = self.ctx.clone();
+        ctx.join(&other.ctx);
         if siblings.is_empty() {
-            siblings.extend(self.siblings.iter().chain(&other.siblings).cloned());
+            let all = self.siblings.iter().chain(&other.siblings);
+            siblings.extend(all.map(|(d, v)| (crate::conflict::reused_dot(*d, v), v.clone())));
+            siblings.iter().for_each(|(d, _)| ctx.add(*d));
         }
         siblings.sort_by(|a, b| (a.0, &b.1).cmp(&(b.0, &a.1)));
         siblings.dedup_by_key(|(d, _)| *d);
-        let mut ctx = self.ctx.clone();
-        ctx.join(&other.ctx);
         Self { ctx, siblings }
     }
 

@@ -261,16 +261,25 @@ impl fmt::Debug for RelPath {
     }
 }
 
-/// Writes bytes so that nothing in them can act on a terminal: invalid UTF-8 as `\xNN`, control
-/// characters and bidirectional overrides as `\u{N}`, a backslash doubled.
+/// Whether a character acts on a terminal instead of being shown: control characters, what ends a line, and
+/// what turns the direction of the text beside it.
+pub fn acts(c: char) -> bool {
+    let turns = matches!(
+        c,
+        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+    );
+    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') || turns
+}
+
+/// Writes bytes so that nothing in them can act on a terminal: invalid UTF-8 as `\xNN`, what [`acts`] as
+/// `\u{N}`, a backslash doubled.
 pub fn escape(bytes: &[u8], f: &mut dyn fmt::Write) -> fmt::Result {
     for chunk in bytes.utf8_chunks() {
         for c in chunk.valid().chars() {
-            let bidi = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
             match c {
                 '\\' => f.write_str("\\\\")?,
                 '\n' => f.write_str("\\n")?,
-                _ if c.is_control() || bidi => write!(f, "\\u{{{:x}}}", c as u32)?,
+                _ if acts(c) => write!(f, "\\u{{{:x}}}", c as u32)?,
                 _ => f.write_char(c)?,
             }
         }
@@ -357,5 +366,6 @@ mod tests {
     fn hostile_names_are_shown_escaped() {
         let path = RelPath::new(b"a\x1b[31m\xff\n\xe2\x80\xae").unwrap();
         assert_eq!(path.to_string(), "a\\u{1b}[31m\\xff\\n\\u{202e}");
+        assert_eq!(p("\u{61c}\u{2028}").to_string(), "\\u{61c}\\u{2028}");
     }
 }

@@ -363,6 +363,10 @@ proptest! {
         let merged = a.merge(&b);
         prop_assert_eq!(&merged, &b.merge(&a));
         prop_assert_eq!(&merged.merge(&merged), &merged);
+        // Whoever hears of one of them again learns nothing: otherwise two replicas would tell each other
+        // the same for ever.
+        prop_assert_eq!(&merged.merge(&a), &merged);
+        prop_assert_eq!(&b.merge(&merged), &merged);
         prop_assert_eq!(merged.is_empty(), a.is_empty() && b.is_empty());
         prop_assert_eq!(&decoded(&encoded(&merged)).unwrap(), &merged);
     }
