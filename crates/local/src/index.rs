@@ -68,8 +68,12 @@ impl std::fmt::Debug for Index {
     }
 }
 
-fn number(bytes: Option<Vec<u8>>) -> u64 {
-    bytes.and_then(|b| Reader::new(&b).u64().ok()).unwrap_or(0)
+/// A number that was written down, zero if none was. One that cannot be read, or is so great that it was never
+/// counted up to, is damage: to begin again at zero would use dots twice.
+fn number(bytes: Option<Vec<u8>>, max: u64) -> Result<u64> {
+    let Some(bytes) = bytes else { return Ok(0) };
+    let read = Reader::new(&bytes).u64().ok().filter(|n| *n <= max);
+    read.ok_or_else(|| Error::new(ErrorKind::Damaged, "read a number of the index"))
 }
 
 fn number_bytes(n: u64) -> Vec<u8> {
@@ -95,9 +99,9 @@ impl Index {
                 fresh
             }
         };
-        let reserved = number(read(&mut store, KEY_COUNTER)?);
-        let clock = number(read(&mut store, KEY_CLOCK)?) as i64;
-        let durable_epoch = number(read(&mut store, KEY_EPOCH)?) as u32;
+        let reserved = number(read(&mut store, KEY_COUNTER)?, u64::MAX / 2)?;
+        let clock = number(read(&mut store, KEY_CLOCK)?, i64::MAX as u64)? as i64;
+        let durable_epoch = number(read(&mut store, KEY_EPOCH)?, u64::from(u32::MAX / 2))? as u32;
         let totals = totals_from(read(&mut store, KEY_TOTALS)?);
         let mut digests = HashMap::new();
         store
@@ -406,5 +410,39 @@ fn totals_from(bytes: Option<Vec<u8>>) -> Totals {
         dirs: next(),
         links: next(),
         bytes: next(),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
+mod tests {
+    use instep_store::MemoryDisk;
+
+    use super::*;
+
+    fn opened(key: &[u8], body: &[u8]) -> Result<Index> {
+        let mut store = MemoryDisk::new().open();
+        store.put_record(Table::Meta, key, body).unwrap();
+        store.commit(Durability::Power).unwrap();
+        Index::open(Box::new(store), ActorId([1; 8]))
+    }
+
+    #[test]
+    fn a_counter_that_cannot_be_read_begins_again_at_zero() {
+        assert_eq!(
+            opened(KEY_COUNTER, &number_bytes(7)).unwrap().high_water(),
+            7
+        );
+        let endless = number_bytes(u64::MAX);
+        for (key, body) in [
+            (KEY_COUNTER, &b"\x80"[..]),
+            (KEY_COUNTER, b""),
+            (KEY_COUNTER, &endless),
+            (KEY_EPOCH, &endless),
+            (KEY_CLOCK, &endless),
+        ] {
+            let e = opened(key, body).unwrap_err();
+            assert_eq!(e.kind, ErrorKind::Damaged, "{}", body.escape_ascii());
+        }
     }
 }

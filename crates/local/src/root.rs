@@ -42,5 +42,5 @@ pub use evidence::{is_bare_mount_point, known_at};
 pub use examine::{Examination, Left, Standing, close_to_others, examine};
 pub use forget::forget;
 pub use inspect::{Inspection, inspect};
-pub use marker::{Membership, MembershipKind};
+pub use marker::{Membership, MembershipKind, memberships_in};
 pub use open::{OpenOptions, ShareChoice};

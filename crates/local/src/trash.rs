@@ -135,8 +135,10 @@ pub fn records(
     index
         .store()
         .records(table, &mut |key, body| {
-            if let (Ok(key), Ok(record)) = (std::str::from_utf8(key), serde_json::from_slice(body))
-            {
+            // A key names an object of ours: one that is no name was not written here.
+            let key = std::str::from_utf8(key).ok();
+            let key = key.filter(|k| Name::new(k.as_bytes()).is_ok());
+            if let (Some(key), Ok(record)) = (key, serde_json::from_slice(body)) {
                 out.push((key.to_owned(), record));
             }
             std::ops::ControlFlow::Continue(())

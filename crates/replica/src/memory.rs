@@ -212,6 +212,13 @@ impl MemoryReplica {
         state.wake();
     }
 
+    /// The contents of everything that was displaced and is still kept.
+    pub fn displaced(&self) -> Vec<ContentId> {
+        let state = self.lock();
+        let nodes = state.versions.values().chain(state.trash.values());
+        nodes.map(|n| n.object.content()).collect()
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

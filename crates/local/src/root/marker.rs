@@ -84,7 +84,11 @@ pub(super) struct Marker {
 impl Marker {
     /// The marker in a directory of ours; none if there is none or it cannot be read.
     pub(super) fn of(dir: &Dir) -> Option<Self> {
-        serde_json::from_str(&read_text(dir, MARKER)?).ok()
+        Self::from_text(&read_text(dir, MARKER)?)
+    }
+
+    fn from_text(text: &str) -> Option<Self> {
+        serde_json::from_str(text).ok()
     }
 
     /// The marker of a replica that goes on in a share, or joins it: what was known of the share's other
@@ -172,6 +176,13 @@ impl Marker {
         };
         self.shares.iter().filter_map(read).collect()
     }
+}
+
+/// What the text of a marker says, for whoever has no root to ask: none if it is no marker.
+pub fn memberships_in(text: &str) -> Vec<Membership> {
+    let marker = Marker::from_text(text);
+    let named = marker.and_then(|m| Some((m.id()?, m)));
+    named.map_or_else(Vec::new, |(id, marker)| marker.memberships(id))
 }
 
 impl LocalReplica {
