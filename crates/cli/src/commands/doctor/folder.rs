@@ -387,6 +387,7 @@ mod tests {
             modes: true,
             xattrs: true,
             mtime_granularity_ns: 1,
+            tick_ns: 0,
             fs_id: 1,
         };
         let examined = Examination {
