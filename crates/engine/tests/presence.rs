@@ -359,3 +359,26 @@ fn every_single_change_reports_its_progress() {
     let told = heard.iter().filter(|e| matches!(e, Event::Progress(_)));
     assert!(told.count() <= 4);
 }
+
+#[test]
+fn what_came_back_with_other_content_while_its_deletion_is_held_stays_unseen() {
+    let world = World::new();
+    for n in 0..100 {
+        let path = p(&format!("many/{n}"));
+        world.replicas[0].user_write(&path, b"one of many").unwrap();
+    }
+    world.at(20_000, |[a, _, _]| a.user_remove(&p("many")).unwrap());
+    world.at(30_000, |[a, b, _]| {
+        assert!(has(b, "many/7"), "nothing was held");
+        a.user_write(&p("many/7"), b"another").unwrap();
+        // The kernel loses the event.
+        a.take_hints();
+    });
+    world.at(40_000, |[_, b, c]| {
+        for other in [b, c] {
+            assert_eq!(other.user_read(&p("many/7")).unwrap(), b"another");
+            assert!(has(other, "many/8"), "what is held was deleted");
+        }
+    });
+    assert_eq!(world.run().state, State::Held);
+}
