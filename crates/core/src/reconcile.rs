@@ -111,7 +111,9 @@ pub fn derived(path: &RelPath, entry: &Entry, view: &View) -> Vec<(RelPath, Entr
     let of = |loser: &Dot| {
         let version = entry.get(*loser)?;
         let beside = conflict::copy_path(path, *loser, version)?;
-        Some((beside, copied(*loser, version)))
+        let mut copy = conflict::copy_version(version);
+        copy.moved = Some(path.clone());
+        Some((beside, Entry::first(conflict::derived_dot(*loser), copy)))
     };
     let files = view.beside.iter().filter_map(of);
     files.chain(displaced_dir(path, entry, view)).collect()
@@ -125,10 +127,6 @@ fn displaced_dir(path: &RelPath, entry: &Entry, view: &View) -> Option<(RelPath,
     let room = conflict::room_path(path)?;
     let dot = conflict::moved_dot(*dot, &room);
     Some((room, Entry::first(dot, conflict::copy_version(version))))
-}
-
-fn copied(dot: Dot, version: &Version) -> Entry {
-    Entry::first(conflict::derived_dot(dot), conflict::copy_version(version))
 }
 
 /// Where everything that is alive below a path goes, because a file or link of a preferred replica has the

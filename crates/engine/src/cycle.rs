@@ -268,7 +268,7 @@ impl Session {
                     let hash = row_hash(&row);
                     let known = seen.entry(path).or_insert((hash, 0, true));
                     known.1 += 1;
-                    known.2 &= known.0 == hash && !is_wanting(&row);
+                    known.2 &= known.0 == hash && !is_unsettled(&row);
                     ControlFlow::Continue(())
                 });
             if let Err(e) = result {
@@ -287,13 +287,16 @@ impl Session {
     }
 }
 
-/// It should be there and is not, and nothing says why: all may have lost it at once.
-fn is_wanting(row: &instep_core::row::Row) -> bool {
+/// What may have to change although all replicas say the same of it: it should be there and is not, and
+/// nothing says why (all may have lost it at once); or it stands for what is below it, which may have gone while
+/// somebody could not be read.
+fn is_unsettled(row: &instep_core::row::Row) -> bool {
     let alive = |(_, v): &(instep_core::id::Dot, instep_core::version::Version)| !v.is_tomb();
-    row.shown.is_none()
+    let is_wanting = row.shown.is_none()
         && row.print.is_none()
         && row.held.is_none()
-        && row.entry.siblings().iter().any(alive)
+        && row.entry.siblings().iter().any(alive);
+    is_wanting || row.is_derived_dir()
 }
 
 /// A hash of what must be equal between replicas: what is known, and which of it is on disk.

@@ -245,6 +245,7 @@ impl Session {
 
     pub(crate) fn decide(&mut self, path: &RelPath, rows: &Rows, pass: &mut Pass) -> Decision {
         self.give_way(path, rows, pass);
+        self.recall_copy(path, rows, pass);
         let extra = pass.known(path);
         let mut sides = self.sides(rows);
         let known = reconcile::merged(&sides, &extra);
@@ -286,7 +287,7 @@ impl Session {
     }
 
     /// Whether anything below a path is alive on any replica, after merging.
-    fn alive_below(&mut self, dir: &RelPath, pass: &mut Pass) -> bool {
+    pub(crate) fn alive_below(&mut self, dir: &RelPath, pass: &mut Pass) -> bool {
         let mut children: BTreeSet<RelPath> = BTreeSet::new();
         for slot in self
             .slots

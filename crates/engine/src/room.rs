@@ -15,7 +15,7 @@ use instep_core::policy::ConflictPolicy;
 use instep_core::reconcile::{self, Side};
 use instep_core::row::Row;
 use instep_core::version::Kind;
-use instep_core::view::{Shown, view};
+use instep_core::view::{Shown, view, view_above};
 
 use crate::plan::{Pass, Rows};
 use crate::session::Session;
@@ -159,6 +159,26 @@ impl Session {
         if action.before == Precondition::Absent && matches!(action.goal, Goal::File { .. }) {
             (action.goal, action.shown) = (Goal::Record, None);
             self.retry(action.path.clone(), None, 1);
+        }
+    }
+
+    /// A mirror's source knows nothing of the copies that its targets show beside a path, so that they look like
+    /// extras. They say where they are from: whether they are called for is asked there.
+    pub(crate) fn recall_copy(&mut self, path: &RelPath, rows: &Rows, pass: &mut Pass) {
+        let extra = reconcile::merged(&self.sides(rows), &pass.known(path));
+        if !self.options.mirror || !extra.is_empty() {
+            return;
+        }
+        let shown = rows.iter().flatten().filter_map(Row::present);
+        let from: BTreeSet<RelPath> = shown.filter_map(|v| v.moved.clone()).collect();
+        for at in from {
+            let (_, known) = self.known_at(&at, pass);
+            let below = self.alive_below(&at, pass);
+            let view = view_above(&known, below, &self.share.policies);
+            let beside = reconcile::derived(&at, &known, &view).into_iter();
+            for (_, copy) in beside.filter(|(copy, _)| copy == path) {
+                pass.add_known(path.clone(), &copy);
+            }
         }
     }
 

@@ -6,11 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use instep_chunk::content_id;
+use instep_core::conflict::end_version;
 use instep_core::entry::Entry;
 use instep_core::id::{ActorId, ContentId, Dot, ShareId};
 use instep_core::path::RelPath;
 use instep_core::plan::Keep::Trash;
 use instep_core::plan::{Action, Code, Goal, Outcome, Precondition};
+use instep_core::policy::Role;
 use instep_core::time::Mtime;
 use instep_core::version::{Kind, Version};
 use instep_engine::report::Silent;
@@ -20,7 +22,7 @@ use instep_replica::content::{Bytes, NoSources};
 use instep_replica::env::{Env, StepEnv};
 use instep_replica::memory::{MemoryReplica, Object};
 use instep_replica::records::PolicyRecord;
-use instep_replica::{Content, Replica, Sources, Waker};
+use instep_replica::{Book, Content, Replica, Sources, Waker};
 
 /// Whoever waits lets time pass.
 struct Clock(StepEnv);
@@ -67,6 +69,7 @@ struct World {
     env: Arc<Clock>,
     replicas: Vec<Arc<MemoryReplica>>,
     policy: PolicyRecord,
+    mirror: bool,
     dice: u64,
 }
 
@@ -85,7 +88,41 @@ impl World {
             },
             replicas: replicas.into(),
             env,
+            mirror: false,
             dice: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
+        }
+    }
+
+    /// A mirror whose source knows of a file that it has lost.
+    fn mirror(lost: &RelPath) -> Self {
+        let world = Self::new(PolicyRecord::Newest, 1);
+        let new = |label| {
+            let env = world.env.clone() as Arc<dyn Env>;
+            MemoryReplica::new(label, ShareId([1; 16]), env)
+        };
+        let dot = Dot {
+            actor: ActorId([7; 8]),
+            counter: 1,
+        };
+        let known = Action {
+            replica: 0,
+            path: lost.clone(),
+            before: Precondition::Absent,
+            goal: Goal::Record,
+            keep: Trash,
+            entry: Entry::first(dot, file(b"lost")),
+            shown: None,
+        };
+        let source = new("A");
+        let done = source.apply(&[known], &Given(b"")).unwrap();
+        assert_eq!(done, [Outcome::Done]);
+        Self {
+            replicas: vec![
+                Arc::new(source.with_role(Role::Source)),
+                Arc::new(new("B").with_role(Role::Target)),
+            ],
+            mirror: true,
+            ..world
         }
     }
 
@@ -111,6 +148,7 @@ impl World {
         let options = SessionOptions {
             once: true,
             policy: Some(self.policy.clone()),
+            mirror: self.mirror,
             ..SessionOptions::default()
         };
         let env: Arc<dyn Env> = self.env.clone();
@@ -329,6 +367,46 @@ fn a_file_waits_for_ever_for_room_that_a_lost_content_takes() {
 }
 
 #[test]
+fn what_stood_for_a_file_stays_because_somebody_could_not_be_read() {
+    let world = World::new(PolicyRecord::Newest, 1);
+    world.replicas[0].user_mkdir(&p("d")).unwrap();
+    world.sync(&[0, 1, 2]);
+    let entry = world.replicas[0].row(&p("d")).unwrap().unwrap().entry;
+    let (_, version) = &entry.siblings()[0];
+    let dot = Dot {
+        actor: ActorId([7; 8]),
+        counter: 1,
+    };
+    let gone = entry.record(dot, end_version(version, &p("e")));
+    for i in 0..3 {
+        let row = world.replicas[i].row(&p("d")).unwrap().unwrap();
+        let before = Precondition::Unchanged {
+            kind: Kind::Dir,
+            print: row.print.unwrap(),
+            content: ContentId::NONE,
+        };
+        let stands = Action {
+            replica: 0,
+            path: p("d"),
+            before,
+            goal: Goal::Record,
+            keep: Trash,
+            entry: gone.clone(),
+            shown: None,
+        };
+        let done = world.replicas[i].apply(&[stands], &Given(b"")).unwrap();
+        assert_eq!(done, [Outcome::Done]);
+        world.replicas[i]
+            .write_record(Book::Share, "settled", None)
+            .unwrap();
+    }
+    world.sync(&[0, 1, 2]);
+    for i in 0..3 {
+        assert_eq!(world.tree(i), [""; 0], "on {i}");
+    }
+}
+
+#[test]
 fn who_died_before_a_file_took_the_name_of_a_directory_keeps_the_directory() {
     let world = World::new(prefer_a(), 1);
     world.write(0, "d");
@@ -424,16 +502,13 @@ impl Sources for Given {
     }
 }
 
-/// Makes a replica have a file under a dot that somebody else chose.
-fn install(replica: &MemoryReplica, path: &RelPath, bytes: &'static [u8], dot: Dot) {
-    let (content, size) = (content_id(bytes), bytes.len() as u64);
-    let mtime = Mtime::from_nanos(1);
-    let version = Version {
+fn file(bytes: &[u8]) -> Version {
+    Version {
         kind: Kind::File,
-        content,
-        size,
+        content: content_id(bytes),
+        size: bytes.len() as u64,
         mode: 0o644,
-        mtime,
+        mtime: Mtime::from_nanos(1),
         te: 1,
         mode_te: 1,
         attributes: None,
@@ -442,16 +517,21 @@ fn install(replica: &MemoryReplica, path: &RelPath, bytes: &'static [u8], dot: D
         moved: None,
         meta_only: false,
         policy_epoch: 0,
-    };
+    }
+}
+
+/// Makes a replica have a file under a dot that somebody else chose.
+fn install(replica: &MemoryReplica, path: &RelPath, bytes: &'static [u8], dot: Dot) {
+    let version = file(bytes);
     let action = Action {
         replica: 0,
         path: path.clone(),
         before: Precondition::Absent,
         goal: Goal::File {
-            content,
-            size,
-            mode: 0o644,
-            mtime,
+            content: version.content,
+            size: version.size,
+            mode: version.mode,
+            mtime: version.mtime,
         },
         keep: Trash,
         entry: Entry::first(dot, version),
@@ -476,6 +556,24 @@ fn a_directory_that_only_stood_for_a_file_stays_where_the_file_was_deleted() {
     for i in 0..2 {
         assert_eq!(world.tree(i), [""; 0], "on {i}");
     }
+}
+
+#[test]
+fn a_copy_that_a_mirror_shows_beside_a_path_is_taken_for_an_extra() {
+    // It has another file above the one that it lost.
+    let world = World::mirror(&p("d/x"));
+    world.write(0, "d");
+    world.replicas[1].user_mkdir(&p("d")).unwrap();
+    world.sync(&[0, 1]);
+    let tree = world.tree(1);
+    let is_copy = |l: &String| l.starts_with("d.conflict-") && l.ends_with(": d by 0");
+    assert!(tree.iter().any(is_copy), "{tree:?}");
+    world.replicas[1]
+        .user_write(&p("d.conflict-mine"), b"an extra")
+        .unwrap();
+    world.sync(&[0, 1]);
+    assert_eq!(world.sync(&[0, 1]).summary.changes, 0);
+    assert_eq!(world.tree(1), tree);
 }
 
 #[test]
