@@ -289,19 +289,19 @@ impl Session {
     /// Whether anything below a path is alive on any replica, after merging.
     pub(crate) fn alive_below(&mut self, dir: &RelPath, pass: &mut Pass) -> bool {
         let mut children: BTreeSet<RelPath> = BTreeSet::new();
-        for slot in self
-            .slots
-            .iter()
-            .filter(|s| s.online() && s.role != Role::Target)
-        {
-            // A listing that fails must not let anything be deleted.
+        let slots = self.slots.iter().enumerate();
+        let mut speaking = slots.filter(|(_, s)| s.online() && s.role != Role::Target);
+        let failed = speaking.find_map(|(i, slot)| {
             let listed = slot.replica.children(dir, &mut |path, _| {
                 children.insert(path);
                 std::ops::ControlFlow::Continue(())
             });
-            if listed.is_err() {
-                return true;
-            }
+            listed.err().map(|e| (i, e))
+        });
+        // A listing that fails must not let anything be deleted; when it is back everything is compared.
+        if let Some((i, e)) = failed {
+            self.replica_failed(i, &e);
+            return true;
         }
         children.extend(pass.derived_in(dir));
         for path in children {

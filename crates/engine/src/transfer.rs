@@ -6,6 +6,7 @@ use instep_core::conflict;
 use instep_core::id::ContentId;
 use instep_core::path::RelPath;
 use instep_core::plan::{Action, Code, Goal, Outcome, Problem};
+use instep_replica::content::Bytes;
 use instep_replica::{Content, Replica, Sources};
 
 use crate::session::Session;
@@ -45,7 +46,11 @@ impl Origins {
             Some(version.moved.clone().into_iter().chain(beside))
         };
         let elsewhere = std::iter::once_with(elsewhere).flatten().flatten();
-        at(action.path.clone()).chain(elsewhere.flat_map(at))
+        // What is empty is never lost.
+        let is_empty = matches!(action.goal, Goal::File { size: 0, .. });
+        let empty = is_empty.then(|| Box::new(Bytes(Vec::new())) as Box<dyn Content>);
+        let brought = at(action.path.clone()).chain(elsewhere.flat_map(at));
+        empty.into_iter().chain(brought)
     }
 }
 

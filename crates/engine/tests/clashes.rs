@@ -100,22 +100,8 @@ impl World {
             let env = world.env.clone() as Arc<dyn Env>;
             MemoryReplica::new(label, ShareId([1; 16]), env)
         };
-        let dot = Dot {
-            actor: ActorId([7; 8]),
-            counter: 1,
-        };
-        let known = Action {
-            replica: 0,
-            path: lost.clone(),
-            before: Precondition::Absent,
-            goal: Goal::Record,
-            keep: Trash,
-            entry: Entry::first(dot, file(b"lost")),
-            shown: None,
-        };
         let source = new("A");
-        let done = source.apply(&[known], &Given(b"")).unwrap();
-        assert_eq!(done, [Outcome::Done]);
+        know(&source, lost, b"lost");
         Self {
             replicas: vec![
                 Arc::new(source.with_role(Role::Source)),
@@ -517,6 +503,36 @@ fn file(bytes: &[u8]) -> Version {
         moved: None,
         meta_only: false,
         policy_epoch: 0,
+    }
+}
+
+/// Makes a replica know of a file without having it.
+fn know(replica: &MemoryReplica, path: &RelPath, bytes: &[u8]) {
+    let dot = Dot {
+        actor: ActorId([7; 8]),
+        counter: 1,
+    };
+    let known = Action {
+        replica: 0,
+        path: path.clone(),
+        before: Precondition::Absent,
+        goal: Goal::Record,
+        keep: Trash,
+        entry: Entry::first(dot, file(bytes)),
+        shown: None,
+    };
+    let done = replica.apply(&[known], &Given(b"")).unwrap();
+    assert_eq!(done, [Outcome::Done]);
+}
+
+#[test]
+fn an_empty_file_that_nobody_has_any_more_is_missing() {
+    let world = World::new(PolicyRecord::Newest, 1);
+    know(&world.replicas[0], &p("x"), b"");
+    let end = world.sync(&[0, 1, 2]);
+    assert_eq!(end.problems, []);
+    for i in 0..3 {
+        assert_eq!(world.tree(i), ["x: "], "on {i}");
     }
 }
 
