@@ -36,6 +36,7 @@ mod repositories;
 mod room;
 pub mod session;
 mod settlement;
+pub mod sizes;
 mod transfer;
 mod upkeep;
 

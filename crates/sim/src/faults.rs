@@ -171,18 +171,18 @@ pub(crate) struct Sizes {
     /// Bytes of a file from which on it is hashed aside.
     pub(crate) hash_aside_bytes: u64,
     /// What a session does in one go.
-    pub(crate) session: instep_engine::session::Sizes,
+    pub(crate) session: instep_engine::sizes::Sizes,
 }
 
 /// Each as the product has it, or tiny.
 fn sizes(rng: &mut Prng) -> Sizes {
-    let ours = instep_engine::session::Sizes::default();
+    let ours = instep_engine::sizes::Sizes::default();
     let mut tiny = |small: usize, usual: usize| if rng.chance(1, 4) { small } else { usual };
     Sizes {
         counters: tiny(2, 4096) as u64,
         files: tiny(1, 1000),
         hash_aside_bytes: tiny(1000, 64 << 20) as u64,
-        session: instep_engine::session::Sizes {
+        session: instep_engine::sizes::Sizes {
             actions: tiny(3, ours.actions),
             bulk: tiny(1, ours.bulk),
             aside_bytes: tiny(1000, ours.aside_bytes as usize) as u64,
@@ -335,7 +335,7 @@ impl Plan {
     }
 
     /// Operations that users still do before the last look, so that every seed has a hundred.
-    pub(crate) fn last_ops(&self, done: u64) -> u64 {
+    pub(crate) fn last_ops(done: u64) -> u64 {
         OPS_MIN.saturating_sub(done)
     }
 }

@@ -231,7 +231,7 @@ impl Course<'_> {
             self.world.users_act(round.after);
         }
         let done = self.world.counts().acts;
-        self.world.users_act(self.plan.last_ops(done));
+        self.world.users_act(Plan::last_ops(done));
         self.world.users_finish();
         Vec::new()
     }

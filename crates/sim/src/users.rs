@@ -112,34 +112,7 @@ impl Users {
         let before = seen(fs);
         self.unsynced.resize(disks.len(), false);
         self.unsynced[machine] = true;
-        let mut hands = hands::Hands {
-            machine,
-            fs,
-            before: &before,
-            handled: Vec::new(),
-            slow: &mut self.slow,
-            weak: self.weak,
-            linked: &mut self.linked,
-            ledger,
-            rng,
-        };
-        let what = match next {
-            Some((_, step)) => format!("script: {}", hands.perform(step)),
-            None => match choose(&before, hands.rng) {
-                Choice::One(steps) => {
-                    let done: Vec<String> = steps.into_iter().map(|s| hands.perform(s)).collect();
-                    done.join(", ")
-                }
-                Choice::Script(name, steps) => {
-                    let what = format!("begins {name}: {:?}", steps.first());
-                    let steps = steps.into_iter().map(|s| (machine, s));
-                    self.scripts.extend(steps);
-                    // The first step is an act of its own, and nothing was done yet.
-                    return format!("{machine}: {what}");
-                }
-            },
-        };
-        let handled = hands.handled;
+        let (what, handled) = self.work((machine, fs), next.map(|n| n.1), &before, ledger, rng);
         let after = seen(fs);
         counts.effects += u64::from(before != after);
         ledger.acted(machine, &before, &after, &handled);
@@ -149,6 +122,46 @@ impl Users {
             self.unsynced[machine] = false;
         }
         format!("{machine}: {what}")
+    }
+}
+
+impl Users {
+    /// Does the next step of a script, or something else. Returns what it was, and the contents that were moved
+    /// or dressed.
+    fn work(
+        &mut self,
+        (machine, fs): (usize, &SimFs),
+        next: Option<Step>,
+        before: &Seen,
+        ledger: &mut Ledger,
+        rng: &mut Prng,
+    ) -> (String, Vec<Vec<u8>>) {
+        let mut hands = hands::Hands {
+            machine,
+            fs,
+            before,
+            handled: Vec::new(),
+            slow: &mut self.slow,
+            weak: self.weak,
+            linked: &mut self.linked,
+            ledger,
+            rng,
+        };
+        if let Some(step) = next {
+            return (format!("script: {}", hands.perform(step)), hands.handled);
+        }
+        match choose(before, hands.rng) {
+            Choice::One(steps) => {
+                let done: Vec<String> = steps.into_iter().map(|s| hands.perform(s)).collect();
+                (done.join(", "), hands.handled)
+            }
+            Choice::Script(name, steps) => {
+                // Nothing is done yet: the first step is an act of its own.
+                let what = format!("begins {name}: {:?}", steps.first());
+                self.scripts.extend(steps.into_iter().map(|s| (machine, s)));
+                (what, Vec::new())
+            }
+        }
     }
 }
 

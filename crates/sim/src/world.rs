@@ -147,25 +147,12 @@ impl World {
     /// Machines with empty roots.
     pub(crate) fn new(seed: u64, plan: &Plan, mask: &Mask, rng: &mut Prng) -> Arc<Self> {
         let disks: Vec<SimFs> = plan.disks.iter().map(|c| SimFs::new(c.clone())).collect();
-        let mut identities = Vec::new();
+        let identities = Identity::all(plan);
         for (i, (fs, clock)) in disks.iter().zip(&plan.clocks).enumerate() {
             fs.set_now(START_NS + clock.skew_ns);
-            let role = match i {
-                _ if !plan.mirror => Role::Both,
-                0 => Role::Source,
-                _ => Role::Target,
-            };
-            if role != Role::Source {
+            if identities[i].role != Role::Source {
                 machines::make_ours(fs);
             }
-            let tag = i as u8 + 1;
-            identities.push(Identity {
-                id: tag,
-                actor: tag,
-                rejoins: false,
-                role,
-                joined: i + 1 < disks.len() || plan.join_round == 0,
-            });
         }
         Arc::new(Self {
             state: Mutex::new(State {

@@ -22,10 +22,29 @@ fn a_class_of_faults_never_strikes() {
         }
     }
     let classes = [
-        "kill", "power cut", "mishap", "error", "event", "overflow", "full", "read-only", "away",
-        "index", "slow", "queue", "listing", "jump", "line refused", "reply lost", "sent twice",
-        "delay", "partition",
+        "kill",
+        "power cut",
+        "mishap",
+        "error",
+        "event",
+        "overflow",
+        "full",
+        "read-only",
+        "away",
+        "index",
+        "slow",
+        "queue",
+        "listing",
+        "jump",
+        "line refused",
+        "reply lost",
+        "sent twice",
+        "delay",
+        "partition",
     ];
-    let missing: Vec<_> = classes.iter().filter(|c| !all.faults.contains_key(**c)).collect();
+    let missing: Vec<_> = classes
+        .iter()
+        .filter(|c| !all.faults.contains_key(**c))
+        .collect();
     assert!(missing.is_empty(), "{missing:?} never struck: {all}");
 }

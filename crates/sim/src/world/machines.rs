@@ -20,6 +20,7 @@ use instep_testkit::prng::Prng;
 
 use super::{World, deaths};
 use crate::eye::Watched;
+use crate::faults::Plan;
 use crate::link::Link;
 
 /// Who a machine's root is.
@@ -34,6 +35,29 @@ pub(super) struct Identity {
     pub(super) role: Role,
     /// It takes part.
     pub(super) joined: bool,
+}
+
+impl Identity {
+    /// Who the machines are in the beginning.
+    pub(super) fn all(plan: &Plan) -> Vec<Self> {
+        let machines = plan.disks.len();
+        let one = |i: usize| {
+            let role = match i {
+                _ if !plan.mirror => Role::Both,
+                0 => Role::Source,
+                _ => Role::Target,
+            };
+            let tag = i as u8 + 1;
+            Self {
+                id: tag,
+                actor: tag,
+                rejoins: false,
+                role,
+                joined: i + 1 < machines || plan.join_round == 0,
+            }
+        };
+        (0..machines).map(one).collect()
+    }
 }
 
 /// A machine's replica, opened.
