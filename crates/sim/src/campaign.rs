@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::counts::Counts;
-use crate::seed::{Failure, Report, run};
+use crate::coverage::Cells;
+use crate::seed::{Failure, Report, cover, run};
 
 /// Of so many seeds one is run twice.
 const TWICE: u64 = 100;
@@ -44,6 +45,30 @@ impl Campaign {
     /// any of the threads.
     pub fn run(&self, progress: &(impl Fn(u64, u64) + Sync)) -> Tally {
         self.run_with(&run, progress)
+    }
+
+    /// Counts the decisions that the seeds meet.
+    pub fn cover(&self) -> Cells {
+        let next = AtomicU64::new(0);
+        let all = Mutex::new(Cells::default());
+        let work = || {
+            loop {
+                let done = next.fetch_add(1, Ordering::Relaxed);
+                if done >= self.count {
+                    return;
+                }
+                let cells = cover(self.from.wrapping_add(done));
+                all.lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .add(&cells);
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..self.threads.max(1) {
+                scope.spawn(work);
+            }
+        });
+        all.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn run_with(&self, one: &Seed<'_>, progress: &(impl Fn(u64, u64) + Sync)) -> Tally {

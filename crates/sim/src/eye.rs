@@ -21,6 +21,7 @@ use instep_replica::{
 };
 use instep_store::{MemoryDisk, Table};
 
+use crate::coverage::{Cells, Scene};
 use crate::steps;
 
 /// Lines about one session; a broken promise breaks at every step that follows.
@@ -34,6 +35,8 @@ pub(crate) struct Eye {
     minters: Mutex<BTreeMap<ActorId, MemoryDisk>>,
     /// Counters that are durable.
     durable: Mutex<BTreeMap<ActorId, u64>>,
+    /// Decisions that were met, where somebody wants to know.
+    cells: Option<Mutex<Cells>>,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -41,6 +44,19 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Eye {
+    /// One that counts decisions, too.
+    pub(crate) fn counting() -> Self {
+        Self {
+            cells: Some(Mutex::default()),
+            ..Self::default()
+        }
+    }
+
+    /// The decisions that were met; none where nobody wants to know.
+    pub(crate) fn cells(&self) -> Option<MutexGuard<'_, Cells>> {
+        self.cells.as_ref().map(locked)
+    }
+
     /// What was found.
     pub(crate) fn broken(&self) -> Vec<String> {
         locked(&self.broken).clone()
@@ -264,6 +280,14 @@ impl<R: Replica> Watched<R> {
         self.eye.say(self.machine, bad);
     }
 
+    /// What is where the actions are to be done, if anybody wants to know.
+    fn scenes(&self, actions: &[Action]) -> Vec<Scene> {
+        let wanted = actions.iter().filter(|_| self.eye.cells.is_some());
+        wanted
+            .map(|a| Scene::of(&*self.inner, &self.fs, &a.path))
+            .collect()
+    }
+
     /// Paths that have something before and after, so that nobody may see nothing there.
     fn replaced(&self, actions: &[Action]) -> BTreeSet<RelPath> {
         let replaces = |a: &&Action| {
@@ -389,7 +413,13 @@ impl<R: Replica> Replica for Watched<R> {
         let learnt = actions.iter().flat_map(|a| self.eye.announced(&a.entry));
         self.eye.say(self.machine, learnt.collect());
         let errors = self.fs.misfortunes().errors;
+        let scenes = self.scenes(actions);
         let done = self.inner.apply(actions, sources);
+        if let (Some(mut cells), Ok(outcomes)) = (self.eye.cells(), &done) {
+            for ((scene, action), outcome) in scenes.iter().zip(actions).zip(outcomes) {
+                cells.action(scene, action, outcome);
+            }
+        }
         // Where a call failed, the next best way may be taken.
         let smooth = self.fs.misfortunes().errors == errors;
         self.judge(if smooth { &replaced } else { &none });
@@ -401,6 +431,9 @@ impl<R: Replica> Replica for Watched<R> {
     }
 
     fn rename(&self, from: &RelPath, to: &RelPath) -> Result<Outcome> {
+        if let Some(mut cells) = self.eye.cells() {
+            cells.rename(&self.fs, from);
+        }
         self.through(|r| r.rename(from, to))
     }
 

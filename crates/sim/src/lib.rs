@@ -11,6 +11,7 @@
 //! eye.rs      every call of the engine on a replica, watched
 //! steps.rs    the promises that hold at every step, from what a call did to a machine
 //! mask.rs     what is left out of a seed; shrink.rs finds how much can be; scenario.rs keeps it
+//! coverage.rs which decisions of the tables are met; rare.rs does what few people do to meet the rest
 //! rollback.rs what a root whose past came back does to the others
 //! ledger.rs   what users wrote and gave up
 //! counts.rs   what really happened
@@ -23,11 +24,13 @@
 mod campaign;
 mod checkers;
 mod counts;
+mod coverage;
 mod eye;
 mod faults;
 mod ledger;
 mod link;
 mod mask;
+mod rare;
 mod rollback;
 mod scenario;
 mod seed;
@@ -38,7 +41,8 @@ mod world;
 
 pub use campaign::{Campaign, Tally};
 pub use counts::Counts;
+pub use coverage::{Cells, EXCUSED};
 pub use mask::{Mask, MaskError};
 pub use scenario::Scenario;
-pub use seed::{Failure, Report, run, run_masked};
+pub use seed::{Failure, Report, cover, run, run_masked};
 pub use shrink::{Shrunk, shrink};

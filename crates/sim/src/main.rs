@@ -18,6 +18,7 @@ use instep_sim::{Campaign, Failure, Mask, Tally};
 const USAGE: &str = "\
 usage: instep-sim [--seeds N] [--from S] [--threads T]   run many seeds
        instep-sim --seed S [--without MASK] [--rounds R] replay one, or what is left of it, with its trace
+       instep-sim --coverage [--seeds N] [--from S]      count the decisions that seeds meet; none may be missed
        instep-sim --seed S --shrink                      find how much of a failing seed can be left out";
 
 struct Options {
@@ -25,6 +26,7 @@ struct Options {
     one: Option<u64>,
     mask: Mask,
     shrink: bool,
+    coverage: bool,
 }
 
 fn options(mut args: impl Iterator<Item = String>) -> Option<Options> {
@@ -37,6 +39,7 @@ fn options(mut args: impl Iterator<Item = String>) -> Option<Options> {
         one: None,
         mask: Mask::default(),
         shrink: false,
+        coverage: false,
     };
     let mut rounds = None;
     while let Some(arg) = args.next() {
@@ -48,6 +51,7 @@ fn options(mut args: impl Iterator<Item = String>) -> Option<Options> {
             "--without" => out.mask = args.next()?.parse().ok()?,
             "--rounds" => rounds = Some(args.next()?.parse().ok()?),
             "--shrink" => out.shrink = true,
+            "--coverage" => out.coverage = true,
             _ => return None,
         }
     }
@@ -124,6 +128,24 @@ fn shrink(seed: u64, mask: &Mask) -> ExitCode {
     ExitCode::FAILURE
 }
 
+/// Counts decisions.
+fn coverage(campaign: &Campaign) -> ExitCode {
+    let cells = campaign.cover();
+    print!("{cells}");
+    let unreached = cells.unreached();
+    println!(
+        "{} seeds, {} cells unreached",
+        campaign.count,
+        unreached.len()
+    );
+    unreached.iter().for_each(|cell| println!("  {cell}"));
+    if unreached.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
 /// Rewrites one line on a terminal, a few times a second at the most.
 struct Progress {
     started: Instant,
@@ -197,6 +219,9 @@ fn main() -> ExitCode {
     let quiet = options.one.is_none() || options.shrink;
     if quiet {
         std::panic::set_hook(Box::new(|_| {}));
+    }
+    if options.coverage {
+        return coverage(&options.campaign);
     }
     if let Some(seed) = options.one {
         let one = if options.shrink { shrink } else { replay };

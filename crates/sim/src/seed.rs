@@ -14,6 +14,8 @@ use instep_testkit::prng::Prng;
 
 use crate::checkers::{self, Dots, Known, Terms};
 use crate::counts::Counts;
+use crate::coverage::{Cells, Survey};
+use crate::eye::Eye;
 use crate::faults::{FAULTS_MIN, Mishap, Plan, Round};
 use crate::mask::Mask;
 use crate::rollback::Past;
@@ -113,24 +115,44 @@ pub fn run(seed: u64) -> Result<Report, Box<Failure>> {
     run_masked(seed, &Mask::default())
 }
 
+/// Runs a seed with what few people do, and counts the decisions that it meets; what comes of it is not judged.
+pub fn cover(seed: u64) -> Cells {
+    let mut rng = Prng::new(seed);
+    let plan = Plan::new(&mut rng);
+    let world = World::new(seed, &plan, &Mask::default(), Eye::counting(), &mut rng);
+    // A seed that breaks a promise met decisions until then.
+    drop(run_in(&world, &plan, seed, &mut rng));
+    let cells = world.eye().cells().map(|cells| cells.clone());
+    cells.unwrap_or_default()
+}
+
 /// Runs what a mask leaves of a seed.
 pub fn run_masked(seed: u64, mask: &Mask) -> Result<Report, Box<Failure>> {
     let mut rng = Prng::new(seed);
     let plan = mask.plan(Plan::new(&mut rng));
-    let world = World::new(seed, &plan, mask, &mut rng);
+    let world = World::new(seed, &plan, mask, Eye::default(), &mut rng);
+    run_in(&world, &plan, seed, &mut rng)
+}
+
+fn run_in(
+    world: &Arc<World>,
+    plan: &Plan,
+    seed: u64,
+    rng: &mut Prng,
+) -> Result<Report, Box<Failure>> {
     world.note(plan.headline());
     let broken = Mutex::new(Vec::new());
     let ended = catch_unwind(AssertUnwindSafe(|| {
         let found = Course {
-            world: &world,
-            plan: &plan,
+            world,
+            plan,
             dots: Dots::default(),
             seed,
             round: 0,
             peace: false,
             past: Past::default(),
         }
-        .run(&mut rng);
+        .run(rng);
         broken
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -142,7 +164,7 @@ pub fn run_masked(seed: u64, mask: &Mask) -> Result<Report, Box<Failure>> {
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
         broken.push(format!("panic: {}", text.unwrap_or_default()));
     }
-    let report = report(seed, &plan, &world);
+    let report = report(seed, plan, world);
     if broken.is_empty() {
         return Ok(report);
     }
@@ -364,6 +386,7 @@ impl Course<'_> {
                 }
             }
         }
+        self.survey(&replicas);
         let all = Self::read(&replicas);
         self.past = Past::of(&all);
         drop(replicas);
@@ -403,6 +426,17 @@ impl Course<'_> {
         let mut session = session.map_err(|e| e.to_string())?;
         self.world.running(session.handle());
         session.run().map_err(|e| e.to_string())
+    }
+
+    fn survey(&self, replicas: &[Opened]) {
+        let Some(mut cells) = self.world.eye().cells() else {
+            return;
+        };
+        let disks = self.world.state().disks.clone();
+        let surveys = replicas
+            .iter()
+            .map(|o| (disks[o.machine].clone(), Survey::of(&*o.replica.far_end())));
+        cells.survey(&surveys.collect::<Vec<_>>());
     }
 
     /// What each machine's replica knows, in the order of machines.

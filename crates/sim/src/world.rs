@@ -26,6 +26,7 @@ use crate::eye::Eye;
 use crate::faults::{Clock, Crash, Line, Plan, Round, Sizes, Trouble};
 use crate::ledger::{Ledger, Seen, seen};
 use crate::mask::Mask;
+use crate::rare;
 use crate::users::Users;
 use deaths::Life;
 use machines::Identity;
@@ -145,7 +146,7 @@ impl std::fmt::Debug for World {
 
 impl World {
     /// Machines with empty roots.
-    pub(crate) fn new(seed: u64, plan: &Plan, mask: &Mask, rng: &mut Prng) -> Arc<Self> {
+    pub(crate) fn new(seed: u64, plan: &Plan, mask: &Mask, eye: Eye, rng: &mut Prng) -> Arc<Self> {
         let disks: Vec<SimFs> = plan.disks.iter().map(|c| SimFs::new(c.clone())).collect();
         let identities = Identity::all(plan);
         for (i, (fs, clock)) in disks.iter().zip(&plan.clocks).enumerate() {
@@ -191,7 +192,7 @@ impl World {
             clocks: plan.clocks.clone(),
             jumped_ns: plan.clocks.iter().map(|_| AtomicI64::new(0)).collect(),
             away: plan.clocks.iter().map(|_| AtomicBool::new(false)).collect(),
-            eye: Arc::default(),
+            eye: Arc::new(eye),
             mask: mask.clone(),
             rounds: AtomicU64::new(0),
             seed,
@@ -321,7 +322,12 @@ impl World {
             ..
         } = &mut *state;
         let before = dark.then(|| disks.iter().map(seen).collect::<Vec<Seen>>());
-        let done = users.act(disks, *users_sync, ledger, counts, rng);
+        let done = if self.eye.cells().is_some() && rng.chance(1, 8) {
+            counts.acts += 1;
+            rare::act(disks, rng)
+        } else {
+            users.act(disks, *users_sync, ledger, counts, rng)
+        };
         // Users may do something to what a power cut left before anybody could see what it is.
         for (fs, before) in disks.iter().zip(before.unwrap_or_default()) {
             ledger.allow_changed(&before, &seen(fs));
