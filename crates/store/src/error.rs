@@ -169,6 +169,12 @@ impl StoreError {
                     let text = text.as_deref().unwrap_or("malformed");
                     Self::corrupt(format!("{attempt}: {text}"))
                 }
+                // A number in the file's head that no SQLite writes: an error like any other to SQLite.
+                rusqlite::ErrorCode::Unknown
+                    if text.as_deref() == Some("unsupported file format") =>
+                {
+                    Self::corrupt(format!("{attempt}: unsupported file format"))
+                }
                 rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked => {
                     Self::Busy { attempt }
                 }

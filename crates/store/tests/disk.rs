@@ -504,6 +504,18 @@ fn a_zeroed_header_is_damage() {
 }
 
 #[test]
+fn a_flipped_bit_in_the_head_is_taken_for_a_difficulty_that_passes() {
+    let (_dir, file) = fresh();
+    drop(filled(&file, 1));
+    let mut bytes = fs::read(&file).unwrap();
+    // The format of the tables' description: 4 in every file that SQLite writes.
+    bytes[47] ^= 1;
+    fs::write(&file, &bytes).unwrap();
+    let e = SqliteStore::open(&file, OpenMode::Existing).unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Corrupt, "{e}");
+}
+
+#[test]
 fn an_index_that_was_taken_away_or_replaced_is_noticed() {
     let (dir, file) = fresh();
     let store = filled(&file, 5);
