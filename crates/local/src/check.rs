@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::Mutex;
 
 use instep_core::id::ContentId;
-use instep_core::path::RelPath;
+use instep_core::path::{Name, RelPath};
 use instep_core::plan::{Code, Problem};
 use instep_core::row::Row;
 use instep_core::version::Kind;
@@ -142,6 +142,10 @@ fn kept_as(replica: &LocalReplica, key: &str) -> Result<Option<(Dir, TrashRecord
     let Some(dirs) = replica.ours() else {
         return Ok(None);
     };
+    // A record under a key that is no name was not written here.
+    if Name::new(key.as_bytes()).is_err() {
+        return Ok(None);
+    }
     for (table, dir) in [(Table::Trash, &dirs.trash), (Table::Stored, &dirs.versions)] {
         let body = replica.index().store().record(table, key.as_bytes());
         let body = body.map_err(|e| store_error("read the trash", e))?;

@@ -112,8 +112,11 @@ pub struct Totals {
 impl Totals {
     /// Counts one object in.
     pub fn add(&mut self, kind: Kind, size: u64) {
-        *self.of(kind) += u64::from(kind != Kind::Tomb);
-        self.bytes += if kind == Kind::File { size } else { 0 };
+        // Sizes are what a row says, which somebody else may have written.
+        let n = self.of(kind);
+        *n = n.saturating_add(u64::from(kind != Kind::Tomb));
+        let bytes = if kind == Kind::File { size } else { 0 };
+        self.bytes = self.bytes.saturating_add(bytes);
     }
 
     /// Counts one object out.
@@ -134,7 +137,8 @@ impl Totals {
 
     /// Objects of every kind.
     pub fn entries(&self) -> u64 {
-        self.files + self.dirs + self.links
+        let named = self.files.saturating_add(self.dirs);
+        named.saturating_add(self.links)
     }
 }
 

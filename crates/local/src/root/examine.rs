@@ -154,7 +154,8 @@ fn left(dirs: &Ours, store: &mut dyn IndexStore) -> Left {
         });
         let read = store.records(table, &mut |key, body| {
             out.kept += 1;
-            out.kept_bytes += serde_json::from_slice::<TrashRecord>(body).map_or(0, |r| r.size);
+            let size = serde_json::from_slice::<TrashRecord>(body).map_or(0, |r| r.size);
+            out.kept_bytes = out.kept_bytes.saturating_add(size);
             out.missing += u64::from(!there.remove(key));
             std::ops::ControlFlow::Continue(())
         });
