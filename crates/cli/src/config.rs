@@ -105,7 +105,8 @@ impl Config {
         }
     }
 
-    fn parse(text: &str, file: &Path) -> Result<Self, Failure> {
+    /// Reads the text of a file.
+    pub(crate) fn parse(text: &str, file: &Path) -> Result<Self, Failure> {
         let config: Self = toml::from_str(text).map_err(|e| wrong(&e, text, file))?;
         if let Some(version) = config.version.filter(|v| *v != 1) {
             return Err(Failure::new(

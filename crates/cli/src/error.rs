@@ -151,7 +151,7 @@ impl Failure {
 fn harmless(line: &str) -> String {
     let mut out = String::with_capacity(line.len());
     for c in line.chars() {
-        if c.is_control() {
+        if instep_core::path::acts(c) {
             out.extend(c.escape_default());
         } else {
             out.push(c);
