@@ -35,6 +35,13 @@ const EDGES: &[(&str, &[&str])] = &[
             "testkit", "engine", "local", "replica", "fs", "store", "chunk", "core",
         ],
     ),
+    // Every reader of bytes and text, wherever it is.
+    (
+        "fuzz",
+        &[
+            "core", "chunk", "fs", "store", "replica", "local", "engine", "cli",
+        ],
+    ),
     ("xtask", &[]),
 ];
 
