@@ -268,7 +268,7 @@ impl Session {
                     let hash = row_hash(&row);
                     let known = seen.entry(path).or_insert((hash, 0, true));
                     known.1 += 1;
-                    known.2 &= known.0 == hash && !is_unsettled(&row);
+                    known.2 &= known.0 == hash && !is_unsettled(&row) && !is_contested(&row);
                     ControlFlow::Continue(())
                 });
             if let Err(e) = result {
@@ -297,6 +297,11 @@ fn is_unsettled(row: &instep_core::row::Row) -> bool {
         && row.held.is_none()
         && row.entry.siblings().iter().any(alive);
     is_wanting || row.is_derived_dir()
+}
+
+/// What is known of it may call for something beside it, which all may lack: a death may have come in between.
+fn is_contested(row: &instep_core::row::Row) -> bool {
+    row.entry.siblings().len() > 1
 }
 
 /// A hash of what must be equal between replicas: what is known, and which of it is on disk.

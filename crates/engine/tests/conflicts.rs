@@ -14,16 +14,18 @@ use instep_engine::session::End;
 use instep_engine::{Session, SessionOptions};
 use instep_replica::env::{Env, StepEnv};
 use instep_replica::memory::MemoryReplica;
-use instep_replica::records::ConflictRecord;
+use instep_replica::records::{ConflictRecord, PolicyRecord};
 use instep_replica::{
-    Book, Capabilities, Content, Description, HintSet, Look, Replica, Result, RowVisitor, Scope,
-    ShareState, Sources, Waker,
+    Book, Capabilities, Content, Description, Error, ErrorKind, HintSet, Look, Replica, Result,
+    RowVisitor, Scope, ShareState, Sources, Waker,
 };
 
 /// A replica that counts how often its book of conflicts is read as a whole.
 struct Counted {
     inner: Arc<MemoryReplica>,
     read: AtomicUsize,
+    /// It dies when a copy is to be made beside something.
+    dies_at_copies: Option<Arc<Mutex<Option<instep_engine::Handle>>>>,
 }
 
 impl Replica for Counted {
@@ -81,6 +83,15 @@ impl Replica for Counted {
         self.inner.is_staged(content)
     }
     fn apply(&self, actions: &[Action], sources: &dyn Sources) -> Result<Vec<Outcome>> {
+        let is_copy = |a: &Action| a.path.to_string().contains(".conflict-");
+        if let Some(session) = &self.dies_at_copies
+            && actions.iter().any(is_copy)
+        {
+            if let Some(session) = session.lock().unwrap().as_ref() {
+                session.stop();
+            }
+            return Err(Error::new(ErrorKind::Crashed, "apply"));
+        }
         self.inner.apply(actions, sources)
     }
     fn rename(&self, from: &RelPath, to: &RelPath) -> Result<Outcome> {
@@ -202,6 +213,7 @@ fn all_conflicts_are_read_again_whenever_they_are_counted() {
             Arc::new(Counted {
                 inner: r.clone(),
                 read: AtomicUsize::new(0),
+                dies_at_copies: None,
             })
         })
         .collect();
@@ -292,4 +304,45 @@ fn a_death_closes_a_conflict_that_nobody_knows_the_decision_of() {
     asked.join().unwrap();
     assert_eq!(*known.lock().unwrap(), [1]);
     assert!((0..3).all(|i| world.noted(i)[0].resolved.is_some()));
+}
+
+#[test]
+fn a_copy_that_a_death_came_before_is_never_made() {
+    let world = World::diverged();
+    let stop: Arc<Mutex<Option<instep_engine::Handle>>> = Arc::default();
+    let dies = |r: &Arc<MemoryReplica>| {
+        let counted = Counted {
+            inner: r.clone(),
+            read: AtomicUsize::new(0),
+            dies_at_copies: Some(Arc::clone(&stop)),
+        };
+        Arc::new(counted) as Arc<dyn Replica>
+    };
+    let options = SessionOptions {
+        once: true,
+        policy: Some(PolicyRecord::KeepBoth),
+        ..SessionOptions::default()
+    };
+    let monitor = Box::new(instep_engine::report::Silent);
+    let all = world.replicas.iter().map(dies).collect();
+    let mut session = Session::start(world.env.clone(), all, options, monitor).unwrap();
+    *stop.lock().unwrap() = Some(session.handle());
+    let _dead = session.run();
+    drop(session);
+    world.once(&[0, 1, 2]);
+    let siblings = |i: usize| world.replicas[i].row(&p("f")).unwrap().unwrap().entry;
+    let copies = |i: usize| {
+        let mut names = Vec::new();
+        let visit = &mut |path: RelPath, row: Row| {
+            if row.present().is_some() {
+                names.push(path.to_string());
+            }
+            std::ops::ControlFlow::Continue(())
+        };
+        world.replicas[i].children(&RelPath::root(), visit).unwrap();
+        names.iter().filter(|n| n.contains(".conflict-")).count()
+    };
+    for i in 0..3 {
+        assert_eq!((siblings(i).siblings().len(), copies(i)), (2, 1), "{i}");
+    }
 }
