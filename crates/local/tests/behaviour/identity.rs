@@ -261,3 +261,14 @@ fn a_root_that_is_deleted_gives_no_hint() {
     assert!(all.root, "nobody looks whether it is still there: {all:?}");
     assert_eq!(real.replica().guard().unwrap_err().kind, ErrorKind::Gone);
 }
+
+#[test]
+fn a_root_is_closed_for_ever_by_a_death_in_its_first_moment() {
+    let scratch = instep_testkit::scratch::Scratch::new().unwrap();
+    let (root, state) = (scratch.path().join("root"), scratch.path().join("state"));
+    std::fs::create_dir_all(root.join(".instep")).unwrap();
+    std::fs::write(root.join(".instep/.gitignore.new"), "*\n").unwrap();
+    let seen = instep_local::root::inspect(&root, &state).unwrap();
+    assert_eq!(seen.foreign, None);
+    id_of(&root, &state);
+}
