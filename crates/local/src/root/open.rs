@@ -14,6 +14,7 @@ use instep_core::policy::Role;
 use instep_fs::{Dir, place};
 use instep_replica::env::Env;
 use instep_replica::{Error, ErrorKind, Result, Step};
+use instep_store::Durability;
 
 use super::evidence::{Evidence, Registry, Verdict};
 use super::files::MARKER;
@@ -309,6 +310,8 @@ impl Opener {
         }
         if rejoin || matches!(who.verdict, Verdict::Copied | Verdict::Moved) {
             index.set_rejoining(true)?;
+            // Before the marker says who it is: nothing else would tell, after a death, that it lost its memory.
+            index.commit(Durability::Power)?;
         }
         Ok(index)
     }

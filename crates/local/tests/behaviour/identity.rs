@@ -6,8 +6,10 @@ use std::sync::Arc;
 
 use instep_core::id::ReplicaId;
 use instep_local::LocalReplica;
+use instep_replica::env::Env;
 use instep_replica::records::ShareRecord;
-use instep_replica::{ErrorKind, Replica, Scope, ShareState};
+use instep_replica::{ErrorKind, Replica, Scope, ShareState, Step};
+use instep_testkit::scratch::Scratch;
 
 use crate::support::real::{Real, RealEnv, SHARE, options};
 
@@ -264,11 +266,54 @@ fn a_root_that_is_deleted_gives_no_hint() {
 
 #[test]
 fn a_root_is_closed_for_ever_by_a_death_in_its_first_moment() {
-    let scratch = instep_testkit::scratch::Scratch::new().unwrap();
+    let scratch = Scratch::new().unwrap();
     let (root, state) = (scratch.path().join("root"), scratch.path().join("state"));
     std::fs::create_dir_all(root.join(".instep")).unwrap();
     std::fs::write(root.join(".instep/.gitignore.new"), "*\n").unwrap();
     let seen = instep_local::root::inspect(&root, &state).unwrap();
     assert_eq!(seen.foreign, None);
     id_of(&root, &state);
+}
+
+/// A world whose process dies when the marker is written.
+struct Dying(Arc<RealEnv>);
+
+impl Env for Dying {
+    fn wall_ns(&self) -> i64 {
+        self.0.wall_ns()
+    }
+    fn monotonic_ns(&self) -> u64 {
+        self.0.monotonic_ns()
+    }
+    fn sleep_ms(&self, ms: u64) {
+        self.0.sleep_ms(ms);
+    }
+    fn random(&self) -> [u8; 16] {
+        self.0.random()
+    }
+    fn workers(&self) -> usize {
+        self.0.workers()
+    }
+    fn boot_id(&self) -> String {
+        self.0.boot_id()
+    }
+    fn spawn(&self, name: &str, work: Box<dyn FnOnce() + Send>) {
+        self.0.spawn(name, work);
+    }
+    fn reach(&self, step: Step) {
+        assert_ne!(step, Step::MarkerWritten, "the process dies here");
+    }
+}
+
+#[test]
+fn a_copy_that_dies_while_it_joins_takes_what_it_has_for_new() {
+    let scratch = Scratch::new().unwrap();
+    let (root, state) = (scratch.path().join("root"), scratch.path().join("state"));
+    let copied = scratch.path().join("copied");
+    std::fs::create_dir(&root).unwrap();
+    id_of(&root, &state);
+    copy(&root, &copied);
+    let joins = || LocalReplica::open(Arc::new(Dying(RealEnv::new())), options(&copied, &state));
+    assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(joins)).is_err());
+    assert!(open(&copied, &state).is_rejoining());
 }
