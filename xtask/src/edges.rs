@@ -53,7 +53,8 @@ const FOR_TESTS_OF: &[(&str, &str)] = &[("local", "engine")];
 
 /// Dependencies that are not ours and stay where they are: the only crates that may use them.
 const QUARANTINE: &[(&str, &[&str])] = &[
-    // In the front end for who is at the other end of a socket; its file system calls are banned there.
+    // In the front end for who is at the other end of a socket; its file system calls are banned there. In the trials
+    // for mounts.
     ("rustix", &["fs", "cli", "trials"]),
     ("rusqlite", &["store"]),
     // For the few calls that rustix does not have.

@@ -92,7 +92,8 @@ pub struct Profile {
     /// For so long a change may get the stamp that was there before it, although somebody looked at that; 0
     /// where a look makes the next change get a stamp of its own (Linux 6.13 on the common file systems).
     pub tick_ns: u32,
-    /// The file system's identity: its UUID-like `f_fsid`, or the device number where there is none.
+    /// The file system's identity, from its UUID where it has one: the same after the machine was started again. The
+    /// device number where there is nothing better.
     pub fs_id: u64,
 }
 

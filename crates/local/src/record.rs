@@ -21,7 +21,7 @@ use crate::replica::LocalReplica;
 pub fn record(replica: &LocalReplica, look: &Look, share: &ShareState) -> Result<Vec<RelPath>> {
     let mut index = replica.index();
     index.reserve(look.findings.len() as u64)?;
-    let doubtful = recover::is_doubtful(&mut index)?;
+    let doubt = recover::Doubt::of(&mut index)?;
     let wall_ns = replica.env.wall_ns();
     let policy_epoch = share.policies.epoch();
     let mut dirty = Vec::with_capacity(look.findings.len());
@@ -46,12 +46,14 @@ pub fn record(replica: &LocalReplica, look: &Look, share: &ShareState) -> Result
                 policy_epoch,
             }
         };
-        let mut new = mint::after(&row, &finding.found, moved_to.as_ref(), &mut next);
+        let basis = doubt.map(|d| d.basis(replica, &row, &finding.found));
+        let basis = basis.as_ref().unwrap_or(&row);
+        let mut new = mint::after(basis, &finding.found, moved_to.as_ref(), &mut next);
         if let Some(e) = failed {
             return Err(e);
         }
-        if doubtful {
-            recover::doubt(&row, &finding.found, &mut new);
+        if let Some(doubt) = doubt {
+            doubt.age(basis, &finding.found, &mut new);
         }
         replica.forget_uncarried(&mut new);
         if new != row {

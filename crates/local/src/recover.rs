@@ -9,6 +9,7 @@
 //! | the old content | not done | nothing; it is planned again |
 //! | neither, same boot | a user's edit | the next look mints it |
 //! | neither, other boot | torn by a power cut | kept in trash, fetched again; no dot is minted |
+//! | neither, other boot, but saved after what we brought | a user's edit | the next look mints it, beside ours |
 //! | no name, same boot | a user's deletion | the next look mints it |
 //! | no name, other boot | a creation that was lost | fetched again; no dot is minted |
 //!
@@ -42,7 +43,7 @@ use crate::index::store_error;
 use crate::prune;
 use crate::replica::LocalReplica;
 
-pub use doubt::{doubt, is_doubtful, trusted, unsure};
+pub use doubt::{Doubt, begin as begin_doubt, trusted, unsure};
 pub use intent::{Intended, decode, fulfilled, intend};
 pub(crate) use on_disk::content;
 pub(crate) use staging::sweep;
@@ -57,7 +58,7 @@ pub fn after_crash(replica: &LocalReplica, other_boot: bool) -> Result<()> {
     prune::above(replica, all.iter().map(|i| &i.path))?;
     if other_boot {
         suspect::suspects(replica)?;
-        doubt::begin(&mut replica.index())?;
+        doubt::begin(&mut replica.index(), replica.env.wall_ns())?;
     }
     suspect::orphans(replica)?;
     if other_boot {

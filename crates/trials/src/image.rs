@@ -42,7 +42,8 @@ impl Kind {
         }
     }
 
-    fn mkfs(self, image: &Path) -> io::Result<()> {
+    /// Makes an empty file system in a file that is there.
+    pub fn mkfs(self, image: &Path) -> io::Result<()> {
         let args: &[&str] = match self {
             Self::Ext4 => &["-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0"],
             Self::Xfs | Self::Btrfs => &["-q", "-f"],
@@ -67,10 +68,16 @@ pub struct Image {
 impl Image {
     /// Makes `dir/name.img` of so many MiB (sparse) and mounts it at `dir/name`.
     pub fn new(dir: &Path, name: &str, kind: Kind, mib: u64) -> io::Result<Self> {
+        let file = Self::make(dir, name, kind, mib)?;
+        Self::of(&file, &dir.join(name), kind)
+    }
+
+    /// Makes `dir/name.img` and mounts it nowhere.
+    pub fn make(dir: &Path, name: &str, kind: Kind, mib: u64) -> io::Result<PathBuf> {
         let file = dir.join(format!("{name}.img"));
         File::create(&file)?.set_len(mib.max(kind.least_mib()) << 20)?;
         kind.mkfs(&file)?;
-        Self::of(&file, &dir.join(name), kind)
+        Ok(file)
     }
 
     /// Mounts an image that is there already: a copy of another, as it was at some instant.

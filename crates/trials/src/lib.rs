@@ -5,5 +5,10 @@
 //! when it is dropped, also after a panic. Never looks at a tree through instep's own code.
 #![forbid(unsafe_code)]
 
+pub mod boot;
+pub mod fuse;
 pub mod image;
 pub mod kills;
+pub mod namespace;
+pub mod power;
+pub mod program;

@@ -3,6 +3,8 @@
 //! With a scratch directory by trying, leaving nothing behind; without one from the type alone, creating
 //! nothing. Never writes outside the scratch directory.
 
+use std::os::fd::BorrowedFd;
+
 use instep_core::path::Name;
 use instep_core::time::Mtime;
 use rustix::fs::StatVfsMountFlags;
@@ -61,10 +63,11 @@ impl OsDir {
             .map_or_else(|| self.type_by_magic(), |m| m.fs_type);
         let mut profile = judged(fs_type);
         profile.read_only = vfs.f_flag.contains(StatVfsMountFlags::RDONLY);
-        profile.fs_id = if vfs.f_fsid == 0 {
-            here.dev
-        } else {
-            vfs.f_fsid
+        profile.fs_id = match vfs.f_fsid {
+            0 => here.dev,
+            // A device number, which may be another one after each start of the machine.
+            id if profile.fs_type == "xfs" => xfs_id(self.fd()).unwrap_or(id),
+            id => id,
         };
         if let Some(scratch) = scratch
             && !profile.read_only
@@ -87,6 +90,20 @@ impl OsDir {
             other => format!("{other:#x}"),
         }
     }
+}
+
+/// The UUID of an XFS, folded. It is in the answer to `XFS_IOC_FSGEOMETRY_V1`, which every kernel gives to anyone.
+fn xfs_id(fd: BorrowedFd<'_>) -> Option<u64> {
+    /// `struct xfs_fsop_geom_v1`: 112 bytes, the UUID in the 65th to the 80th.
+    type Geometry = [u64; 14];
+    const GEOMETRY: rustix::ioctl::Opcode = rustix::ioctl::opcode::read::<Geometry>(b'X', 100);
+    #[expect(unsafe_code, reason = "rustix does not know this call")]
+    // SAFETY: the kernel writes a struct of exactly that size, which the opcode tells, and any bits are integers.
+    let geometry = unsafe {
+        let ask = rustix::ioctl::Getter::<GEOMETRY, Geometry>::new();
+        rustix::ioctl::ioctl(fd, ask)
+    };
+    geometry.ok().map(|g| g[8] ^ g[9])
 }
 
 /// What is known of a type without trying.

@@ -8,6 +8,7 @@ use instep_core::row::{Print, Row};
 use instep_core::version::{Kind, Version};
 use instep_replica::Result;
 
+use super::doubt::zeros;
 use super::intent::Intended;
 use super::on_disk::{OnDisk, on_disk};
 use super::remedy::{Remedy, set_aside, unseen};
@@ -102,6 +103,19 @@ fn decide(seen: OnDisk, intended: &Intended, old: Option<&Row>, death: Death) ->
             } else {
                 Remedy::Leave
             }
+        }
+        OnDisk::Something {
+            kind: Kind::File,
+            content,
+            size,
+            mtime,
+            ..
+        } if death.other_boot
+            && content != zeros(size)
+            && want.is_some_and(|v| v.kind == Kind::File && mtime > v.mtime) =>
+        {
+            // What we bring has its time before it has a name: this was saved later, and nobody had seen it yet.
+            Remedy::Unseen
         }
         OnDisk::Something { .. } if death.other_boot => Remedy::SetAside,
         OnDisk::Something { .. } => Remedy::Leave,

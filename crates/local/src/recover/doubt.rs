@@ -5,15 +5,19 @@
 
 use instep_core::entry::Entry;
 use instep_core::id::{ContentId, Dot};
+use instep_core::policy::Role;
 use instep_core::row::Row;
+use instep_core::time::Mtime;
 use instep_core::version::{Kind, Version};
 use instep_replica::Result;
 use instep_replica::look::Found;
 use instep_store::{Durability, Table};
 
+use super::remedy::unseen;
 use crate::index::{Index, store_error};
+use crate::replica::LocalReplica;
 
-/// Set from a power cut until the next clean end.
+/// Set from a power cut until the next clean end: the time of the start after it.
 const DOUBT: &[u8] = b"doubt";
 
 /// The last epoch before data was lost in a call that should have made it durable. Later calls that succeed
@@ -44,14 +48,16 @@ pub(super) fn is_sure(index: &mut Index) -> Result<()> {
         .map_err(|e| store_error("write the index", e))
 }
 
-/// A power cut was noticed.
-pub(super) fn begin(index: &mut Index) -> Result<()> {
-    index.put_meta(DOUBT, b"1")
+/// There was a power cut, or nobody knows whether there was one; the power came back at `now_ns`.
+pub fn begin(index: &mut Index, now_ns: i64) -> Result<()> {
+    index.put_meta(DOUBT, &now_ns.to_be_bytes())
 }
 
-/// Whether files may be there whose data and row a power cut took.
-pub fn is_doubtful(index: &mut Index) -> Result<bool> {
-    Ok(index.meta(DOUBT)?.is_some())
+/// Files may be there whose data a power cut took.
+#[derive(Debug, Clone, Copy)]
+pub struct Doubt {
+    /// When the power came back: what was written later is not in doubt.
+    since: Mtime,
 }
 
 /// Everything that is there has been looked at.
@@ -62,33 +68,66 @@ pub fn trusted(index: &mut Index) -> Result<()> {
         .map_err(|e| store_error("write the index", e))
 }
 
-/// A file that nobody knew of and that is empty or all zeros may be what is left of one that we were
-/// bringing. What is minted for it gives way to anything that others have at the path.
-pub fn doubt(row: &Row, found: &Found, new: &mut Row) {
-    let Found::Present {
-        kind: Kind::File,
-        content,
-        size,
-        ..
-    } = found
-    else {
-        return;
-    };
-    let minted = new.shown.filter(|d| row.entry.get(*d).is_none());
-    let Some(minted) = minted.filter(|_| row.present().is_none() && *content == zeros(*size))
-    else {
-        return;
-    };
-    let aged = |(dot, version): &(Dot, Version)| {
-        let mut version = version.clone();
-        if *dot == minted {
-            (version.te, version.mode_te) = (0, 0);
+impl Doubt {
+    /// The doubt that there is, if there is any.
+    pub fn of(index: &mut Index) -> Result<Option<Self>> {
+        let since = index.meta(DOUBT)?;
+        Ok(since.map(|bytes| Self {
+            since: Mtime::from_nanos(bytes.try_into().map_or(0, i64::from_be_bytes)),
+        }))
+    }
+
+    /// The row that a finding is held against. Where a file is empty or all zeros that held more, what is there stands
+    /// beside what was known, except at a mirror's source, which alone decides.
+    pub fn basis(self, replica: &LocalReplica, row: &Row, found: &Found) -> Row {
+        let Found::Present {
+            kind: Kind::File,
+            content,
+            size,
+            mtime,
+            ..
+        } = found
+        else {
+            return row.clone();
+        };
+        let held = row.present().filter(|v| v.kind == Kind::File);
+        let emptied = held.is_some_and(|v| v.size > *size || v.content != zeros(v.size));
+        let is_lost = emptied && *content == zeros(*size) && *mtime <= self.since;
+        if is_lost && replica.settings.role != Role::Source {
+            unseen(row)
+        } else {
+            row.clone()
         }
-        (*dot, version)
-    };
-    let siblings = new.entry.siblings().iter().map(aged).collect();
-    if let Some(entry) = Entry::from_parts(new.entry.ctx().clone(), siblings) {
-        new.entry = entry;
+    }
+
+    /// A file that nobody knew of and that is empty or all zeros may be what is left of one that was being written.
+    /// What is minted for it gives way to anything that others have at the path.
+    pub fn age(self, basis: &Row, found: &Found, new: &mut Row) {
+        let Found::Present {
+            kind: Kind::File,
+            content,
+            size,
+            ..
+        } = found
+        else {
+            return;
+        };
+        let minted = new.shown.filter(|d| basis.entry.get(*d).is_none());
+        let Some(minted) = minted.filter(|_| basis.present().is_none() && *content == zeros(*size))
+        else {
+            return;
+        };
+        let aged = |(dot, version): &(Dot, Version)| {
+            let mut version = version.clone();
+            if *dot == minted {
+                (version.te, version.mode_te) = (0, 0);
+            }
+            (*dot, version)
+        };
+        let siblings = new.entry.siblings().iter().map(aged).collect();
+        if let Some(entry) = Entry::from_parts(new.entry.ctx().clone(), siblings) {
+            new.entry = entry;
+        }
     }
 }
 

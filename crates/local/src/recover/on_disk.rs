@@ -6,6 +6,7 @@
 use instep_core::id::ContentId;
 use instep_core::path::{Name, RelPath};
 use instep_core::row::Print;
+use instep_core::time::Mtime;
 use instep_core::version::Kind;
 use instep_fs::{Dir, ErrorKind, Stat};
 
@@ -24,6 +25,7 @@ pub(super) enum OnDisk {
         content: ContentId,
         print: Print,
         size: u64,
+        mtime: Mtime,
     },
     /// It cannot be read, or is nothing that is synchronized.
     Unknown,
@@ -52,6 +54,7 @@ pub(super) fn on_disk(replica: &LocalReplica, path: &RelPath) -> OnDisk {
             content,
             print: print(&stat),
             size: stat.size,
+            mtime: stat.mtime,
         },
         Ok(None) | Err(_) => OnDisk::Unknown,
     }

@@ -59,6 +59,7 @@ pub(super) fn set_aside(replica: &LocalReplica, intended: &Intended) -> Result<(
         content,
         size,
         print,
+        ..
     } = on_disk(replica, path)
     else {
         return Ok(());

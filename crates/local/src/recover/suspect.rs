@@ -116,9 +116,16 @@ fn decide(seen: OnDisk, version: &Version) -> Remedy {
         OnDisk::Something {
             kind: Kind::Dir, ..
         } if version.is_tomb() => Remedy::SetAside,
-        OnDisk::Something { content, size, .. } => {
+        OnDisk::Something {
+            content,
+            size,
+            mtime,
+            ..
+        } => {
             let superseded = version.prev.contains(&content) || content == version.content;
-            let torn = size < version.size || content == zeros(size);
+            // Shorter and newer is a save that nobody had seen yet.
+            let short = size < version.size && mtime <= version.mtime;
+            let torn = short || content == zeros(size);
             if superseded || (torn && !version.is_tomb()) {
                 return Remedy::SetAside;
             }

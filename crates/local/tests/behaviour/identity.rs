@@ -11,6 +11,7 @@ use instep_replica::records::ShareRecord;
 use instep_replica::{ErrorKind, Replica, Scope, ShareState, Step};
 use instep_testkit::scratch::Scratch;
 
+use crate::support::p;
 use crate::support::real::{Real, RealEnv, SHARE, options};
 
 /// As `cp -a` copies a root, with everything of ours in it.
@@ -140,6 +141,26 @@ fn a_deleted_index_goes_unnoticed() {
         real.replica().is_rejoining(),
         "forgotten before anybody was met"
     );
+}
+
+/// A power cut may take the index together with what files held.
+#[test]
+fn an_emptied_file_beats_the_others_where_the_index_was_lost_with_it() {
+    let mut real = Real::new();
+    real.replica().close().unwrap();
+    real.replica = None;
+    std::fs::write(real.root.join("emptied"), "").unwrap();
+    std::fs::write(real.root.join("zeroed"), [0; 5000]).unwrap();
+    std::fs::write(real.root.join("whole"), "content").unwrap();
+    lose_index(&real.root);
+    real.open();
+    record(real.replica());
+    let te = |name: &str| {
+        let row = real.replica().row(&p(name)).unwrap().unwrap();
+        row.present().unwrap().te
+    };
+    assert_eq!((te("emptied"), te("zeroed")), (0, 0));
+    assert!(te("whole") > 0);
 }
 
 #[test]
