@@ -18,6 +18,7 @@ mod markdown;
 mod metadata;
 mod mutants;
 mod names;
+mod promises;
 mod ratchet;
 mod run;
 mod source;

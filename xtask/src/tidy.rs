@@ -8,7 +8,9 @@ use std::path::Path;
 use crate::finding::Finding;
 use crate::ratchet::Sizes;
 use crate::source::Source;
-use crate::{COMMANDS, bans, edges, manifest, markdown, metadata, mutants, names, ratchet};
+use crate::{
+    COMMANDS, bans, edges, manifest, markdown, metadata, mutants, names, promises, ratchet,
+};
 
 const RATCHET: &str = "xtask/ratchet.txt";
 
@@ -40,6 +42,11 @@ pub(crate) fn check(top: &Path) -> Result<Vec<Finding>, String> {
         found.extend(bans::check(source));
     }
     found.extend(mutants::check(top)?);
+    found.extend(promises::check(
+        &read(top, promises::DOCUMENT)?,
+        &promises::tests(&sources, &scripts(top)?),
+        &read(top, promises::SKIPS)?,
+    ));
     let recorded = fs::read_to_string(top.join(RATCHET)).unwrap_or_default();
     found.extend(ratchet::compare(
         &sizes(&sources),
@@ -66,6 +73,14 @@ pub(crate) fn check(top: &Path) -> Result<Vec<Finding>, String> {
     }
     found.sort();
     Ok(found)
+}
+
+/// The scenarios in Python.
+fn scripts(top: &Path) -> Result<Vec<String>, String> {
+    let mut files = Vec::new();
+    list(top, "acceptance", &mut files)?;
+    files.retain(|file| has_ending(file, "py"));
+    files.iter().map(|file| read(top, file)).collect()
 }
 
 fn sizes(sources: &[Source]) -> Sizes {

@@ -34,10 +34,20 @@ pub fn alone(test: &str, exe: &str, needs: &[Need], body: impl FnOnce()) {
         return;
     }
     let name = test.split_once("::").map_or(test, |(_, name)| name);
-    let args = ["--exact", name, "--nocapture", "--test-threads=1", "--include-ignored"];
+    let args = [
+        "--exact",
+        name,
+        "--nocapture",
+        "--test-threads=1",
+        "--include-ignored",
+    ];
     let inside = enter(exe, &args).unwrap_or_else(|e| panic!("cannot prepare {test}: {e}"));
     let aloud = env::args().any(|arg| arg == "--nocapture");
-    let (status, said) = if aloud { inside.aloud() } else { inside.heard() }
+    let (status, said) = if aloud {
+        inside.aloud()
+    } else {
+        inside.heard()
+    }
     .unwrap_or_else(|e| panic!("cannot start {test} again: {e}"));
     let ran = status.success() && (aloud || said.contains("1 passed"));
     assert!(ran, "{test} ended with {status}\n{said}");
@@ -96,10 +106,7 @@ fn enter(exe: &str, args: &[&str]) -> io::Result<Inside> {
         .env(program::NAME, exe)
         .env("TMPDIR", scratch.path())
         .stdin(Stdio::piped());
-    Ok(Inside {
-        command,
-        scratch,
-    })
+    Ok(Inside { command, scratch })
 }
 
 /// Ends this process, and with it all others inside, when the one that started it is gone.

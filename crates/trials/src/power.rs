@@ -142,9 +142,17 @@ pub fn again(dir: &Path) -> io::Result<Vec<String>> {
     machine.power_on(&kept.files)?;
     let before = machine.look()?;
     let first = machine.pass()?;
-    let mut found = vec![format!("exit {}: {}{}", first.code, first.stdout, first.stderr)];
+    let mut found = vec![format!(
+        "exit {}: {}{}",
+        first.code, first.stdout, first.stderr
+    )];
     let nowhere = nowhere(&first);
-    found.extend(oracle::judge(&kept.history, &before, &machine.look()?, &nowhere));
+    found.extend(oracle::judge(
+        &kept.history,
+        &before,
+        &machine.look()?,
+        &nowhere,
+    ));
     Ok(found)
 }
 
@@ -208,9 +216,17 @@ fn recover(
     let nowhere = nowhere(&first);
     tally.nowhere += nowhere.len() as u64;
     if !ENDED.contains(&first.code) && nowhere.is_empty() {
-        found.push(format!("exit {}: {}{}", first.code, first.stdout, first.stderr));
+        found.push(format!(
+            "exit {}: {}{}",
+            first.code, first.stdout, first.stderr
+        ));
     }
-    found.extend(oracle::judge(&kept.history, &before, &machine.look()?, &nowhere));
+    found.extend(oracle::judge(
+        &kept.history,
+        &before,
+        &machine.look()?,
+        &nowhere,
+    ));
     let still = machine.audit()?;
     let second = machine.pass()?;
     if second.code != first.code || machine.audit()? != still {

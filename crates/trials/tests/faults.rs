@@ -129,8 +129,20 @@ impl Stage {
         let done = self.program.call(&args).unwrap();
         let said = done.stdout + &done.stderr;
         let word = |w: &&str| said.contains(*w);
-        let known = ["offline", "stalled", "problem", "paused", "read-only", "waiting", "behind"];
-        let found: Vec<_> = known.iter().filter(|w| word(w)).map(|w| (*w).to_owned()).collect();
+        let known = [
+            "offline",
+            "stalled",
+            "problem",
+            "paused",
+            "read-only",
+            "waiting",
+            "behind",
+        ];
+        let found: Vec<_> = known
+            .iter()
+            .filter(|w| word(w))
+            .map(|w| (*w).to_owned())
+            .collect();
         if found.is_empty() && said.contains("in sync") {
             return vec!["in sync".to_owned()];
         }
@@ -236,12 +248,20 @@ fn content_that_failed(test: &str, op: Op, errno: Errno) {
 
 #[test]
 fn content_whose_flush_failed_is_trusted() {
-    content_that_failed("content_whose_flush_failed_is_trusted", Op::Fsync, Errno::IO);
+    content_that_failed(
+        "content_whose_flush_failed_is_trusted",
+        Op::Fsync,
+        Errno::IO,
+    );
 }
 
 #[test]
 fn content_that_failed_at_close_is_trusted() {
-    content_that_failed("content_that_failed_at_close_is_trusted", Op::Flush, Errno::IO);
+    content_that_failed(
+        "content_that_failed_at_close_is_trusted",
+        Op::Flush,
+        Errno::IO,
+    );
 }
 
 #[test]
@@ -285,7 +305,14 @@ fn a_disk_that_turns_read_only_deletes_or_stops_the_others() {
     scripted(test, Nature::default(), |stage, memory| {
         stage.write(0, "two", "second content of two");
         fs::remove_file(stage.roots[0].join("d/f7")).unwrap();
-        let changes = [Op::Write, Op::Create, Op::Mknod, Op::Mkdir, Op::Rename, Op::Unlink];
+        let changes = [
+            Op::Write,
+            Op::Create,
+            Op::Mknod,
+            Op::Mkdir,
+            Op::Rename,
+            Op::Unlink,
+        ];
         for op in changes {
             memory.fault(op, None, Fault::Error(Errno::ROFS), ALWAYS);
         }
@@ -341,7 +368,13 @@ fn a_disk_with_coarse_times_misses_or_repeats_a_change() {
         ..Nature::default()
     };
     scripted(test, nature, |stage, _| {
-        let tick = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() / 2;
+        let tick = || {
+            SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .unwrap()
+                .as_secs()
+                / 2
+        };
         for round in 0..3 {
             let before = tick();
             until("the time is another", PATIENCE, || Ok(tick() > before)).unwrap();
@@ -394,18 +427,22 @@ fn mounted(test: &str, args: &[&str], body: impl FnOnce(Stage, &Path)) {
 #[test]
 fn a_full_disk_stops_what_is_small_enough() {
     let test = "a_full_disk_stops_what_is_small_enough";
-    mounted(test, &["-t", "tmpfs", "-o", "size=8m", "none"], |stage, disk| {
-        let filler = disk.join("filler");
-        fs::write(&filler, vec![1; 5 << 20]).unwrap();
-        stage.write(0, "big", &"x".repeat(6 << 20));
-        stage.write(0, "small", "small");
-        stage.pass_with_a_problem("big");
-        assert_eq!(stage.differences(&[0, 2]), [""; 0]);
-        assert_eq!(stage.read(1, "small").as_deref(), Some("small"));
-        assert_eq!(stage.read(1, "big"), None);
-        fs::remove_file(filler).unwrap();
-        stage.equal_after_a_pass();
-    });
+    mounted(
+        test,
+        &["-t", "tmpfs", "-o", "size=8m", "none"],
+        |stage, disk| {
+            let filler = disk.join("filler");
+            fs::write(&filler, vec![1; 5 << 20]).unwrap();
+            stage.write(0, "big", &"x".repeat(6 << 20));
+            stage.write(0, "small", "small");
+            stage.pass_with_a_problem("big");
+            assert_eq!(stage.differences(&[0, 2]), [""; 0]);
+            assert_eq!(stage.read(1, "small").as_deref(), Some("small"));
+            assert_eq!(stage.read(1, "big"), None);
+            fs::remove_file(filler).unwrap();
+            stage.equal_after_a_pass();
+        },
+    );
 }
 
 #[test]
@@ -437,7 +474,12 @@ fn a_limit_on_the_size_of_files_ends_the_program() {
         stage.write(0, "small", "small");
         let limited = stage.program.limited(10 << 20);
         let done = limited.call(&stage.args(&["sync", "--once"])).unwrap();
-        assert!(SOME_FAILED.contains(&done.code), "{}{}", done.stdout, done.stderr);
+        assert!(
+            SOME_FAILED.contains(&done.code),
+            "{}{}",
+            done.stdout,
+            done.stderr
+        );
         assert_eq!(stage.read(1, "small").as_deref(), Some("small"));
         assert_eq!(stage.read(1, "big"), None);
         stage.equal_after_a_pass();
@@ -487,7 +529,15 @@ fn a_read_only_disk_loses_what_it_has_or_stops_the_others() {
     let test = "a_read_only_disk_loses_what_it_has_or_stops_the_others";
     mounted(test, &["-t", "tmpfs", "none"], |mut stage, disk| {
         stage.start();
-        let remount = |how| run("mount", ["-o", how].map(OsStr::new).into_iter().chain([disk.as_os_str()]));
+        let remount = |how| {
+            run(
+                "mount",
+                ["-o", how]
+                    .map(OsStr::new)
+                    .into_iter()
+                    .chain([disk.as_os_str()]),
+            )
+        };
         // Files that are open for writing forbid it: the program's own.
         if remount("remount,ro").is_err() {
             stage.ends();
@@ -553,7 +603,10 @@ fn a_disk_that_is_taken_away_counts_as_emptied() {
             image.mount().unwrap();
             stage.comes_back();
             stage.ends();
-            until("the disk is free", PATIENCE, || Ok(image.unmount(false).is_ok())).unwrap();
+            until("the disk is free", PATIENCE, || {
+                Ok(image.unmount(false).is_ok())
+            })
+            .unwrap();
             let done = stage.pass();
             assert_ne!(done.code, 0, "{kind:?}: {}{}", done.stdout, done.stderr);
             stage.has_all_files(0);

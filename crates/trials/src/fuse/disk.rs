@@ -35,9 +35,7 @@ fn put(pages: &mut Pages, mut at: u64, mut bytes: &[u8]) {
     while !bytes.is_empty() {
         let (page, from) = (at / PAGE as u64, (at % PAGE as u64) as usize);
         let len = bytes.len().min(PAGE - from);
-        let whole = pages
-            .entry(page)
-            .or_insert_with(|| Arc::new([0; PAGE]));
+        let whole = pages.entry(page).or_insert_with(|| Arc::new([0; PAGE]));
         Arc::make_mut(whole)[from..from + len].copy_from_slice(&bytes[..len]);
         at += len as u64;
         bytes = &bytes[len..];

@@ -261,7 +261,15 @@ impl Out {
         self.u64s(&[attr.ino, attr.size, attr.size.div_ceil(512)]);
         self.u64s(&attr.times.map(|t| t.0));
         self.u32s(&attr.times.map(|t| t.1));
-        self.u32s(&[attr.mode, attr.nlink, attr.owner.0, attr.owner.1, 0, 4096, 0]);
+        self.u32s(&[
+            attr.mode,
+            attr.nlink,
+            attr.owner.0,
+            attr.owner.1,
+            0,
+            4096,
+            0,
+        ]);
     }
 
     fn opened(&mut self, directly: bool) {

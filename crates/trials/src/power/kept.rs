@@ -32,7 +32,10 @@ impl Kept {
         fs::create_dir_all(dir)?;
         for (i, file) in self.files.iter().enumerate() {
             let to = dir.join(format!("{i}.img"));
-            run("cp", ["--sparse=always".as_ref(), file.as_os_str(), to.as_os_str()])?;
+            run(
+                "cp",
+                ["--sparse=always".as_ref(), file.as_os_str(), to.as_os_str()],
+            )?;
         }
         let kinds: Vec<&str> = self.kinds.iter().map(|k| k.name()).collect();
         fs::write(dir.join("kinds"), kinds.join(" "))?;
@@ -58,7 +61,9 @@ impl Kept {
         }
         Ok(Self {
             place: fs::read_to_string(dir.join("place"))?.into(),
-            files: (0..kinds.len()).map(|i| dir.join(format!("{i}.img"))).collect(),
+            files: (0..kinds.len())
+                .map(|i| dir.join(format!("{i}.img")))
+                .collect(),
             kinds,
             history,
         })

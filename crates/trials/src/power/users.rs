@@ -207,10 +207,7 @@ impl User {
         if durable {
             File::open(self.root.join(&old))?.sync_all()?;
         }
-        let ats = [
-            self.begin(&old, None),
-            self.begin(&new, token),
-        ];
+        let ats = [self.begin(&old, None), self.begin(&new, token)];
         fs::rename(self.root.join(&old), self.root.join(&new))?;
         self.there[to] = token;
         if durable {
@@ -237,10 +234,7 @@ impl User {
         let written = file.as_ref().is_ok_and(flushed);
         if aside && written {
             self.begin(&path, Some(token));
-            drop(fs::rename(
-                self.root.join(&first),
-                self.root.join(&path),
-            ));
+            drop(fs::rename(self.root.join(&first), self.root.join(&path)));
         }
     }
 }
