@@ -171,9 +171,10 @@ impl<'a> Probe<'a> {
         profile.xattrs = first.set_xattr(b"user.instep", Some(b"1")).is_ok();
         profile.case_sensitive = dir.stat(name(&self.upper))?.is_none();
         profile.mtime_granularity_ns = granularity(dir, a)?.unwrap_or(profile.mtime_granularity_ns);
-        profile.tick_ns = match stamps_every_change(dir, a, &first)? {
-            true => 0,
-            false => profile.tick_ns.max(profile.mtime_granularity_ns),
+        profile.tick_ns = if stamps_every_change(dir, a, &first)? {
+            0
+        } else {
+            profile.tick_ns.max(profile.mtime_granularity_ns)
         };
         // A descriptor that can write would refuse the lease.
         drop((first, second));

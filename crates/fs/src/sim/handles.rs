@@ -498,9 +498,10 @@ impl SimDir {
                     modes: cfg.modes,
                     xattrs: cfg.xattrs,
                     mtime_granularity_ns: cfg.mtime_granularity_ns,
-                    tick_ns: match cfg.multigrain {
-                        true => 0,
-                        false => cfg.tick_ns.max(cfg.mtime_granularity_ns),
+                    tick_ns: if cfg.multigrain {
+                        0
+                    } else {
+                        cfg.tick_ns.max(cfg.mtime_granularity_ns)
                     },
                     fs_id: cfg.dev,
                 })
