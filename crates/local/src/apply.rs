@@ -15,7 +15,7 @@ use instep_core::plan::{Action, Code, Goal, Keep, Outcome, Precondition, Problem
 use instep_core::row::{Held, Print, Row};
 use instep_core::version::Kind;
 use instep_fs::{Dir, ErrorKind, Stat};
-use instep_replica::{Result, Sources, Step};
+use instep_replica::{Content, Result, Sources, Step};
 use instep_store::Durability;
 
 use crate::attributes::Object;
@@ -493,13 +493,10 @@ impl Worker<'_> {
                 .map_err(|e| failed(path, &e))?;
             return Ok((given, seen));
         }
-        let from = self
-            .sources
-            .open(action, content)
-            .ok_or_else(|| missing(action))?;
+        let (from, tried) = self.source(action, content, size)?;
         let file = dir.create_unnamed(u32::from(mode)).map_err(fail)?;
         self.reach(Step::UnnamedMade);
-        self.fill(action, &file, from, content, size, buffer)?;
+        self.fill(action, &file, (from, tried), content, size, buffer)?;
         self.reach(Step::UnnamedFilled);
         let seen = self
             .replica
@@ -542,19 +539,39 @@ impl Worker<'_> {
         }
     }
 
+    /// The content of a version, and how many sources had none. Little of it is proven before anything is made
+    /// for it; of much that is seen when it was written.
+    fn source(
+        &self,
+        action: &Action,
+        content: ContentId,
+        size: u64,
+    ) -> core::result::Result<(Box<dyn Content>, usize), Outcome> {
+        let first = self.sources.open(action, content);
+        let mut from = first.ok_or_else(|| missing(action))?;
+        for tried in 0.. {
+            let why = match content::proven(from, content, size) {
+                Ok(from) => return Ok((from, tried)),
+                Err(why) => why,
+            };
+            let other = self.sources.open_other(action, content, tried + 1);
+            from = other.ok_or_else(|| bad_source(&action.path, &why))?;
+        }
+        Err(missing(action))
+    }
+
     /// Brings a version's content into an empty file, from the first source whose bytes are those.
     fn fill(
         &self,
         action: &Action,
         file: &instep_fs::File,
-        mut from: Box<dyn instep_replica::Content>,
+        (mut from, mut tried): (Box<dyn Content>, usize),
         content: ContentId,
         size: u64,
         buffer: &mut Vec<u8>,
     ) -> core::result::Result<(), Outcome> {
         let fail = |e: instep_fs::Error| failed(&action.path, &e);
         let reflink = self.replica.profile.reflink;
-        let mut tried = 0;
         loop {
             let why = match content::fill(file, from.as_mut(), content, size, reflink, buffer) {
                 Ok(()) => return Ok(()),
@@ -594,17 +611,14 @@ impl Worker<'_> {
             self.reach(Step::DraftDressed);
             return Ok((name, seen));
         }
-        let from = self
-            .sources
-            .open(action, content)
-            .ok_or_else(|| missing(action))?;
+        let (from, tried) = self.source(action, content, size)?;
         let name = trash::fresh_name(self.replica);
         let file = staging
             .create_file(ours(&name), u32::from(mode))
             .map_err(fail)?;
         self.reach(Step::DraftMade);
         let filled = self
-            .fill(action, &file, from, content, size, buffer)
+            .fill(action, &file, (from, tried), content, size, buffer)
             .and_then(|()| {
                 self.reach(Step::DraftFilled);
                 let seen = self

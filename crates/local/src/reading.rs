@@ -44,9 +44,24 @@ pub(crate) struct Kept {
 
 /// Bytes that were hashed when they were read.
 #[derive(Debug)]
-struct KeptContent {
+pub(crate) struct KeptContent {
     id: ContentId,
     bytes: Arc<Vec<u8>>,
+}
+
+impl KeptContent {
+    /// These bytes, hashed now.
+    pub(crate) fn of(bytes: Vec<u8>) -> Self {
+        Self {
+            id: instep_chunk::content_id(&bytes),
+            bytes: Arc::new(bytes),
+        }
+    }
+
+    /// Whether it is this content.
+    pub(crate) fn is(&self, id: ContentId) -> bool {
+        self.id == id
+    }
 }
 
 /// What reading a candidate gave.

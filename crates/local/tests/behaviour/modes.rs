@@ -42,7 +42,7 @@ fn bring(sim: &Sim, mode: u16, nth: u32, users: u32) {
 fn shown(sim: &Sim) -> u16 {
     let fs = sim.fs();
     observe(sim.replica(), &|ms| {
-        fs.advance(ms.cast_signed() * 1_000_000)
+        fs.advance(ms.cast_signed() * 1_000_000);
     });
     row(sim.replica(), &p("d")).present().unwrap().mode
 }

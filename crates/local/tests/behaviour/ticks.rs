@@ -25,7 +25,7 @@ fn coarse() -> Sim {
 fn rest(sim: &Sim) {
     let fs = sim.fs();
     observe(sim.replica(), &|ms| {
-        fs.advance(ms.cast_signed() * 1_000_000)
+        fs.advance(ms.cast_signed() * 1_000_000);
     });
 }
 

@@ -14,7 +14,7 @@ const MINE: &[u8] = b"made by a user";
 fn rest(sim: &Sim) {
     let fs = sim.fs();
     observe(sim.replica(), &|ms| {
-        fs.advance(ms.cast_signed() * 1_000_000)
+        fs.advance(ms.cast_signed() * 1_000_000);
     });
 }
 
