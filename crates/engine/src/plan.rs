@@ -330,25 +330,6 @@ impl Session {
         false
     }
 
-    fn revisit_parent(&mut self, path: &RelPath, pass: &Pass) {
-        let Some(parent) = path.parent().filter(|p| !p.is_root()) else {
-            return;
-        };
-        if pass.alive.contains_key(&parent) || self.dirty.contains(&parent) {
-            return;
-        }
-        let derived = self.slots.iter().filter(|s| s.online()).any(|s| {
-            s.replica
-                .row(&parent)
-                .ok()
-                .flatten()
-                .is_some_and(|r| r.is_derived_dir())
-        });
-        if derived {
-            self.dirty.insert(parent);
-        }
-    }
-
     /// What a decision says besides its actions: conflicts, entries beside, what is blocked.
     fn note(&mut self, path: &RelPath, decision: &Decision, rows: &Rows, pass: &mut Pass) {
         let blocked: BTreeSet<usize> = decision.blocked.iter().map(|(i, _)| *i).collect();

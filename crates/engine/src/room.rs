@@ -124,6 +124,26 @@ impl Session {
         }
     }
 
+    /// Nothing is at a path any more: a directory above it that stood for this alone has its name for nothing.
+    pub(crate) fn revisit_parent(&mut self, path: &RelPath, pass: &Pass) {
+        let Some(parent) = path.parent().filter(|p| !p.is_root()) else {
+            return;
+        };
+        if pass.alive.contains_key(&parent) || self.dirty.contains(&parent) {
+            return;
+        }
+        let derived = self.slots.iter().filter(|s| s.online()).any(|s| {
+            s.replica
+                .row(&parent)
+                .ok()
+                .flatten()
+                .is_some_and(|r| r.is_derived_dir())
+        });
+        if derived {
+            self.dirty.insert(parent);
+        }
+    }
+
     /// Adds what follows for a path from a file above it that takes the name of a directory.
     pub(crate) fn give_way(&mut self, path: &RelPath, rows: &Rows, pass: &mut Pass) {
         if !self.may_wait() {
