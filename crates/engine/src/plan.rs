@@ -281,7 +281,7 @@ impl Session {
         );
         if (is_tomb || known.is_empty()) && !alive_below {
             // A directory above may have stood for this alone.
-            self.revisit_parent(path, pass);
+            self.revisit_parent(path, &known, pass);
         }
         decision
     }

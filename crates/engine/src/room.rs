@@ -125,7 +125,7 @@ impl Session {
     }
 
     /// Nothing is at a path any more: a directory above it that stood for this alone has its name for nothing.
-    pub(crate) fn revisit_parent(&mut self, path: &RelPath, pass: &Pass) {
+    pub(crate) fn revisit_parent(&mut self, path: &RelPath, known: &Entry, pass: &Pass) {
         let Some(parent) = path.parent().filter(|p| !p.is_root()) else {
             return;
         };
@@ -139,7 +139,11 @@ impl Session {
                 .flatten()
                 .is_some_and(|r| r.is_derived_dir())
         });
-        if derived {
+        if derived && known.is_empty() {
+            // There may be a file that cannot be read yet, for which its directory stays: not at once, or each
+            // would have the other planned for ever.
+            self.retry(parent, None, 1);
+        } else if derived {
             self.dirty.insert(parent);
         }
     }
