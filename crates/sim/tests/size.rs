@@ -26,7 +26,6 @@ fn a_class_of_faults_never_strikes() {
         "power cut",
         "mishap",
         "error",
-        "event",
         "overflow",
         "full",
         "read-only",

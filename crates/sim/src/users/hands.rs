@@ -203,9 +203,14 @@ impl Hands<'_> {
     }
 }
 
+/// All contents on a machine, ours too.
+fn contents(fs: &SimFs) -> BTreeSet<Vec<u8>> {
+    fs.snapshot().into_values().map(|n| n.content).collect()
+}
+
 /// A program writes the rest and closes its file.
 pub(super) fn close(slow: Slow, fs: &SimFs, ledger: &mut Ledger) -> String {
-    let before = seen(fs);
+    let (before, all_before) = (seen(fs), contents(fs));
     let half = slow.content.len() / 2;
     let wrote = fs.user_write(&slow.fd, half as u64, &slow.content[half..]);
     if wrote.is_err() {
@@ -215,6 +220,14 @@ pub(super) fn close(slow: Slow, fs: &SimFs, ledger: &mut Ledger) -> String {
     let closed = fs.user_close(slow.fd);
     // Where it was taken away meanwhile, it was completed in our hands.
     ledger.allows(&slow.content);
+    // We may have set the file aside with what somebody saved there since: the writer overwrites that, too.
+    let all_after = contents(fs);
+    all_before
+        .difference(&all_after)
+        .for_each(|c| ledger.gives_up(c));
+    all_after
+        .difference(&all_before)
+        .for_each(|c| ledger.allows(c));
     // A file that somebody unlinked meanwhile is nobody's; one that somebody else wrote too is as it is.
     let after = seen(fs);
     let old: BTreeSet<&Vec<u8>> = before.values().collect();
