@@ -12,7 +12,8 @@ fn all() -> Vec<(String, Scenario)> {
     for file in std::fs::read_dir(&dir).unwrap() {
         let path = file.unwrap().path();
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        assert!(name.ends_with(".txt"), "{name} is no scenario");
+        let is_text = path.extension().is_some_and(|e| e == "txt");
+        assert!(is_text, "{name} is no scenario");
         let text = std::fs::read_to_string(&path).unwrap();
         let scenario = Scenario::parse(&text).unwrap_or_else(|why| panic!("{name}: {why}"));
         out.push((name, scenario));
