@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use instep_replica::Step;
 use instep_testkit::prng::Prng;
@@ -28,8 +28,8 @@ pub struct Extent {
     pub seed: u64,
     /// How many trials run at once.
     pub at_once: usize,
-    /// When to begin no more trials; those that are left out are counted.
-    pub until: Option<Instant>,
+    /// After how long no more trials begin, once all scenes were played; those that are left out are counted.
+    pub time: Option<Duration>,
 }
 
 /// What was tried, and what was found.
@@ -139,6 +139,7 @@ fn pair(rng: &mut Prng, singles: &[(Job, Reached)]) -> Option<Job> {
 /// Tries what the extent says, on one file system.
 pub fn run(place: Place<'_>, extent: Extent) -> Report {
     let (played, broken) = rehearse(place, extent.at_once);
+    let until = extent.time.map(|time| Instant::now() + time);
     let mut report = Report {
         broken,
         ..Report::default()
@@ -154,10 +155,10 @@ pub fn run(place: Place<'_>, extent: Extent) -> Report {
     let mut rng = Prng::new(extent.seed);
     // Where time ends it, what was tried is a sample of all.
     let jobs = shuffled(jobs, &mut rng);
-    let singles = try_all(place, extent, &played, &jobs, &mut report);
+    let singles = try_all(place, (extent.at_once, until), &played, &jobs, &mut report);
     let draw = || pair(&mut rng, &singles);
     let pairs: Vec<Job> = std::iter::from_fn(draw).take(extent.pairs).collect();
-    try_all(place, extent, &played, &pairs, &mut report);
+    try_all(place, (extent.at_once, until), &played, &pairs, &mut report);
     report
 }
 
@@ -177,13 +178,13 @@ fn note(report: &mut Report, reached: &Reached) {
 /// Tries all jobs; gives back those that went well, with what was reached after their deaths.
 fn try_all(
     place: Place<'_>,
-    extent: Extent,
+    (at_once, until): (usize, Option<Instant>),
     played: &[Played],
     jobs: &[Job],
     report: &mut Report,
 ) -> Vec<(Job, Reached)> {
-    let results = spread(jobs.len(), extent.at_once, |n| {
-        if extent.until.is_some_and(|until| Instant::now() > until) {
+    let results = spread(jobs.len(), at_once, |n| {
+        if until.is_some_and(|until| Instant::now() > until) {
             return None;
         }
         let (scene, kills) = &jobs[n];
