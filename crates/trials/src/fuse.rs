@@ -18,7 +18,7 @@ use std::io::{self, Read as _, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
@@ -39,6 +39,19 @@ const THREADS: usize = 8;
 /// The most that the kernel sends at once, with room for its head.
 const REQUEST: usize = (1 << 20) + 4096;
 
+/// Where file systems of this process are mounted.
+static MOUNTS: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+/// Before the process ends with file systems mounted: whoever waits for an answer is told that there is none. A thread
+/// that waits cannot end, and would keep the process from ending, and so the kernel from noticing.
+pub fn abandon() {
+    let mounts = MOUNTS.lock().unwrap_or_else(PoisonError::into_inner);
+    for at in mounts.iter() {
+        let flags = UnmountFlags::DETACH | UnmountFlags::FORCE;
+        let _gone = unmount(at.as_os_str().as_bytes(), flags);
+    }
+}
+
 /// A mounted file system.
 pub struct Mounted<A: Answers> {
     at: PathBuf,
@@ -58,6 +71,9 @@ impl<A: Answers> Mounted<A> {
         );
         let options = CString::new(options)?;
         mount("trial", at, "fuse", MountFlags::empty(), options.as_c_str())?;
+        let mut mounts = MOUNTS.lock().unwrap_or_else(PoisonError::into_inner);
+        mounts.push(at.to_owned());
+        drop(mounts);
         let device = Arc::new(device);
         let serve = |_| {
             let (device, answers) = (Arc::clone(&device), Arc::clone(&answers));

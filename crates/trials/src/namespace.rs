@@ -114,6 +114,8 @@ fn follow() {
     thread::spawn(|| {
         let mut byte = [0];
         while matches!(io::stdin().read(&mut byte), Ok(n) if n > 0) {}
+        crate::fuse::abandon();
+        #[expect(clippy::exit, reason = "whoever would wait for this process is gone")]
         std::process::exit(1);
     });
 }

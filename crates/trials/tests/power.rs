@@ -39,12 +39,14 @@ fn few_cuts(how: How, seed: u64) {
 }
 
 #[test]
+#[ignore = "a minute: cargo xtask trials power"]
 fn a_power_cut_loses_or_invents_something() {
     let test = "power::a_power_cut_loses_or_invents_something";
     alone(test, EXE, &[Need::Loop], || few_cuts(How::Copies, 1));
 }
 
 #[test]
+#[ignore = "a minute: cargo xtask trials power"]
 fn a_power_cut_that_tears_what_was_not_flushed_loses_or_invents_something() {
     let test = "power::a_power_cut_that_tears_what_was_not_flushed_loses_or_invents_something";
     alone(test, EXE, &[Need::Loop, Need::Fuse], || {
