@@ -41,9 +41,9 @@ pub struct Tally {
 }
 
 impl Campaign {
-    /// Runs the seeds. `progress` hears of each that is done (how many are, and how many of them failed), on
-    /// any of the threads.
-    pub fn run(&self, progress: &(impl Fn(u64, u64) + Sync)) -> Tally {
+    /// Runs the seeds. `progress` hears of each that is done, on any of the threads: how many are, and how this
+    /// one failed, if it did.
+    pub fn run(&self, progress: &(impl Fn(u64, Option<&Failure>) + Sync)) -> Tally {
         self.run_with(&run, progress)
     }
 
@@ -71,7 +71,11 @@ impl Campaign {
         all.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn run_with(&self, one: &Seed<'_>, progress: &(impl Fn(u64, u64) + Sync)) -> Tally {
+    fn run_with(
+        &self,
+        one: &Seed<'_>,
+        progress: &(impl Fn(u64, Option<&Failure>) + Sync),
+    ) -> Tally {
         let next = AtomicU64::new(0);
         let tally = Mutex::new(Tally::default());
         let work = || {
@@ -84,10 +88,9 @@ impl Campaign {
                 let first = one(seed);
                 let second = seed.is_multiple_of(TWICE).then(|| one(seed));
                 let mut tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
+                let before = tally.failures.len();
                 tally.add(first, second);
-                let (seeds, failed) = (tally.seeds, tally.failures.len() as u64);
-                drop(tally);
-                progress(seeds, failed);
+                progress(tally.seeds, tally.failures.get(before));
             }
         };
         std::thread::scope(|scope| {
@@ -206,7 +209,12 @@ mod tests {
             count: 20,
             threads: 2,
         };
-        let grouped = campaign.run_with(&one, &|_, _| ()).by_promise();
+        let told = AtomicU64::new(0);
+        let tally = campaign.run_with(&one, &|_, failure| {
+            told.fetch_add(u64::from(failure.is_some()), Ordering::Relaxed);
+        });
+        assert_eq!(told.into_inner(), 20, "each is told when it fails");
+        let grouped = tally.by_promise();
         assert_eq!(grouped.get("I2"), Some(&(10, vec![2, 4, 6, 8, 10])));
         assert_eq!(grouped.get("panic"), Some(&(10, vec![1, 3, 5, 7, 9])));
         assert_eq!(grouped.len(), 2);

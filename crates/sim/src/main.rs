@@ -11,6 +11,7 @@ use std::io::IsTerminal;
 use std::io::Write;
 use std::process::{Command, ExitCode};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use instep_sim::{Campaign, Failure, Mask, Tally};
@@ -88,9 +89,13 @@ fn tell(failure: &Failure, mask: &Mask, commit: &str) {
     } else {
         " --release"
     };
-    println!("seed {} at commit {commit}, {}", failure.seed, build());
-    println!("on {}", failure.profile);
+    let (seed, promise) = (failure.seed, failure.promise());
+    println!(
+        "seed {seed} breaks {promise} at commit {commit}, {}",
+        build()
+    );
     failure.broken.iter().for_each(|line| println!("  {line}"));
+    println!("  on {}", failure.profile);
     println!(
         "replay: cargo run{release} -p instep-sim -- --seed {}{}",
         failure.seed,
@@ -150,6 +155,7 @@ fn coverage(campaign: &Campaign) -> ExitCode {
 struct Progress {
     started: Instant,
     told: Mutex<Option<Instant>>,
+    failed: AtomicU64,
     total: u64,
 }
 
@@ -160,11 +166,14 @@ impl Progress {
         Self {
             started,
             told: Mutex::new(shows.then_some(started)),
+            failed: AtomicU64::new(0),
             total,
         }
     }
 
-    fn tell(&self, seeds: u64, failed: u64) {
+    fn tell(&self, seeds: u64, failed: bool) {
+        let failed =
+            self.failed.fetch_add(u64::from(failed), Ordering::Relaxed) + u64::from(failed);
         let Ok(mut told) = self.told.try_lock() else {
             return;
         };
@@ -229,13 +238,15 @@ fn main() -> ExitCode {
     }
     let started = Instant::now();
     let progress = Progress::new(options.campaign.count);
-    let tally = options
-        .campaign
-        .run(&|seeds, failed| progress.tell(seeds, failed));
+    let (commit, whole) = (commit(), Mask::default());
+    let tally = options.campaign.run(&|seeds, failure| {
+        if let Some(failure) = failure {
+            progress.end();
+            tell(failure, &whole, &commit);
+        }
+        progress.tell(seeds, failure.is_some());
+    });
     progress.end();
-    let commit = commit();
-    let whole = Mask::default();
-    tally.failures.iter().for_each(|f| tell(f, &whole, &commit));
     summary(&tally, &options, started.elapsed());
     if tally.failures.is_empty() {
         ExitCode::SUCCESS
