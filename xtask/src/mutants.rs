@@ -1,8 +1,9 @@
 //! Deliberate bugs, and whether the simulator notices them.
 //!
 //! Owns a copy of the sources below `target/mutants`, in which each bug of the list is put by itself; the tree that it
-//! is copied from is never changed. A bug that no seed notices is a failure, and so is a seed that fails without one.
+//! is copied from is never changed. A bug that no seed notices is a failure; seeds that fail without any count for nothing.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -52,14 +53,13 @@ pub(crate) fn command(top: &Path, args: &[String]) -> Result<(), String> {
     }
     let tree = top.join("target/mutants/tree");
     copy_sources(top, &tree)?;
-    if let Some(caught) = simulate(&tree, seeds)? {
-        let Caught { seed, why } = caught;
-        return Err(format!("seed {seed} fails without any mutant: {why}"));
-    }
-    println!("without a mutant {seeds} seeds pass");
+    build(&tree)?;
+    let (open, _) = simulate(&tree, seeds, None)?;
+    let failing = open.len();
+    println!("without a mutant {failing} of {seeds} seeds fail; these count for nothing");
     let mut missed = Vec::new();
     for mutant in &mutants {
-        let caught = with_mutant(top, &tree, mutant, seeds)?;
+        let caught = with_mutant(top, &tree, mutant, seeds, &open)?;
         match caught {
             Some(Caught { seed, why }) => println!("seed {seed:>5}  {}  ({why})", mutant.name),
             None => {
@@ -138,6 +138,7 @@ fn with_mutant(
     tree: &Path,
     mutant: &Mutant,
     seeds: u64,
+    open: &BTreeSet<u64>,
 ) -> Result<Option<Caught>, String> {
     let failed = |what: &str, e: std::io::Error| format!("{what} {}: {e}", mutant.file);
     let place = tree.join(&mutant.file);
@@ -147,22 +148,34 @@ fn with_mutant(
     }
     let broken = sound.replacen(&mutant.find, &mutant.replace, 1);
     fs::write(&place, broken).map_err(|e| failed("write", e))?;
-    let caught = simulate(tree, seeds);
+    let caught = build(tree).and_then(|()| simulate(tree, seeds, Some(open)));
     fs::write(&place, sound).map_err(|e| failed("write", e))?;
-    caught.map_err(|e| format!("{}: {e}", mutant.name))
+    let (_, caught) = caught.map_err(|e| format!("{}: {e}", mutant.name))?;
+    Ok(caught)
 }
 
-/// Builds the simulator in a tree and runs it until a seed fails.
-fn simulate(tree: &Path, seeds: u64) -> Result<Option<Caught>, String> {
-    let target = tree.with_file_name("build");
+/// Builds the simulator in a tree.
+fn build(tree: &Path) -> Result<(), String> {
     let mut build = run::cargo(tree);
     build.args(["build", "--release", "--locked", "--quiet"]);
     build.args(["--package", "instep-sim", "--target-dir"]);
     // A mutant leaves things unused, which is not what is tried here; and most of the time goes into building.
-    build.arg(&target).env("RUSTFLAGS", "-Awarnings");
+    build.arg(target(tree)).env("RUSTFLAGS", "-Awarnings");
     build.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1");
-    run::succeed(&mut build, "build the simulator")?;
-    let mut child = Command::new(target.join("release/instep-sim"))
+    run::succeed(&mut build, "build the simulator")
+}
+
+fn target(tree: &Path) -> PathBuf {
+    tree.with_file_name("build")
+}
+
+/// The seeds that fail in a tree, until one does that is not among the `open` ones; and that one.
+fn simulate(
+    tree: &Path,
+    seeds: u64,
+    open: Option<&BTreeSet<u64>>,
+) -> Result<(BTreeSet<u64>, Option<Caught>), String> {
+    let mut child = Command::new(target(tree).join("release/instep-sim"))
         .args(["--from", "1", "--seeds", &seeds.to_string()])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -171,20 +184,28 @@ fn simulate(tree: &Path, seeds: u64) -> Result<Option<Caught>, String> {
     let mut lines = BufReader::new(child.stdout.take().ok_or("no output")?)
         .lines()
         .map_while(Result::ok);
-    let seed = lines.find_map(|line| {
-        let seed = line.strip_prefix("seed ")?.split(' ').next()?;
-        line.contains(" breaks ").then(|| seed.parse().ok())?
-    });
-    let why = lines.next().unwrap_or_default().trim().to_owned();
-    let _over = child.kill();
-    let ended = child
-        .wait()
-        .map_err(|e| format!("run the simulator: {e}"))?;
-    match seed {
-        Some(seed) => Ok(Some(Caught { seed, why })),
-        None if ended.success() => Ok(None),
-        None => Err(format!("the simulator ended with {ended}")),
+    let mut failed = BTreeSet::new();
+    while let Some(line) = lines.next() {
+        let Some(seed) = failing(&line) else { continue };
+        failed.insert(seed);
+        if open.is_some_and(|open| !open.contains(&seed)) {
+            let why = lines.next().unwrap_or_default().trim().to_owned();
+            let _over = child.kill();
+            let _ended = child.wait();
+            return Ok((failed, Some(Caught { seed, why })));
+        }
     }
+    let ended = child.wait();
+    match ended.map_err(|e| format!("run the simulator: {e}"))?.code() {
+        Some(0 | 1) => Ok((failed, None)),
+        code => Err(format!("the simulator ended with {code:?}")),
+    }
+}
+
+/// The seed of a line that tells of a failure.
+fn failing(line: &str) -> Option<u64> {
+    let (seed, rest) = line.strip_prefix("seed ")?.split_once(' ')?;
+    rest.starts_with("breaks ").then(|| seed.parse().ok())?
 }
 
 /// Brings the copy up to date; what is the same is not written, so that little is built again.
@@ -220,6 +241,18 @@ mod tests {
         assert_eq!(parse(whole).unwrap().len(), 1);
         assert!(parse("[[mutant]]\nname = 'n'\n").is_err());
         assert!(parse("").is_err());
+    }
+
+    #[test]
+    fn a_line_that_tells_of_no_failure_is_taken_for_one() {
+        assert_eq!(failing("seed 12 breaks I2 at commit x"), Some(12));
+        for other in [
+            "seed 12 keeps all promises",
+            "replay: seed 1 breaks",
+            "I2: 3 seeds, first 1",
+        ] {
+            assert_eq!(failing(other), None, "{other}");
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@
 //! steps.rs    the promises that hold at every step, from what a call did to a machine
 //! mask.rs     what is left out of a seed; shrink.rs finds how much can be; scenario.rs keeps it
 //! coverage.rs which decisions of the tables are met; rare.rs does what few people do to meet the rest
+//! open.rs     seeds whose failures are known and not mended yet
 //! rollback.rs what a root whose past came back does to the others
 //! ledger.rs   what users wrote and gave up
 //! counts.rs   what really happened
@@ -30,6 +31,7 @@ mod faults;
 mod ledger;
 mod link;
 mod mask;
+mod open;
 mod rare;
 mod rollback;
 mod scenario;
@@ -43,6 +45,7 @@ pub use campaign::{Campaign, Tally};
 pub use counts::Counts;
 pub use coverage::{Cells, EXCUSED};
 pub use mask::{Mask, MaskError};
+pub use open::Open;
 pub use scenario::Scenario;
 pub use seed::{Failure, Report, cover, run, run_masked};
 pub use shrink::{Shrunk, shrink};

@@ -14,10 +14,11 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use instep_sim::{Campaign, Failure, Mask, Tally};
+use instep_sim::{Campaign, Failure, Mask, Open, Tally};
 
 const USAGE: &str = "\
 usage: instep-sim [--seeds N] [--from S] [--threads T]   run many seeds
+                  [--open FILE]                          only failures that this list does not have are failures
        instep-sim --seed S [--without MASK] [--rounds R] replay one, or what is left of it, with its trace
        instep-sim --coverage [--seeds N] [--from S]      count the decisions that seeds meet; none may be missed
        instep-sim --seed S --shrink                      find how much of a failing seed can be left out";
@@ -28,6 +29,7 @@ struct Options {
     mask: Mask,
     shrink: bool,
     coverage: bool,
+    open: Open,
 }
 
 fn options(mut args: impl Iterator<Item = String>) -> Option<Options> {
@@ -41,6 +43,7 @@ fn options(mut args: impl Iterator<Item = String>) -> Option<Options> {
         mask: Mask::default(),
         shrink: false,
         coverage: false,
+        open: Open::default(),
     };
     let mut rounds = None;
     while let Some(arg) = args.next() {
@@ -51,6 +54,7 @@ fn options(mut args: impl Iterator<Item = String>) -> Option<Options> {
             "--seed" => out.one = Some(args.next()?.parse().ok()?),
             "--without" => out.mask = args.next()?.parse().ok()?,
             "--rounds" => rounds = Some(args.next()?.parse().ok()?),
+            "--open" => out.open = known(&args.next()?)?,
             "--shrink" => out.shrink = true,
             "--coverage" => out.coverage = true,
             _ => return None,
@@ -59,6 +63,13 @@ fn options(mut args: impl Iterator<Item = String>) -> Option<Options> {
     out.mask.rounds = rounds;
     let of_one = out.shrink || out.mask != Mask::default();
     (out.one.is_some() || !of_one).then_some(out)
+}
+
+/// The list of what is known and not mended.
+fn known(file: &str) -> Option<Open> {
+    let text = std::fs::read_to_string(file).map_err(|e| e.to_string());
+    let open = text.and_then(|text| Open::parse(&text));
+    open.map_err(|why| eprintln!("{file}: {why}")).ok()
 }
 
 /// The commit that is being tested: as whoever built this says, else as the repository says now.
@@ -248,7 +259,10 @@ fn main() -> ExitCode {
     });
     progress.end();
     summary(&tally, &options, started.elapsed());
-    if tally.failures.is_empty() {
+    let news = options.open.judge(&options.campaign, &tally);
+    news.iter()
+        .for_each(|line| println!("not as the list of open defects says: {line}"));
+    if news.is_empty() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE

@@ -146,7 +146,7 @@ pub(super) fn foreign(dir: &Dir) -> Option<String> {
         let text = String::from_utf8_lossy(n);
         // A death may leave the draft of a small file of ours.
         let text = text.strip_suffix(".new").unwrap_or(&text);
-        let is_ours = known.contains(&text.as_ref())
+        let is_ours = known.contains(&text)
             || text.starts_with(INDEX)
             || text.starts_with(MARKER)
             || text.starts_with("probe-");
