@@ -15,7 +15,7 @@ use crate::control::server;
 use crate::error::{Exit, Failure};
 use crate::places;
 use crate::reload::{Applied, Reload};
-use crate::signals;
+use crate::signals::Taken;
 use crate::system_env::wall_ns;
 use crate::ui::json::Stream;
 use crate::ui::text::Lines;
@@ -91,6 +91,7 @@ pub(crate) fn run(
     options: SessionOptions,
     session: &args::Session,
     context: &Context,
+    signals: Taken,
 ) -> Result<Exit, Failure> {
     let output = &context.output;
     let (tell, receive) = mpsc::channel();
@@ -105,7 +106,7 @@ pub(crate) fn run(
         .map_err(|e| {
             Failure::new(1900, Exit::Failed, "start the thread that prints").why(e.to_string())
         })?;
-    let ended = engine(opened, options, session, context, tell);
+    let ended = engine(opened, options, session, context, tell, signals);
     let renderer = printer.join().ok();
     let (end, caught) = ended?;
     let mut all = endings(&end);
@@ -124,6 +125,7 @@ fn engine(
     session: &args::Session,
     context: &Context,
     tell: Tell,
+    signals: Taken,
 ) -> Result<(End, Option<Exit>), Failure> {
     let Opened {
         env,
@@ -135,7 +137,7 @@ fn engine(
     let monitor = Box::new(Channel(tell.clone()));
     let mut engine = Session::start(env, replicas, options, monitor).map_err(failure)?;
     let handle = engine.handle();
-    let caught = signals::listen(move || handle.stop())?;
+    let caught = signals.listen(move || handle.stop())?;
     let handle = engine.handle();
     let answer = move |command| handle.request(command);
     let server = server::serve(&places::runtime_dir(), &ids, answer)?;

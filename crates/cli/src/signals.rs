@@ -26,30 +26,49 @@ impl Caught {
     }
 }
 
-/// Calls `stop` at the first signal.
-pub(crate) fn listen(stop: impl Fn() + Send + 'static) -> Result<Caught, Failure> {
-    let failed = |e: std::io::Error| {
-        Failure::new(1900, Exit::Failed, "listen for SIGINT and SIGTERM").why(e.to_string())
-    };
-    let armed = Arc::new(AtomicBool::new(false));
-    // First, because from the first registration on a signal that nobody listens to is lost.
-    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(failed)?;
-    for signal in [SIGINT, SIGTERM] {
-        // The order matters: a signal ends the process only if an earlier one has armed it.
-        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&armed))
+/// Signals that are taken from now on, although nobody acts on them yet.
+///
+/// While a handler is being set, the signal that it is for may be lost. So this comes before anything that a user could
+/// see of a session, and whoever signals after that is heard.
+pub(crate) struct Taken(Signals);
+
+impl Taken {
+    /// Takes SIGINT and SIGTERM; a second one ends the process.
+    pub(crate) fn begin() -> Result<Self, Failure> {
+        let armed = Arc::new(AtomicBool::new(false));
+        // First, because from the first registration on a signal that nobody listens to is lost.
+        let signals = Signals::new([SIGINT, SIGTERM]).map_err(failed)?;
+        for signal in [SIGINT, SIGTERM] {
+            // The order matters: a signal ends the process only if an earlier one has armed it.
+            signal_hook::flag::register_conditional_shutdown(
+                signal,
+                128 + signal,
+                Arc::clone(&armed),
+            )
             .map_err(failed)?;
-        signal_hook::flag::register(signal, Arc::clone(&armed)).map_err(failed)?;
+            signal_hook::flag::register(signal, Arc::clone(&armed)).map_err(failed)?;
+        }
+        Ok(Self(signals))
     }
-    let caught = Caught::default();
-    let theirs = caught.clone();
-    std::thread::Builder::new()
-        .name("signals".into())
-        .spawn(move || {
-            if let Some(signal) = signals.forever().next() {
-                theirs.0.store(signal, Ordering::SeqCst);
-                stop();
-            }
-        })
-        .map_err(failed)?;
-    Ok(caught)
+
+    /// Calls `stop` at the first signal, also if it came before.
+    pub(crate) fn listen(self, stop: impl Fn() + Send + 'static) -> Result<Caught, Failure> {
+        let Self(mut signals) = self;
+        let caught = Caught::default();
+        let theirs = caught.clone();
+        std::thread::Builder::new()
+            .name("signals".into())
+            .spawn(move || {
+                if let Some(signal) = signals.forever().next() {
+                    theirs.0.store(signal, Ordering::SeqCst);
+                    stop();
+                }
+            })
+            .map_err(failed)?;
+        Ok(caught)
+    }
+}
+
+fn failed(e: std::io::Error) -> Failure {
+    Failure::new(1900, Exit::Failed, "listen for SIGINT and SIGTERM").why(e.to_string())
 }

@@ -9,6 +9,7 @@ use crate::args;
 use crate::connect::{self, Purpose, Settings};
 use crate::error::{Exit, Failure};
 use crate::roots::Root;
+use crate::signals::Taken;
 use crate::{live, roots};
 
 /// Carries it out.
@@ -41,6 +42,7 @@ pub(crate) fn run(args: args::Mirror, context: &Context) -> Result<Exit, Failure
     let purpose = Purpose::Change {
         create: want.session.create,
     };
+    let signals = Taken::begin()?;
     let opened = sync::open(&want, context, purpose)?;
     let options = SessionOptions {
         once: want.session.once,
@@ -50,7 +52,7 @@ pub(crate) fn run(args: args::Mirror, context: &Context) -> Result<Exit, Failure
         keep_trash: Some(context.keep_trash()),
         ..SessionOptions::default()
     };
-    live::run(opened, options, &want.session, context)
+    live::run(opened, options, &want.session, context, signals)
 }
 
 /// An empty source would empty its targets. The engine refuses it too, but only after it has opened them.

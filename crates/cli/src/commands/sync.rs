@@ -16,6 +16,7 @@ use crate::endpoint::{self, Endpoint};
 use crate::error::{Exit, Failure};
 use crate::live;
 use crate::roots::{self, Root};
+use crate::signals::Taken;
 use crate::system_env::SystemEnv;
 
 /// How many changes of one cycle the log lists one by one.
@@ -46,6 +47,7 @@ pub(crate) fn run(args: args::Sync, context: &Context) -> Result<Exit, Failure> 
         return plan::show(&want, limit, context).map(|_| Exit::Done);
     }
     roots::check_free(&want.roots)?;
+    let signals = Taken::begin()?;
     let opened = open(
         &want,
         context,
@@ -65,7 +67,7 @@ pub(crate) fn run(args: args::Sync, context: &Context) -> Result<Exit, Failure> 
         keep_trash: Some(context.keep_trash()),
         ..SessionOptions::default()
     };
-    live::run(opened, options, &want.session, context)
+    live::run(opened, options, &want.session, context, signals)
 }
 
 /// The policy as the share records it.
