@@ -72,6 +72,11 @@ fn is_believed(replica: &LocalReplica, lock: &Stat) -> bool {
         < LOCK_NS
 }
 
+/// Whether this is the lock of a program at work. A link or a directory under the name of a lock is none.
+fn is_lock(replica: &LocalReplica, object: &Stat) -> bool {
+    object.kind == Kind::File && is_believed(replica, object)
+}
+
 /// Whether a program is at work in a `.git`.
 pub fn is_git_busy(replica: &LocalReplica, git: &RelPath) -> bool {
     let Ok(dir) = tree::open(&replica.root, git) else {
@@ -79,7 +84,7 @@ pub fn is_git_busy(replica: &LocalReplica, git: &RelPath) -> bool {
     };
     GIT_LOCKS.iter().any(|name| {
         let lock = dir.stat(tree::ours(name)).ok().flatten();
-        lock.is_some_and(|s| s.kind == Kind::File && is_believed(replica, &s))
+        lock.is_some_and(|s| is_lock(replica, &s))
     })
 }
 
@@ -171,7 +176,7 @@ fn documents(replica: &LocalReplica, walked: &Walked, waiting: &mut BTreeMap<Rel
             continue;
         };
         let lock = dir.stat(lock).ok().flatten();
-        if lock.is_some_and(|s| is_believed(replica, &s)) {
+        if lock.is_some_and(|s| is_lock(replica, &s)) {
             waiting.insert(path.clone(), replica.back_off(path));
         }
     }

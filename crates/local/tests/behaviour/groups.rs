@@ -1,7 +1,7 @@
 //! What belongs together is taken together, and only when nobody is at work on it.
 
 use std::fs;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, symlink};
 use std::time::{Duration, SystemTime};
 
 use instep_core::plan::Outcome;
@@ -124,6 +124,19 @@ fn a_document_is_passed_on_while_it_is_being_edited() {
     assert!(waits(&look(real.replica()), "a.odt"));
     real.user.remove(&p(".~lock.a.odt#")).unwrap();
     assert_eq!(found(&look(real.replica())), ["a.odt"]);
+}
+
+#[test]
+fn a_document_waits_for_a_lock_that_no_program_made() {
+    let real = Real::new();
+    real.user.write(&p("d/a"), b"a").unwrap();
+    fs::create_dir(real.root.join("d/.~lock.a#")).unwrap();
+    real.user.write(&p("b"), b"b").unwrap();
+    symlink("host", real.root.join(".~lock.b#")).unwrap();
+    let seen = look(real.replica());
+    assert!(!waits(&seen, "d/a"), "a directory is a lock");
+    assert!(!waits(&seen, "b"), "a link is a lock");
+    assert!(found(&seen).contains(&"b".to_owned()));
 }
 
 #[test]
