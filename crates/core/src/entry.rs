@@ -168,6 +168,24 @@ impl Entry {
         Self { ctx, siblings }
     }
 
+    /// A change that was found beneath `put` when that took its place: made while seeing what `seen` covers,
+    /// and never while seeing what was put, even if that had been seen before and is there once more.
+    pub fn record_beneath(
+        &self,
+        put: Option<Dot>,
+        seen: &Context,
+        dot: Dot,
+        version: Version,
+    ) -> Self {
+        let mut entry = self.record_beside(seen, dot, version);
+        let stays = |(d, _): &&(Dot, Version)| Some(*d) == put && entry.get(*d).is_none();
+        if let Some(there) = self.siblings.iter().find(stays).cloned() {
+            entry.siblings.push(there);
+            entry.siblings.sort_by_key(|(d, _)| *d);
+        }
+        entry
+    }
+
     /// Everything that both know. Associative, commutative, idempotent.
     ///
     /// Two things cannot come from honest replicas, and are merged so that nothing is lost and all sides

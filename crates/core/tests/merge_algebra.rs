@@ -233,6 +233,14 @@ proptest! {
         prop_assert_eq!(dots(&beside), want);
         let seen = before.record_beside(before.ctx(), dot, file(0));
         prop_assert_eq!(&seen, &before.record(dot, file(0)));
+        // What was put over it is there, whatever its maker had seen.
+        for put in dots(before) {
+            let beneath = before.record_beneath(Some(put), before.ctx(), dot, file(0));
+            let mut both = vec![put, dot];
+            both.sort();
+            prop_assert_eq!(dots(&beneath), both);
+        }
+        prop_assert_eq!(&before.record_beneath(None, before.ctx(), dot, file(0)), &seen);
         // The same event once more changes nothing, also after it was superseded.
         prop_assert_eq!(&beside.record_beside(&Context::default(), dot, file(0)), &beside);
         let gone = beside.record(Dot { actor: ActorId([9; 8]), counter: 1 }, file(1));

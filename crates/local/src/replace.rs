@@ -328,8 +328,12 @@ fn sibling(
     let version = crate::record::saved_version(found, &old, now)?;
     let dot = index.mint().ok()?;
     drop(index);
-    let theirs = old.entry.record(dot, version);
-    done.entry = Some(action.entry.merge(&theirs));
+    // A mirror puts back what its target had superseded: it is what is on disk all the same.
+    let seen = old.entry.ctx();
+    let entry = action
+        .entry
+        .record_beneath(action.shown, seen, dot, version);
+    done.entry = Some(entry);
     replica.hint(action.path.clone());
     Some(dot)
 }

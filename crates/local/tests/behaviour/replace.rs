@@ -2,11 +2,13 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Barrier};
 
 use instep_chunk::content_id;
+use instep_core::entry::Entry;
 use instep_core::path::RelPath;
-use instep_core::plan::Outcome;
+use instep_core::plan::{Action, Outcome};
 use instep_fs::sim::{Save, SimConfig};
 use instep_local::LocalReplica;
 use instep_replica::Replica;
@@ -220,6 +222,53 @@ fn a_save_between_two_calls_is_lost() {
             save_before_each_call(&blocking, how, bytes);
         }
     }
+}
+
+/// A mirror's target put back the source's version, which the target's user had replaced, and the user saves once
+/// more before each call in turn.
+#[test]
+fn what_a_mirror_put_back_over_a_save_is_not_known_to_be_there() {
+    let mut surprises = 0;
+    for at in 0.. {
+        let sim = Sim::new(SimConfig::ext4(6));
+        let (replica, path) = (sim.replica(), p("f"));
+        let pass = |ms: u64| sim.fs().advance(ms.cast_signed() * 1_000_000);
+        let given = Given::of(&[b"theirs"]);
+        let brought = incoming(replica, &path, Some(b"theirs"), 1);
+        replica
+            .apply(std::slice::from_ref(&brought), &given)
+            .unwrap();
+        sim.write(&path, b"an edit at the target").unwrap();
+        observe(replica, &pass);
+        pass(5000);
+        let known = row(replica, &path).entry.ctx().clone();
+        let action = Action {
+            entry: Entry::from_parts(known, brought.entry.siblings().to_vec()).unwrap(),
+            shown: brought.shown,
+            ..incoming(replica, &path, Some(b"theirs"), 1)
+        };
+        let ran = Arc::new(AtomicBool::new(false));
+        let (mut left, runs) = (at, ran.clone());
+        sim.fs().set_hook(Box::new(move |fs, _| {
+            if left == 0 {
+                let _refused = fs.write_file("f", b"a later edit", Save::ByRename);
+                runs.store(true, Ordering::Relaxed);
+            }
+            left -= 1;
+        }));
+        let outcome = replica.apply(&[action], &given).unwrap();
+        sim.fs().clear_hook();
+        let here = row(replica, &path);
+        assert!(
+            here.present().is_some(),
+            "before call {at}, {outcome:?}: {here:?}"
+        );
+        surprises += usize::from(here.entry.siblings().len() > 1);
+        if !ran.load(Ordering::Relaxed) {
+            break;
+        }
+    }
+    assert!(surprises > 0, "no save fell between two calls");
 }
 
 /// Without leases and without an exchange there is a gap, but what was saved is still never lost.
