@@ -123,7 +123,7 @@ impl Session {
                     continue;
                 }
                 if only_known {
-                    self.arrive_unseen(&mut action);
+                    self.arrive_unseen(&mut action, &here);
                 }
                 self.prefer_rename(&mut action, pass);
                 // What is beside a database goes before the database changes, or would spoil it.

@@ -178,10 +178,15 @@ impl Session {
     }
 
     /// A content that nobody shows may never come: it arrives by being known, and whoever has it may bring it
-    /// later. Otherwise what has to make room for others would wait for it for ever.
-    pub(crate) fn arrive_unseen(&mut self, action: &mut Action) {
-        if action.before == Precondition::Absent && matches!(action.goal, Goal::File { .. }) {
-            (action.goal, action.shown) = (Goal::Record, None);
+    /// later; what is at its new place is shown until then. Otherwise what has to make room for others would wait
+    /// for it for ever.
+    pub(crate) fn arrive_unseen(&mut self, action: &mut Action, rows: &Rows) {
+        let row = rows.get(action.replica).and_then(Option::as_ref);
+        let is_free = action.before == Precondition::Absent;
+        let shown = row.and_then(|r| r.shown).filter(|_| !is_free);
+        let stays = is_free || shown.is_some_and(|dot| action.entry.get(dot).is_some());
+        if stays && matches!(action.goal, Goal::File { .. }) {
+            (action.goal, action.shown) = (Goal::Record, shown);
             self.retry(action.path.clone(), None, 1);
         }
     }

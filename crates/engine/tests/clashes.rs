@@ -353,6 +353,36 @@ fn a_file_waits_for_ever_for_room_that_a_lost_content_takes() {
 }
 
 #[test]
+fn a_file_waits_for_ever_for_room_in_which_a_lost_content_wins() {
+    let world = World::new(prefer_a(), 1);
+    world.write(0, "d");
+    world.write(1, "d/x");
+    world.sync(&[0, 1]);
+    let here = world.tree(1);
+    world.write(2, "d/x");
+    world.sync(&[2]);
+    tell(&world.replicas[2], &world.replicas[1], &p("d/x"));
+    let end = world.sync(&[0, 1]);
+    // What is there already is shown until the winner comes.
+    for i in 0..2 {
+        assert!(here.iter().all(|line| world.tree(i).contains(line)), "{i}");
+    }
+    let missing: BTreeSet<&RelPath> = end.problems.iter().map(|(_, p)| &p.path).collect();
+    assert!(
+        end.problems
+            .iter()
+            .all(|(_, p)| p.code == Code::ContentMissing)
+    );
+    assert_eq!((missing.len(), end.summary.waiting), (1, 1), "{end:?}");
+    let end = world.sync(&[0, 1, 2]);
+    assert_eq!((end.problems, end.summary.conflicts), (Vec::new(), 1));
+    for i in 0..3 {
+        let tree = world.tree(i);
+        assert!(tree[2].ends_with("/x: d/x by 2"), "on {i}: {tree:?}");
+    }
+}
+
+#[test]
 fn what_stood_for_a_file_stays_because_somebody_could_not_be_read() {
     let world = World::new(PolicyRecord::Newest, 1);
     world.replicas[0].user_mkdir(&p("d")).unwrap();
