@@ -2,8 +2,8 @@
 //!
 //! Three kinds: a SQLite database with its `-wal` and `-journal`; a document with a lock beside it
 //! (`.~lock.NAME#`); what is in a `.git`, while a lock file is there. What belongs together is recorded in one
-//! look, when nobody writes any of it. Invariant: a lock counts for ten minutes and no longer, so that one
-//! that was left behind holds nothing for ever. Never changes anything on disk.
+//! look, when nobody writes any of it. Invariant: a lock is a file, and counts for ten minutes around its time and
+//! no longer, so that one that was left behind holds nothing for ever. Never changes anything on disk.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,7 +18,7 @@ use crate::scan::Walked;
 use crate::tree;
 
 /// How long a lock is believed, in nanoseconds.
-const LOCK_NS: i64 = 600_000_000_000;
+const LOCK_NS: u64 = 600_000_000_000;
 /// What a SQLite database begins with.
 const MAGIC: &[u8] = b"SQLite format 3\0";
 /// What programs share while they have a database open; of no use to anybody else.
@@ -64,17 +64,11 @@ fn stat(replica: &LocalReplica, path: &RelPath) -> Option<Stat> {
         .flatten()
 }
 
+/// Whether a program may still have what it locked open. Programs lock with files; of a lock from a clock that
+/// is far ahead nobody can tell when it was made.
 fn is_believed(replica: &LocalReplica, lock: &Stat) -> bool {
-    replica
-        .env
-        .wall_ns()
-        .saturating_sub(lock.mtime.nanos_since_epoch().unwrap_or(0))
-        < LOCK_NS
-}
-
-/// Whether this is the lock of a program at work. A link or a directory under the name of a lock is none.
-fn is_lock(replica: &LocalReplica, object: &Stat) -> bool {
-    object.kind == Kind::File && is_believed(replica, object)
+    let made_ns = lock.mtime.nanos_since_epoch().unwrap_or(0);
+    lock.kind == Kind::File && replica.env.wall_ns().abs_diff(made_ns) < LOCK_NS
 }
 
 /// Whether a program is at work in a `.git`.
@@ -84,7 +78,7 @@ pub fn is_git_busy(replica: &LocalReplica, git: &RelPath) -> bool {
     };
     GIT_LOCKS.iter().any(|name| {
         let lock = dir.stat(tree::ours(name)).ok().flatten();
-        lock.is_some_and(|s| is_lock(replica, &s))
+        lock.is_some_and(|s| is_believed(replica, &s))
     })
 }
 
@@ -176,7 +170,7 @@ fn documents(replica: &LocalReplica, walked: &Walked, waiting: &mut BTreeMap<Rel
             continue;
         };
         let lock = dir.stat(lock).ok().flatten();
-        if lock.is_some_and(|s| is_lock(replica, &s)) {
+        if lock.is_some_and(|s| is_believed(replica, &s)) {
             waiting.insert(path.clone(), replica.back_off(path));
         }
     }

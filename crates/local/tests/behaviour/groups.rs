@@ -140,6 +140,21 @@ fn a_document_waits_for_a_lock_that_no_program_made() {
 }
 
 #[test]
+fn a_lock_from_a_clock_that_is_ahead_holds_a_document_until_that_day() {
+    let real = Real::new();
+    real.user.write(&p(".~lock.a.odt#"), b",ada,host;").unwrap();
+    real.user.write(&p("a.odt"), b"done").unwrap();
+    let lock = fs::File::options()
+        .write(true)
+        .open(real.root.join(".~lock.a.odt#"))
+        .unwrap();
+    lock.set_modified(SystemTime::now() + Duration::from_hours(24))
+        .unwrap();
+    drop(lock);
+    assert_eq!(found(&look(real.replica())), [".~lock.a.odt#", "a.odt"]);
+}
+
+#[test]
 fn a_repository_is_passed_on_while_git_is_at_work() {
     let real = Real::new();
     real.user
