@@ -111,3 +111,44 @@ fn start_again(state: &mut State) {
         .collect();
     state.ledger.power_cut(&state.disks, &unsynced);
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
+mod tests {
+    use instep_testkit::prng::Prng;
+
+    use super::*;
+    use crate::eye::Eye;
+    use crate::faults::{Crash, Plan, Round};
+    use crate::mask::Mask;
+    use crate::world::World;
+
+    #[test]
+    fn a_process_that_a_power_cut_killed_does_not_see_what_is_left_of_its_disks() {
+        for index_first in [false, true] {
+            let mut rng = Prng::new(1);
+            let plan = Plan::new(&mut rng);
+            let world = World::new(1, &plan, &Mask::default(), Eye::default(), &mut rng);
+            let crash = Crash {
+                after_calls: u64::MAX,
+                at: None,
+                how: Death::PowerCut,
+                index_first,
+            };
+            world.begin_round(
+                Round {
+                    crash: Some(crash),
+                    ..Round::PEACE
+                },
+                false,
+            );
+            world.reopen(0).unwrap();
+            strike(&mut world.state(), "a call");
+            let why = world.reopen(0).map(drop).unwrap_err();
+            assert!(why.contains("the process is dead"), "{why}");
+            world.end_round();
+            assert_eq!(world.boot(), 2, "the machines start again");
+            world.reopen(0).unwrap();
+        }
+    }
+}

@@ -18,6 +18,7 @@ use instep_replica::{Step, Waker};
 use instep_store::MemoryDisk;
 use instep_testkit::prng::Prng;
 
+use super::deaths::Life;
 use super::{World, deaths};
 use crate::eye::Watched;
 use crate::faults::Plan;
@@ -138,9 +139,16 @@ impl World {
         Arc::new(Watched::new(inner, machine, fs, index, self.eye().clone()))
     }
 
-    /// Opens the replica of a machine anew while its session runs: its index can be used again.
+    /// Opens the replica of a machine anew while its session runs: its index can be used again. A dead process
+    /// opens nothing: after a power cut it would take what is left on the disks for what its own boot wrote.
     pub(crate) fn reopen(self: &Arc<Self>, machine: usize) -> Result<Arc<LocalReplica>, String> {
         let mut state = self.state();
+        if state.life == Life::IndexDead {
+            deaths::kill_disks(&mut state);
+        }
+        if state.life == Life::Dead {
+            return Err("open a replica anew: the process is dead".to_owned());
+        }
         // The old one's hands are off it, and what it had not committed is gone.
         state.indexes[machine].kill();
         (state.died, state.recovering) = (true, true);
