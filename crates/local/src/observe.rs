@@ -28,16 +28,22 @@ pub(crate) struct LastLook {
     later: Vec<(RelPath, Digest)>,
     /// Directories in which an earlier piece left something outstanding.
     open: BTreeSet<RelPath>,
+    /// It was a look at everything.
+    everything: bool,
 }
 
 impl LocalReplica {
-    /// Takes over the digests of the last look's directories, except where something is outstanding.
-    pub(crate) fn settle_digests(&self, index: &mut Index, look: &Look) {
+    /// Takes over the digests of the last look's directories, except where something is outstanding. Whether it
+    /// was a look at everything, and nothing is.
+    pub(crate) fn settle_digests(&self, index: &mut Index, look: &Look) -> bool {
         let last = std::mem::take(&mut *locked(&self.last));
-        if last.digests.is_empty() && last.later.is_empty() {
-            return;
-        }
         let recorded: BTreeSet<&RelPath> = look.findings.iter().map(|f| &f.path).collect();
+        let outstanding = look.more || !look.problems.is_empty() || !last.unsettled.is_empty();
+        let is_whole =
+            last.everything && !outstanding && last.reported.iter().all(|p| recorded.contains(p));
+        if last.digests.is_empty() && last.later.is_empty() {
+            return is_whole;
+        }
         let here = last.reported.iter().filter(|p| !recorded.contains(p));
         let here = here.chain(&last.unsettled);
         let here = here.chain(look.problems.iter().map(|p| &p.path));
@@ -53,6 +59,7 @@ impl LocalReplica {
             next.later = last.later;
             next.open = open;
         }
+        is_whole
     }
 
     pub(crate) fn observe(&self, scope: &Scope) -> Look {
@@ -64,7 +71,10 @@ impl LocalReplica {
         let hinted = *scope != Scope::Everything;
         if !hinted {
             *locked(&self.unread) = Unread::default();
-            *locked(&self.last) = LastLook::default();
+            *locked(&self.last) = LastLook {
+                everything: true,
+                ..LastLook::default()
+            };
             locked(&self.ahead).take();
         }
         let (scope, sees_all_missed) = self.with_missed(scope);

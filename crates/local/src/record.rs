@@ -64,7 +64,9 @@ pub fn record(replica: &LocalReplica, look: &Look, share: &ShareState) -> Result
             dirty.push(path.clone());
         }
     }
-    replica.settle_digests(&mut index, look);
+    if replica.settle_digests(&mut index, look) && doubt.is_some() {
+        recover::looked(&mut index)?;
+    }
     replica.env.reach(Step::Found);
     index.commit(Durability::Process)?;
     drop(index);

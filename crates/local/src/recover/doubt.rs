@@ -17,8 +17,11 @@ use super::remedy::unseen;
 use crate::index::{Index, store_error};
 use crate::replica::LocalReplica;
 
-/// Set from a power cut until the next clean end: the time of the start after it.
+/// Set from a power cut until the next clean end after a look at everything: the time of the start after it.
 const DOUBT: &[u8] = b"doubt";
+
+/// Set once a look at everything was recorded in doubt.
+const LOOKED: &[u8] = b"looked";
 
 /// The last epoch before data was lost in a call that should have made it durable. Later calls that succeed
 /// say nothing of that data, so everything since is suspect after a power cut.
@@ -42,15 +45,25 @@ pub(super) fn sure_epoch(index: &mut Index) -> Result<u32> {
 
 /// Everything since the last sure epoch was held against the disk.
 pub(super) fn is_sure(index: &mut Index) -> Result<()> {
-    index
-        .store()
-        .remove_record(Table::Meta, UNSURE)
-        .map_err(|e| store_error("write the index", e))
+    forget(index, UNSURE)
 }
 
 /// There was a power cut, or nobody knows whether there was one; the power came back at `now_ns`.
 pub fn begin(index: &mut Index, now_ns: i64) -> Result<()> {
+    forget(index, LOOKED)?;
     index.put_meta(DOUBT, &now_ns.to_be_bytes())
+}
+
+/// A look at everything was recorded, and nothing was left out.
+pub fn looked(index: &mut Index) -> Result<()> {
+    index.put_meta(LOOKED, b"1")
+}
+
+fn forget(index: &mut Index, key: &[u8]) -> Result<()> {
+    index
+        .store()
+        .remove_record(Table::Meta, key)
+        .map_err(|e| store_error("write the index", e))
 }
 
 /// Files may be there whose data a power cut took.
@@ -60,12 +73,14 @@ pub struct Doubt {
     since: Mtime,
 }
 
-/// Everything that is there has been looked at.
+/// A clean end: there is no more doubt, if everything that is there has been looked at. A session may have ended
+/// before its first look.
 pub fn trusted(index: &mut Index) -> Result<()> {
-    index
-        .store()
-        .remove_record(Table::Meta, DOUBT)
-        .map_err(|e| store_error("write the index", e))
+    if index.meta(LOOKED)?.is_none() {
+        return Ok(());
+    }
+    forget(index, DOUBT)?;
+    forget(index, LOOKED)
 }
 
 impl Doubt {

@@ -3,6 +3,7 @@
 use instep_core::policy::Role;
 use instep_core::version::Kind;
 use instep_fs::sim::SimConfig;
+use instep_replica::Replica as _;
 use instep_replica::conformance::User as _;
 
 use super::acts::{observe, row};
@@ -41,4 +42,33 @@ fn a_directory_that_a_mirrors_user_put_in_the_place_of_a_file_stays_unknown_afte
         );
     }
     assert!(kept > 0, "no index ever knew of the file");
+}
+
+#[test]
+fn a_torn_file_stays_in_doubt_when_a_session_ended_before_it_looked() {
+    let mut torn = 0;
+    for seed in 0..64 {
+        let mut sim = Sim::new(SimConfig::ext4(seed));
+        rest(&sim);
+        sim.write(&p("f"), MINE).unwrap();
+        sim.power_cut(seed);
+        let left = sim.fs().snapshot().remove(&p("f")).map(|n| n.content);
+        if left.is_none_or(|bytes| bytes.iter().any(|b| *b != 0)) {
+            continue;
+        }
+        torn += 1;
+        sim.replica().close().unwrap();
+        sim.open();
+        rest(&sim);
+        let te = |sim: &Sim| row(sim.replica(), &p("f")).present().map(|v| v.te);
+        assert_eq!(te(&sim), Some(0), "seed {seed}");
+        // Once everything was looked at and the session ended well, a new file is a user's.
+        sim.replica().close().unwrap();
+        sim.open();
+        sim.write(&p("g"), b"").unwrap();
+        rest(&sim);
+        let made = row(sim.replica(), &p("g")).present().map(|v| v.te);
+        assert!(made.is_some_and(|te| te != 0), "seed {seed}: {made:?}");
+    }
+    assert!(torn > 0, "no power cut left an empty file");
 }
