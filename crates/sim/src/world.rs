@@ -5,6 +5,7 @@
 //! makes life hard for a while in `troubles`. Invariant: time passes only here, by calls and by waiting.
 
 mod deaths;
+mod gaps;
 mod machines;
 mod mishaps;
 mod troubles;
@@ -29,6 +30,7 @@ use crate::mask::Mask;
 use crate::rare;
 use crate::users::Users;
 use deaths::Life;
+use gaps::Gap;
 use machines::Identity;
 pub(crate) use machines::Opened;
 use troubles::Running;
@@ -82,6 +84,7 @@ pub(crate) struct State {
     /// What may happen to machines for a while, and how often.
     may_happen: (Vec<Trouble>, usize),
     troubles: Vec<Running>,
+    gap: Gap,
     lines: Vec<Line>,
     sizes: Sizes,
     pub(crate) counts: Counts,
@@ -183,6 +186,7 @@ impl World {
                 handle: None,
                 may_happen: (plan.troubles.clone(), plan.trouble_rate),
                 troubles: Vec::new(),
+                gap: Gap::default(),
                 lines: plan.lines.clone(),
                 sizes: plan.sizes,
                 counts: Counts::default(),
@@ -301,6 +305,16 @@ impl World {
         true
     }
 
+    /// A user acts when a machine is about to carry out a call.
+    fn act_before(&self, state: &mut State, machine: usize, op: &str) {
+        let fs = state.disks[machine].clone();
+        let before = Gap::is_open(&fs, op).then(|| seen(&fs));
+        self.user_acts(state);
+        if let Some(before) = before {
+            state.gap.acted(machine, &before, seen(&fs));
+        }
+    }
+
     fn act(&self, state: &mut State) {
         // Each act draws from a sequence of its own, so that leaving one out does not change the others.
         let number = state.counts.acts;
@@ -363,6 +377,10 @@ impl World {
         self.pass(troubles::delay(&state, machine));
         state.disks[machine].set_now(self.wall_ns(machine));
         state.calls += 1;
+        let State {
+            gap, disks, ledger, ..
+        } = &mut *state;
+        gap.close(disks, ledger);
         match state.life {
             Life::Alive if state.crash.is_some_and(|c| c.after_calls <= state.calls) => {
                 deaths::strike(&mut state, &format!("{machine}: {op}"));
@@ -372,7 +390,7 @@ impl World {
                 self.troubles(&mut state);
                 let chance = state.between_calls;
                 if state.rng.chance(chance, 1000) {
-                    self.user_acts(&mut state);
+                    self.act_before(&mut state, machine, op);
                 }
             }
             Life::Dead => {}
