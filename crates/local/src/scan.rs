@@ -259,6 +259,11 @@ fn examine_paths(
         if rules.is_excluded() {
             continue;
         }
+        if !is_had(replica, &dir_path) {
+            // What is in it is only found with it: otherwise nothing would lead there once both are gone.
+            todo.insert(dir_path);
+            continue;
+        }
         let spelled = Spelled::of(replica, &dir);
         for path in group {
             replica.rules.touch(&dir, &path);
@@ -270,6 +275,14 @@ fn examine_paths(
             examine_path(replica, &dir, &path, name, whole, &rules, work, out);
         }
     }
+}
+
+/// Whether the index has what is at the path of a directory, or has a reason not to.
+fn is_had(replica: &LocalReplica, dir: &RelPath) -> bool {
+    let had = |row: Row| row.print.is_some() || row.held.is_some();
+    // Where the row cannot be read, the examination of each name says so.
+    let row = replica.index().get(dir);
+    dir.is_root() || row.map_or(true, |row| row.is_some_and(had))
 }
 
 /// A name that has no place is gone. What is below something that is no directory is gone, also where the index forgot the directory first.

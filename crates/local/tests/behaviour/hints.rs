@@ -91,6 +91,25 @@ fn what_was_in_a_directory_that_was_missed_for_a_moment_is_never_missed() {
     assert!(knows(&sim, "d") && !knows(&sim, "d/a") && !knows(&sim, "d/sub/b"));
 }
 
+/// The event of the file may come before that of the directory, and the session may end between the two.
+#[test]
+fn what_was_in_a_directory_that_only_its_file_led_to_is_never_missed() {
+    let sim = watching(&["d/old"]);
+    sim.remove(&p("d")).unwrap();
+    observe(sim.replica(), &|ms| pass(&sim.fs(), ms));
+    sim.replica().take_hints();
+    sim.write(&p("d/new"), b"x").unwrap();
+    let file_alone = Scope::Some {
+        paths: [p("d/new")].into(),
+        trees: BTreeSet::new(),
+    };
+    record(sim.replica(), &sim.replica().look(&file_alone).unwrap());
+    assert!(knows(&sim, "d/new") && knows(&sim, "d"));
+    sim.remove(&p("d")).unwrap();
+    observe(sim.replica(), &|ms| pass(&sim.fs(), ms));
+    assert!(!knows(&sim, "d/new") && !knows(&sim, "d"));
+}
+
 /// A file arrives for a directory that a user renamed a moment ago.
 #[test]
 fn what_left_with_a_directory_that_we_made_again_is_never_missed() {
