@@ -200,19 +200,18 @@ fn scan_file(path: &Path, found: &mut BTreeSet<Token>) -> io::Result<()> {
         if file.by_ref().take(1 << 20).read_to_end(&mut buffer)? == 0 {
             return Ok(());
         }
-        for window in buffer
-            .windows(LEN)
-            .filter(|w| w.starts_with(PREFIX) && w.ends_with(SUFFIX))
-        {
-            let digits = &window[PREFIX.len()..PREFIX.len() + DIGITS];
-            if let Some(number) = std::str::from_utf8(digits)
-                .ok()
-                .and_then(|d| u64::from_str_radix(d, 16).ok())
-            {
-                found.insert(Token(number));
-            }
-        }
+        found.extend(tokens_among(&buffer));
     }
+}
+
+/// The tokens in these bytes.
+pub fn tokens_among(bytes: &[u8]) -> impl Iterator<Item = Token> {
+    let whole = |w: &&[u8]| w.starts_with(PREFIX) && w.ends_with(SUFFIX);
+    bytes.windows(LEN).filter(whole).filter_map(|window| {
+        let digits = &window[PREFIX.len()..PREFIX.len() + DIGITS];
+        let number = u64::from_str_radix(std::str::from_utf8(digits).ok()?, 16);
+        number.ok().map(Token)
+    })
 }
 
 /// Writes a file with a token in it, in one go, as a user's program does.

@@ -12,3 +12,4 @@ pub mod kills;
 pub mod namespace;
 pub mod power;
 pub mod program;
+pub mod writers;
