@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod boot;
+pub mod confined;
 pub mod fuse;
 pub mod image;
 pub mod kills;

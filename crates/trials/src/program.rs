@@ -29,6 +29,7 @@ pub struct Program {
     home: PathBuf,
     run: PathBuf,
     largest: Option<u64>,
+    trace: Option<PathBuf>,
 }
 
 /// What a run that ended left behind.
@@ -54,6 +55,7 @@ impl Program {
             home: home.to_owned(),
             run: run.to_owned(),
             largest: None,
+            trace: None,
         })
     }
 
@@ -65,10 +67,24 @@ impl Program {
         }
     }
 
+    /// The same, with every call that names a file written down by `strace`.
+    pub fn traced(&self, to: &Path) -> Self {
+        Self {
+            trace: Some(to.to_owned()),
+            ..self.clone()
+        }
+    }
+
     fn command<S: AsRef<OsStr>>(&self, args: &[S]) -> Command {
-        let mut command = match self.largest {
-            None => Command::new(&self.path),
-            Some(bytes) => {
+        let mut command = match (self.largest, &self.trace) {
+            (None, None) => Command::new(&self.path),
+            (None, Some(to)) => {
+                let mut command = Command::new("strace");
+                command.args(["-f", "-s", "4096", "-e", "signal=none", "-e", "trace=%file"]);
+                command.arg("-o").arg(to).arg(&self.path);
+                command
+            }
+            (Some(bytes), _) => {
                 let mut command = Command::new("sh");
                 // Blocks of 512 bytes; as a signal where the program does not ignore that.
                 let script = format!("ulimit -f {}; exec \"$0\" \"$@\"", bytes / 512);
@@ -137,6 +153,17 @@ impl Live {
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) -> io::Result<()> {
         Ok(kill_process(Pid::from_child(&self.child), signal)?)
+    }
+
+    /// Sends a signal to what it runs: who is traced has a tracer before it.
+    pub fn signal_traced(&self, signal: Signal) -> io::Result<()> {
+        let id = self.child.id();
+        let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children"))?;
+        for child in children.split_whitespace() {
+            let child = child.parse().ok().and_then(Pid::from_raw);
+            kill_process(child.ok_or(io::ErrorKind::InvalidData)?, signal)?;
+        }
+        Ok(())
     }
 
     /// Its process id.
