@@ -37,7 +37,7 @@ cargo xtask fuzz [TARGET] [--seconds N]       hostile bytes into every decoder; 
 cargo xtask soak [--seconds N]                the real program under random edits and kills
 cargo xtask interop                           editors, git, tar and cargo in a live folder
 cargo xtask accept NAME... | all | list       scenarios against the real program
-cargo xtask trials NAME [--OPTION VALUE]...   long trials on real file systems: kills, writers";
+cargo xtask trials NAME [--OPTION VALUE]...   long trials on real file systems: kills, writers, races";
 
 /// The commands after `cargo xtask`; Markdown may name these and no others.
 const COMMANDS: [&str; 10] = [
