@@ -8,6 +8,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use crate::fnv;
 use crate::id::{ActorId, Dot};
 use crate::limits::NAME_BYTES_MAX;
 use crate::path::RelPath;
@@ -22,12 +23,12 @@ pub fn derived_dot(loser: Dot) -> Dot {
 /// The dot of a version at the place that it goes to when it has to make room. The same version may have to go
 /// to two places, when directories above and below one another give way, and each is an event of its own.
 pub fn moved_dot(version: Dot, to: &RelPath) -> Dot {
-    mixed(version, hash(to.as_bytes()) & !3)
+    mixed(version, fnv::hash(to.as_bytes()) & !3)
 }
 
 /// The dot of the tombstone that a version leaves behind when it goes there.
 pub fn end_dot(version: Dot, to: &RelPath) -> Dot {
-    mixed(version, hash(to.as_bytes()) & !3 | 1)
+    mixed(version, fnv::hash(to.as_bytes()) & !3 | 1)
 }
 
 /// The dot of a version whose own was used twice.
@@ -51,12 +52,6 @@ fn mixed(dot: Dot, use_for: u64) -> Dot {
     }
 }
 
-/// FNV-1a (Fowler, Noll, Vo).
-fn hash(bytes: &[u8]) -> u64 {
-    let step = |h: u64, b: &u8| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3);
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, step)
-}
-
 /// Where a loser is shown beside its path: `name.conflict-<YYYYMMDD>-<actor6>-<hash6>.ext`, the date in UTC
 /// from the version's effective time, the stem cut so that the name stays within 255 bytes. A copy of a
 /// copy replaces the old suffix, so names stop growing.
@@ -73,7 +68,7 @@ pub fn copy_path(path: &RelPath, dot: Dot, version: &Version) -> Option<RelPath>
 /// file, must find the same place; and it is never that of a loser beside the path.
 pub fn room_path(path: &RelPath) -> Option<RelPath> {
     let (_, name) = path.split()?;
-    let hash = hash(name.as_bytes()) as u32;
+    let hash = fnv::hash(name.as_bytes()) as u32;
     let at = |hash: u32| beside(path, &format!("dir-{hash:08x}"));
     at(hash).filter(|room| room != path).or_else(|| at(!hash))
 }

@@ -19,6 +19,7 @@ pub mod codec;
 pub mod conflict;
 pub mod entry;
 pub mod filter;
+pub mod fnv;
 pub mod group;
 pub mod id;
 pub mod limits;

@@ -313,10 +313,7 @@ fn row_hash(row: &instep_core::row::Row) -> u64 {
         bytes.extend_from_slice(&dot.actor.0);
         bytes.extend_from_slice(&dot.counter.to_be_bytes());
     }
-    // FNV-1a (Fowler, Noll, Vo).
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |h, b| {
-        (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3)
-    })
+    instep_core::fnv::hash(&bytes)
 }
 
 fn append(look: &mut Look, rest: Look) {

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use instep_core::codec;
+use instep_core::fnv;
 use instep_core::id::ContentId;
 use instep_core::path::RelPath;
 use instep_core::row::Row;
@@ -44,7 +45,7 @@ pub fn compare(replicas: &[&dyn Replica], dir: &RelPath) -> Result<Compared> {
             out.rows += 1;
             bytes.clear();
             codec::put_entry(&mut bytes, &row.entry);
-            let digest = digest(&bytes);
+            let digest = fnv::hash(&bytes);
             if was_dir(&row) {
                 dirs.insert(path.clone());
             }
@@ -79,11 +80,4 @@ fn was_dir(row: &Row) -> bool {
             .siblings()
             .iter()
             .any(|(_, v)| is_dir(v.kind, v.content))
-}
-
-/// FNV-1a (Fowler, Noll, Vo).
-fn digest(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |h, b| {
-        (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3)
-    })
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use instep_core::fnv;
 use instep_core::path::RelPath;
 use instep_core::plan::{Code, Problem};
 use instep_engine::report::{Event, Monitor, State};
@@ -181,11 +182,8 @@ fn report(seed: u64, plan: &Plan, world: &World) -> Report {
     let trace = std::mem::take(&mut state.trace);
     let disks = state.disks.iter();
     let history = disks.fold(0, |h: u64, fs| h.rotate_left(9) ^ fs.history());
-    // FNV-1a (Fowler, Noll, Vo).
-    let lines = trace.iter().flat_map(|line| line.bytes());
-    let digest = lines.fold(history, |h, b| {
-        (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)
-    });
+    let lines = trace.iter();
+    let digest = lines.fold(history, |h, line| fnv::add(h, line.as_bytes()));
     Report {
         seed,
         digest,

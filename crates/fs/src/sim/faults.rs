@@ -4,6 +4,8 @@
 
 use std::collections::BTreeMap;
 
+use instep_core::fnv;
+
 use crate::api::ERRNO_CRASHED;
 
 /// A small generator (splitmix64): every choice the simulator makes comes from one of these.
@@ -148,9 +150,8 @@ impl Faults {
 
     /// Adds how a call ended to the history.
     pub(super) fn note(&mut self, op: &str, errno: i32) {
-        for byte in op.bytes().chain(errno.to_le_bytes()) {
-            self.history = (self.history ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-        }
+        let history = fnv::add(self.history, op.as_bytes());
+        self.history = fnv::add(history, &errno.to_le_bytes());
     }
 
     pub(super) fn reset_counts(&mut self) {
