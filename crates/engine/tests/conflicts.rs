@@ -4,9 +4,9 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use instep_core::id::{ActorId, ContentId, Dot, ReplicaId, ShareId};
+use instep_core::id::ShareId;
 use instep_core::path::RelPath;
-use instep_core::plan::{Action, Outcome, Problem};
+use instep_core::plan::{Action, Outcome};
 use instep_core::row::Row;
 use instep_engine::command::{Answer, Command, Keep};
 use instep_engine::report::{Event, Monitor, Summary};
@@ -15,10 +15,7 @@ use instep_engine::{Session, SessionOptions};
 use instep_replica::env::{Env, StepEnv};
 use instep_replica::memory::MemoryReplica;
 use instep_replica::records::{ConflictRecord, PolicyRecord};
-use instep_replica::{
-    Book, Capabilities, Content, Description, Error, ErrorKind, HintSet, Look, Replica, Result,
-    RowVisitor, Scope, ShareState, Sources, Waker,
-};
+use instep_replica::{Book, Error, ErrorKind, Replica, Result, Sources};
 
 /// A replica that counts how often its book of conflicts is read as a whole.
 struct Counted {
@@ -29,58 +26,17 @@ struct Counted {
 }
 
 impl Replica for Counted {
+    instep_replica::hand_on!(
+        inner:
+        id actor share describe capabilities guard watch take_hints look record row
+        children subtree open stage is_staged adopt_move mint restore purge barrier
+        read_record write_record
+    );
+
     fn records(&self, book: Book) -> Result<Vec<(String, String)>> {
         self.read
             .fetch_add(usize::from(book == Book::Conflicts), Ordering::SeqCst);
         self.inner.records(book)
-    }
-    fn id(&self) -> ReplicaId {
-        self.inner.id()
-    }
-    fn actor(&self) -> ActorId {
-        self.inner.actor()
-    }
-    fn share(&self) -> ShareId {
-        self.inner.share()
-    }
-    fn describe(&self) -> Description {
-        self.inner.describe()
-    }
-    fn capabilities(&self) -> &Capabilities {
-        self.inner.capabilities()
-    }
-    fn guard(&self) -> Result<()> {
-        self.inner.guard()
-    }
-    fn watch(&self, waker: Waker) -> Result<Vec<Problem>> {
-        self.inner.watch(waker)
-    }
-    fn take_hints(&self) -> HintSet {
-        self.inner.take_hints()
-    }
-    fn look(&self, scope: &Scope) -> Result<Look> {
-        self.inner.look(scope)
-    }
-    fn record(&self, look: &Look, share: &ShareState) -> Result<Vec<RelPath>> {
-        self.inner.record(look, share)
-    }
-    fn row(&self, path: &RelPath) -> Result<Option<Row>> {
-        self.inner.row(path)
-    }
-    fn children(&self, dir: &RelPath, visit: RowVisitor<'_>) -> Result<()> {
-        self.inner.children(dir, visit)
-    }
-    fn subtree(&self, dir: &RelPath, visit: RowVisitor<'_>) -> Result<()> {
-        self.inner.subtree(dir, visit)
-    }
-    fn open(&self, path: &RelPath, content: ContentId) -> Result<Option<Box<dyn Content>>> {
-        self.inner.open(path, content)
-    }
-    fn stage(&self, path: &RelPath, content: ContentId, from: &mut dyn Content) -> Result<Outcome> {
-        self.inner.stage(path, content, from)
-    }
-    fn is_staged(&self, content: ContentId) -> bool {
-        self.inner.is_staged(content)
     }
     fn apply(&self, actions: &[Action], sources: &dyn Sources) -> Result<Vec<Outcome>> {
         let is_copy = |a: &Action| a.path.to_string().contains(".conflict-");
@@ -96,27 +52,6 @@ impl Replica for Counted {
     }
     fn rename(&self, from: &RelPath, to: &RelPath) -> Result<Outcome> {
         Replica::rename(&*self.inner, from, to)
-    }
-    fn adopt_move(&self, from: &RelPath, to: &RelPath, entries: &[(RelPath, Row)]) -> Result<()> {
-        self.inner.adopt_move(from, to, entries)
-    }
-    fn mint(&self) -> Result<Dot> {
-        self.inner.mint()
-    }
-    fn restore(&self, key: &str, to: Option<&RelPath>) -> Result<RelPath> {
-        self.inner.restore(key, to)
-    }
-    fn purge(&self, before_ns: i64) -> Result<u64> {
-        self.inner.purge(before_ns)
-    }
-    fn barrier(&self) -> Result<()> {
-        self.inner.barrier()
-    }
-    fn read_record(&self, book: Book, key: &str) -> Result<Option<String>> {
-        self.inner.read_record(book, key)
-    }
-    fn write_record(&self, book: Book, key: &str, body: Option<&str>) -> Result<()> {
-        self.inner.write_record(book, key, body)
     }
 }
 

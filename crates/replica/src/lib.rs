@@ -22,6 +22,7 @@ pub mod conformance;
 pub mod content;
 pub mod env;
 pub mod error;
+mod hand_on;
 pub mod hints;
 pub mod look;
 pub mod memory;

@@ -3,18 +3,14 @@
 use std::sync::Arc;
 
 use instep_chunk::content_id;
-use instep_core::id::{ActorId, ContentId, Dot, ReplicaId, ShareId};
+use instep_core::id::{ContentId, ShareId};
 use instep_core::path::RelPath;
-use instep_core::plan::{Action, Outcome, Precondition, Problem};
-use instep_core::row::Row;
+use instep_core::plan::{Action, Outcome, Precondition};
 use instep_replica::conformance::{Fault, Subject, User, run_all, run_some};
 use instep_replica::content::{Bytes, Content, Sources};
 use instep_replica::env::{Env, StepEnv};
 use instep_replica::memory::{MemoryReplica, Object};
-use instep_replica::{
-    Book, Capabilities, Description, Found, HintSet, Look, Replica, Result, RowVisitor, Scope,
-    ShareState, Waker,
-};
+use instep_replica::{Book, Found, HintSet, Look, Replica, Result, Scope, ShareState};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Flaw {
@@ -90,27 +86,12 @@ impl Flawed {
 }
 
 impl Replica for Flawed {
-    fn id(&self) -> ReplicaId {
-        self.inner.id()
-    }
-    fn actor(&self) -> ActorId {
-        self.inner.actor()
-    }
-    fn share(&self) -> ShareId {
-        self.inner.share()
-    }
-    fn describe(&self) -> Description {
-        self.inner.describe()
-    }
-    fn capabilities(&self) -> &Capabilities {
-        self.inner.capabilities()
-    }
-    fn guard(&self) -> Result<()> {
-        self.inner.guard()
-    }
-    fn watch(&self, waker: Waker) -> Result<Vec<Problem>> {
-        self.inner.watch(waker)
-    }
+    instep_replica::hand_on!(
+        inner:
+        id actor share describe capabilities guard watch row children subtree is_staged
+        adopt_move mint restore purge barrier read_record records
+    );
+
     fn take_hints(&self) -> HintSet {
         let hints = self.inner.take_hints();
         if self.flaw == Flaw::Mute {
@@ -151,15 +132,6 @@ impl Replica for Flawed {
             _ => self.inner.record(look, share),
         }
     }
-    fn row(&self, path: &RelPath) -> Result<Option<Row>> {
-        self.inner.row(path)
-    }
-    fn children(&self, dir: &RelPath, visit: RowVisitor<'_>) -> Result<()> {
-        self.inner.children(dir, visit)
-    }
-    fn subtree(&self, dir: &RelPath, visit: RowVisitor<'_>) -> Result<()> {
-        self.inner.subtree(dir, visit)
-    }
     fn open(&self, path: &RelPath, content: ContentId) -> Result<Option<Box<dyn Content>>> {
         let here = self
             .inner
@@ -178,9 +150,6 @@ impl Replica for Flawed {
         from.read_at(0, &mut bytes).expect("in memory");
         self.inner
             .stage(path, content_id(&bytes), &mut Bytes(bytes))
-    }
-    fn is_staged(&self, content: ContentId) -> bool {
-        self.inner.is_staged(content)
     }
     fn apply(&self, actions: &[Action], sources: &dyn Sources) -> Result<Vec<Outcome>> {
         if self.flaw != Flaw::Overwriting {
@@ -203,32 +172,11 @@ impl Replica for Flawed {
         }
         Replica::rename(&self.inner, from, to)
     }
-    fn adopt_move(&self, from: &RelPath, to: &RelPath, entries: &[(RelPath, Row)]) -> Result<()> {
-        self.inner.adopt_move(from, to, entries)
-    }
-    fn mint(&self) -> Result<Dot> {
-        self.inner.mint()
-    }
-    fn restore(&self, key: &str, to: Option<&RelPath>) -> Result<RelPath> {
-        self.inner.restore(key, to)
-    }
-    fn purge(&self, before_ns: i64) -> Result<u64> {
-        self.inner.purge(before_ns)
-    }
-    fn barrier(&self) -> Result<()> {
-        self.inner.barrier()
-    }
-    fn read_record(&self, book: Book, key: &str) -> Result<Option<String>> {
-        self.inner.read_record(book, key)
-    }
     fn write_record(&self, book: Book, key: &str, body: Option<&str>) -> Result<()> {
         if self.flaw == Flaw::LosesRecords && book == Book::Holds {
             return Ok(());
         }
         self.inner.write_record(book, key, body)
-    }
-    fn records(&self, book: Book) -> Result<Vec<(String, String)>> {
-        self.inner.records(book)
     }
 }
 

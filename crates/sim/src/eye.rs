@@ -9,15 +9,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use instep_core::codec::Reader;
 use instep_core::entry::Entry;
-use instep_core::id::{ActorId, ContentId, Dot, ReplicaId, ShareId};
+use instep_core::id::{ActorId, ContentId, Dot};
 use instep_core::path::RelPath;
 use instep_core::plan::{Action, Goal, Outcome, Precondition, Problem};
 use instep_core::row::Row;
 use instep_fs::Kind;
 use instep_fs::sim::{Deed, SimFs};
 use instep_replica::{
-    Book, Capabilities, Checked, Content, Description, Finding, Found, HintSet, Look, Replica,
-    Result, RowVisitor, Scope, ShareState, Sources, Totals, Waker,
+    Book, Checked, Content, Finding, Found, HintSet, Look, Replica, Result, Scope, ShareState,
+    Sources, Waker,
 };
 use instep_store::{MemoryDisk, Table};
 
@@ -300,25 +300,11 @@ impl<R: Replica> Watched<R> {
 }
 
 impl<R: Replica> Replica for Watched<R> {
-    fn id(&self) -> ReplicaId {
-        self.inner.id()
-    }
-
-    fn actor(&self) -> ActorId {
-        self.inner.actor()
-    }
-
-    fn share(&self) -> ShareId {
-        self.inner.share()
-    }
-
-    fn describe(&self) -> Description {
-        self.inner.describe()
-    }
-
-    fn capabilities(&self) -> &Capabilities {
-        self.inner.capabilities()
-    }
+    instep_replica::hand_on!(
+        inner:
+        id actor share describe capabilities is_rejoining sums row children subtree sample
+        take_problems read_record records
+    );
 
     fn guard(&self) -> Result<()> {
         self.through(Replica::guard)
@@ -326,10 +312,6 @@ impl<R: Replica> Replica for Watched<R> {
 
     fn renew(&self) -> Result<Option<Arc<dyn Replica>>> {
         self.through(Replica::renew)
-    }
-
-    fn is_rejoining(&self) -> bool {
-        self.inner.is_rejoining()
     }
 
     fn rejoined(&self) -> Result<()> {
@@ -366,22 +348,6 @@ impl<R: Replica> Replica for Watched<R> {
         recorded
     }
 
-    fn sums(&self) -> Option<Totals> {
-        self.inner.sums()
-    }
-
-    fn row(&self, path: &RelPath) -> Result<Option<Row>> {
-        self.inner.row(path)
-    }
-
-    fn children(&self, dir: &RelPath, visit: RowVisitor<'_>) -> Result<()> {
-        self.inner.children(dir, visit)
-    }
-
-    fn subtree(&self, dir: &RelPath, visit: RowVisitor<'_>) -> Result<()> {
-        self.inner.subtree(dir, visit)
-    }
-
     fn open(&self, path: &RelPath, content: ContentId) -> Result<Option<Box<dyn Content>>> {
         self.through(|r| r.open(path, content))
     }
@@ -402,10 +368,6 @@ impl<R: Replica> Replica for Watched<R> {
         self.through(|r| r.check_kept(key))
     }
 
-    fn sample(&self, seed: u64, count: usize) -> Result<Vec<RelPath>> {
-        self.inner.sample(seed, count)
-    }
-
     fn apply(&self, actions: &[Action], sources: &dyn Sources) -> Result<Vec<Outcome>> {
         let none = BTreeSet::new();
         self.judge(&none);
@@ -424,10 +386,6 @@ impl<R: Replica> Replica for Watched<R> {
         let smooth = self.fs.misfortunes().errors == errors;
         self.judge(if smooth { &replaced } else { &none });
         done
-    }
-
-    fn take_problems(&self) -> Vec<Problem> {
-        self.inner.take_problems()
     }
 
     fn rename(&self, from: &RelPath, to: &RelPath) -> Result<Outcome> {
@@ -465,16 +423,8 @@ impl<R: Replica> Replica for Watched<R> {
         self.through(Replica::close)
     }
 
-    fn read_record(&self, book: Book, key: &str) -> Result<Option<String>> {
-        self.inner.read_record(book, key)
-    }
-
     fn write_record(&self, book: Book, key: &str, body: Option<&str>) -> Result<()> {
         self.through(|r| r.write_record(book, key, body))
-    }
-
-    fn records(&self, book: Book) -> Result<Vec<(String, String)>> {
-        self.inner.records(book)
     }
 }
 
@@ -483,6 +433,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
 
     use super::*;
+    use instep_core::id::ShareId;
     use instep_core::path::Name;
     use instep_fs::sim::{Save, SimConfig};
     use instep_replica::content::NoSources;

@@ -9,14 +9,14 @@ use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use instep_core::id::{ActorId, ContentId, Dot, ReplicaId, ShareId};
+use instep_core::id::{ContentId, Dot};
 use instep_core::path::RelPath;
 use instep_core::plan::{Action, Outcome, Problem};
 use instep_core::row::Row;
 use instep_local::LocalReplica;
 use instep_replica::{
-    Book, Capabilities, Content, Description, Error, ErrorKind, HintSet, Look, Replica, Result,
-    RowVisitor, Scope, ShareState, Sources, Totals, Waker,
+    Book, Content, Error, ErrorKind, HintSet, Look, Replica, Result, RowVisitor, Scope, ShareState,
+    Sources, Waker,
 };
 use instep_testkit::prng::Prng;
 
@@ -178,25 +178,10 @@ impl Link {
 }
 
 impl Replica for Link {
-    fn id(&self) -> ReplicaId {
-        self.inner.id()
-    }
-
-    fn actor(&self) -> ActorId {
-        self.inner.actor()
-    }
-
-    fn share(&self) -> ShareId {
-        self.inner.share()
-    }
-
-    fn describe(&self) -> Description {
-        self.inner.describe()
-    }
-
-    fn capabilities(&self) -> &Capabilities {
-        self.inner.capabilities()
-    }
+    instep_replica::hand_on!(
+        inner:
+        id actor share describe capabilities is_rejoining sums take_problems
+    );
 
     fn guard(&self) -> Result<()> {
         self.wire.call("guard", || self.inner.guard())
@@ -219,10 +204,6 @@ impl Replica for Link {
         });
         let _only_once = self.successor.set(next.clone());
         Ok(Some(next))
-    }
-
-    fn is_rejoining(&self) -> bool {
-        self.inner.is_rejoining()
     }
 
     fn rejoined(&self) -> Result<()> {
@@ -258,10 +239,6 @@ impl Replica for Link {
 
     fn record(&self, look: &Look, share: &ShareState) -> Result<Vec<RelPath>> {
         self.wire.call("record", || self.inner.record(look, share))
-    }
-
-    fn sums(&self) -> Option<Totals> {
-        self.inner.sums()
     }
 
     fn row(&self, path: &RelPath) -> Result<Option<Row>> {
@@ -307,10 +284,6 @@ impl Replica for Link {
     fn apply(&self, actions: &[Action], sources: &dyn Sources) -> Result<Vec<Outcome>> {
         self.wire
             .call("apply", || self.inner.apply(actions, sources))
-    }
-
-    fn take_problems(&self) -> Vec<Problem> {
-        self.inner.take_problems()
     }
 
     fn rename(&self, from: &RelPath, to: &RelPath) -> Result<Outcome> {
