@@ -5,17 +5,7 @@ use std::process::Command;
 
 /// The simulator, optimised, with its own arguments.
 pub(crate) fn sim(top: &Path, args: &[String]) -> Result<(), String> {
-    let mut cargo = cargo(top);
-    cargo.args([
-        "run",
-        "--release",
-        "--locked",
-        "--quiet",
-        "--package",
-        "instep-sim",
-        "--",
-    ]);
-    succeed(cargo.args(args), "simulator")
+    optimised(top, "instep-sim", args, "simulator")
 }
 
 /// Every script of a few edits on the planner, optimised.
@@ -44,17 +34,15 @@ pub(crate) fn exhaust(top: &Path, args: &[String]) -> Result<(), String> {
 
 /// Hostile bytes into the decoders, optimised.
 pub(crate) fn fuzz(top: &Path, args: &[String]) -> Result<(), String> {
+    optimised(top, "instep-fuzz", args, "fuzz")
+}
+
+/// The program of one of our crates, optimised.
+fn optimised(top: &Path, package: &str, args: &[String], what: &str) -> Result<(), String> {
     let mut cargo = cargo(top);
-    cargo.args([
-        "run",
-        "--release",
-        "--locked",
-        "--quiet",
-        "--package",
-        "instep-fuzz",
-        "--",
-    ]);
-    succeed(cargo.args(args), "fuzz")
+    cargo.args(["run", "--release", "--locked", "--quiet"]);
+    cargo.args(["--package", package, "--"]);
+    succeed(cargo.args(args), what)
 }
 
 /// One scenario against the real program.

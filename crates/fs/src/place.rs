@@ -206,13 +206,16 @@ pub fn limit_open_files(most: u64) -> Result<()> {
 
 /// How many directories this user may watch in all; 0 where the system does not say.
 pub fn watch_limit() -> u64 {
-    let text = std::fs::read_to_string("/proc/sys/fs/inotify/max_user_watches");
-    text.ok().and_then(|t| t.trim().parse().ok()).unwrap_or(0)
+    inotify_limit("max_user_watches")
 }
 
 /// How many watchers this user may have in all; 0 where the system does not say.
 pub fn watcher_limit() -> u64 {
-    let text = std::fs::read_to_string("/proc/sys/fs/inotify/max_user_instances");
+    inotify_limit("max_user_instances")
+}
+
+fn inotify_limit(name: &str) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/sys/fs/inotify/{name}"));
     text.ok().and_then(|t| t.trim().parse().ok()).unwrap_or(0)
 }
 

@@ -25,13 +25,11 @@ use instep_replica::{
 use instep_store::{Durability, Table};
 
 use crate::content::{FileContent, Hashed, fill, hash_file};
-
 use crate::index::{Index, store_error};
 use crate::observe::LastLook;
 use crate::print::{Digest, print, unlike};
 use crate::reading::Unread;
 use crate::rules::{IgnoreOptions, Rules};
-
 use crate::settle::Missed;
 use crate::tree::{self, Ours, ours};
 use crate::watch::Watch;

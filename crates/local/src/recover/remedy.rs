@@ -83,15 +83,7 @@ pub(super) fn set_aside(replica: &LocalReplica, intended: &Intended) -> Result<(
         return index.put(path, Some(&old), &unknown(replica, &old));
     };
     replica.env.reach(Step::SetAside);
-    let what = Displaced {
-        path: path.clone(),
-        kind,
-        content,
-        size,
-        why: "interrupted",
-        by: String::new(),
-        keep: Keep::Trash,
-    };
+    let what = Displaced::interrupted(Some(path), kind, content, size);
     trash::note(replica, &mut replica.index(), &key, &what)?;
     await_anew(replica, intended, None)?;
     replica.env.reach(Step::SetAsideNoted);
