@@ -324,3 +324,30 @@ fn append(look: &mut Look, rest: Look) {
     look.unhashed.extend(rest.unhashed);
     look.more = rest.more;
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
+mod tests {
+    use std::sync::Arc;
+
+    use instep_replica::env::StepEnv;
+
+    use super::*;
+
+    #[test]
+    fn a_path_that_is_tried_for_another_reason_is_never_looked_at() {
+        let env = Arc::new(StepEnv::default());
+        let mut session = Session::of_two(&env);
+        let path = RelPath::new(b"a").unwrap();
+        // Something else is planned every second, and this path with it, a moment before it is due.
+        for _ in 0..5 {
+            session.retry(path.clone(), None, 1000);
+            env.advance(900_000_000);
+            session.collect_due();
+            if session.slots.iter().all(|s| s.hints.paths.contains(&path)) {
+                return;
+            }
+        }
+        panic!("each try puts off the look that would end them");
+    }
+}

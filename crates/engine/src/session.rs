@@ -568,7 +568,10 @@ impl Session {
 
     fn due_in(&mut self, path: RelPath, replica: Option<usize>, delay_ms: u64, tries: u32) {
         let due_ns = self.env.monotonic_ns() + delay_ms * 1_000_000;
-        let other = self.later.get(&path).is_some_and(|l| l.replica != replica);
+        let old = self.later.get(&path);
+        // What is tried again and again for another reason would never be looked at if each try put that off.
+        let due_ns = old.map_or(due_ns, |l| due_ns.min(l.due_ns));
+        let other = old.is_some_and(|l| l.replica != replica);
         let replica = if other { None } else { replica };
         self.later.insert(
             path,
@@ -648,5 +651,30 @@ impl Drop for Session {
             // What was not closed is recovered when it is opened next.
             let _recovered_later = slot.replica.close();
         }
+    }
+}
+
+#[cfg(test)]
+impl Session {
+    /// A session of two empty replicas in memory that has not begun.
+    pub(crate) fn of_two(env: &Arc<instep_replica::env::StepEnv>) -> Self {
+        let env = Arc::clone(env) as Arc<dyn Env>;
+        let replica = |label: &str| {
+            let made = instep_replica::memory::MemoryReplica::new(
+                label,
+                ShareId([1; 16]),
+                Arc::clone(&env),
+            );
+            Arc::new(made) as Arc<dyn Replica>
+        };
+        let replicas = ["A", "B"].map(replica).into();
+        let monitor = Box::new(crate::report::Silent);
+        Self::start(
+            Arc::clone(&env),
+            replicas,
+            SessionOptions::default(),
+            monitor,
+        )
+        .expect("replicas in memory do not fail")
     }
 }
