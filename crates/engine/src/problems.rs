@@ -41,8 +41,11 @@ fn is_alarm(problem: &Problem) -> bool {
 impl Session {
     pub(crate) fn open_problem(&mut self, replica: usize, problem: Problem) {
         let key = (replica, problem.path.clone());
-        // What else is said of such a path matters less.
-        let is_less = |known: &Problem| is_alarm(known) && !is_alarm(&problem);
+        // What else is said of such a path matters less; and a path that was not looked at must be, whatever
+        // becomes of an action there.
+        let is_less = |known: &Problem| {
+            is_alarm(known) && !is_alarm(&problem) || is_unseen(known) && is_of_action(&problem)
+        };
         if self.problems.get(&key).is_some_and(is_less) {
             return;
         }
@@ -129,5 +132,32 @@ impl Session {
     /// Content for this path is on its way.
     fn is_awaited(&self, path: &RelPath) -> bool {
         self.in_flight.values().any(|paths| paths.contains(path))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
+mod tests {
+    use std::sync::Arc;
+
+    use instep_replica::env::StepEnv;
+
+    use super::*;
+
+    #[test]
+    fn a_directory_that_could_not_be_listed_is_forgotten_when_an_action_fails_there() {
+        let mut session = Session::of_two(&Arc::new(StepEnv::default()));
+        let problem = |code| Problem {
+            path: RelPath::new(b"d").unwrap(),
+            code,
+            detail: "as arranged".into(),
+        };
+        session.open_problem(0, problem(Code::Unreadable));
+        session.open_problem(0, problem(Code::Unwritable));
+        let listed: Vec<_> = session.problems.values().cloned().collect();
+        assert_eq!(listed, [problem(Code::Unreadable)]);
+        session.look_at_problems();
+        let trees = &session.slots[0].hints.trees;
+        assert!(trees.contains(&problem(Code::Unreadable).path));
     }
 }
