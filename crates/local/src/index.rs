@@ -53,6 +53,8 @@ pub struct Index {
     digests: HashMap<RelPath, Digest>,
     /// Directories whose digest in memory is ahead of the store's.
     redigested: HashSet<RelPath>,
+    /// Directories in which what is said to be on disk has changed since [`Index::take_reworked`].
+    reworked: HashSet<RelPath>,
     touched: bool,
     /// Who is told of steps, if anybody.
     env: Option<Arc<dyn Env>>,
@@ -120,6 +122,7 @@ impl Index {
             totals,
             digests,
             redigested: HashSet::new(),
+            reworked: HashSet::new(),
             touched: false,
             env: None,
             block: COUNTER_BLOCK,
@@ -273,6 +276,7 @@ impl Index {
         let Some((dir, name)) = path.split() else {
             return;
         };
+        self.reworked.insert(dir.clone());
         let Some(digest) = self.digests.get_mut(&dir) else {
             return;
         };
@@ -315,6 +319,11 @@ impl Index {
         if changed {
             self.redigested.insert(dir.clone());
         }
+    }
+
+    /// Directories in which what is said to be on disk has changed since this was asked last.
+    pub fn take_reworked(&mut self) -> HashSet<RelPath> {
+        std::mem::take(&mut self.reworked)
     }
 
     /// Writes the digests that changed since the last commit, each once.

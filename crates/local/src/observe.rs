@@ -3,9 +3,10 @@
 //!
 //! Owns which directories may count as unchanged: a digest is taken over only when everything that the look
 //! found in the directory was recorded and nothing in it is outstanding, also of earlier pieces of a large
-//! look. Writes nothing to the index but digests.
+//! look, and no row in it was written since it was listed but by recording that. Writes nothing to the index but
+//! digests.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use instep_core::path::RelPath;
 use instep_core::row::Row;
@@ -32,10 +33,42 @@ pub(crate) struct LastLook {
     everything: bool,
 }
 
+/// Directories that were listed more than once and had changed in between: what was found by one listing may
+/// be gone by another.
+fn listed_differently(digests: &[(RelPath, Digest)]) -> Vec<RelPath> {
+    let mut seen: HashMap<&RelPath, Digest> = HashMap::with_capacity(digests.len());
+    let mut differing = Vec::new();
+    for (dir, digest) in digests {
+        if *seen.entry(dir).or_insert(*digest) != *digest {
+            differing.push(dir.clone());
+        }
+    }
+    differing
+}
+
+/// Whether a path is one of these or lies below one.
+fn is_at_or_below(path: &RelPath, tops: &BTreeSet<RelPath>) -> bool {
+    let mut up = Some(path.clone());
+    while let Some(at) = up {
+        if tops.contains(&at) {
+            return true;
+        }
+        up = at.parent();
+    }
+    false
+}
+
 impl LocalReplica {
     /// Takes over the digests of the last look's directories, except where something is outstanding. Whether it
     /// was a look at everything, and nothing is.
-    pub(crate) fn settle_digests(&self, index: &mut Index, look: &Look) -> bool {
+    ///
+    /// `reworked` are directories in which rows were written since the look.
+    pub(crate) fn settle_digests(
+        &self,
+        index: &mut Index,
+        look: &Look,
+        reworked: HashSet<RelPath>,
+    ) -> bool {
         let last = std::mem::take(&mut *locked(&self.last));
         let recorded: BTreeSet<&RelPath> = look.findings.iter().map(|f| &f.path).collect();
         let outstanding = look.more || !look.problems.is_empty() || !last.unsettled.is_empty();
@@ -49,8 +82,12 @@ impl LocalReplica {
         let here = here.chain(look.problems.iter().map(|p| &p.path));
         let mut open = last.open;
         open.extend(here.filter_map(RelPath::parent));
+        open.extend(reworked);
+        open.extend(listed_differently(&last.digests));
         for (dir, digest) in last.digests {
-            let settled = !open.contains(&dir) && !look.problems.iter().any(|p| p.path == dir);
+            let settled = !open.contains(&dir)
+                && !is_at_or_below(&dir, &last.unsettled)
+                && !look.problems.iter().any(|p| p.path == dir);
             index.set_digest(&dir, settled.then_some(digest));
         }
         // What one piece left open is open until the last.
@@ -77,6 +114,7 @@ impl LocalReplica {
             };
             locked(&self.ahead).take();
         }
+        self.begin_listing();
         let (scope, sees_all_missed) = self.with_missed(scope);
         let mut walked = scan::walk(self, &groups::widen(scope));
         scan::free_rows(self, &mut walked);
@@ -128,6 +166,15 @@ impl LocalReplica {
         self.finish_look(look, digests, hinted)
     }
 
+    /// Where no listing waits to be settled, rows that were written until now are no concern of the next.
+    fn begin_listing(&self) {
+        let mut index = self.index();
+        let last = locked(&self.last);
+        if last.digests.is_empty() && last.later.is_empty() {
+            index.take_reworked();
+        }
+    }
+
     fn had_dir(&self, path: &RelPath) -> bool {
         let row = self.index().get(path);
         row.map_or(true, |row| row.is_some_and(|r| scan::is_dir_row(&r)))
@@ -162,6 +209,12 @@ impl LocalReplica {
         drop(unread);
         // Several looks may be recorded together.
         let mut last = locked(&self.last);
+        if partial && !last.later.is_empty() {
+            // What this look found is newer than the listings of the walk whose pieces are still being read.
+            let listed = digests.iter().map(|(dir, _)| dir.clone());
+            let found = look.findings.iter().filter_map(|f| f.path.parent());
+            last.open.extend(listed.chain(found));
+        }
         last.digests.extend(digests);
         last.later.extend(later);
         last.reported

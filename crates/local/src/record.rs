@@ -21,6 +21,7 @@ use crate::replica::LocalReplica;
 pub fn record(replica: &LocalReplica, look: &Look, share: &ShareState) -> Result<Vec<RelPath>> {
     let mut index = replica.index();
     index.reserve(look.findings.len() as u64)?;
+    let reworked = index.take_reworked();
     let doubt = recover::Doubt::of(&mut index)?;
     let wall_ns = replica.env.wall_ns();
     let policy_epoch = share.policies.epoch();
@@ -64,9 +65,11 @@ pub fn record(replica: &LocalReplica, look: &Look, share: &ShareState) -> Result
             dirty.push(path.clone());
         }
     }
-    if replica.settle_digests(&mut index, look) && doubt.is_some() {
+    if replica.settle_digests(&mut index, look, reworked) && doubt.is_some() {
         recover::looked(&mut index)?;
     }
+    // What was recorded is as it was listed.
+    index.take_reworked();
     replica.env.reach(Step::Found);
     index.commit(Durability::Process)?;
     drop(index);

@@ -1,6 +1,8 @@
 //! Following hints alone, as a live session does for an hour between two full looks: nothing stays unseen.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use instep_core::path::RelPath;
 use instep_core::plan::Outcome;
@@ -123,4 +125,61 @@ fn what_left_with_a_directory_that_we_made_again_is_never_missed() {
     assert_eq!(outcomes, [Outcome::Done]);
     follow(&sim);
     assert!(knows(&sim, "d/new") && knows(&sim, "e/a") && !knows(&sim, "d/a"));
+}
+
+/// Something happens before one call of a look, and then never again; whether the look had so many calls.
+fn looks_while(sim: &Sim, scope: &Scope, at: usize, act: fn(&SimFs)) -> bool {
+    let happened = Arc::new(AtomicBool::new(false));
+    let (told, mut left) = (happened.clone(), at);
+    sim.fs().set_hook(Box::new(move |fs, _| {
+        if left == 0 && !told.swap(true, Ordering::SeqCst) {
+            act(fs);
+        }
+        left = left.saturating_sub(1);
+    }));
+    let look = sim.replica().look(scope).unwrap();
+    sim.fs().clear_hook();
+    record(sim.replica(), &look);
+    happened.load(Ordering::SeqCst)
+}
+
+#[test]
+fn a_directory_that_vanishes_while_it_is_first_seen_is_never_missed() {
+    for at in 0.. {
+        let sim = Sim::new(SimConfig::ext4(1));
+        sim.mkdir(&p("d/e/g")).unwrap();
+        let vanishes = |fs: &SimFs| fs.remove_all("d/e/g").unwrap();
+        if !looks_while(&sim, &Scope::Everything, at, vanishes) {
+            assert!(at > 5, "{at} calls");
+            return;
+        }
+        observe(sim.replica(), &|ms| pass(&sim.fs(), ms));
+        assert!(!knows(&sim, "d/e/g"), "before call {at}");
+    }
+}
+
+#[test]
+fn what_a_directory_had_that_is_made_again_while_it_is_looked_at_is_never_missed() {
+    for at in 0.. {
+        let sim = watching(&["d/e/a", "d/e/g/b", "d/b"]);
+        sim.remove(&p("d")).unwrap();
+        sim.mkdir(&p("d")).unwrap();
+        let hints = sim.replica().take_hints();
+        let scope = Scope::Some {
+            paths: hints.paths,
+            trees: hints.trees,
+        };
+        let comes_back = |fs: &SimFs| fs.mkdir_all("d/e").unwrap();
+        if !looks_while(&sim, &scope, at, comes_back) {
+            assert!(at > 5, "{at} calls");
+            return;
+        }
+        pass(&sim.fs(), 5000);
+        follow(&sim);
+        observe(sim.replica(), &|ms| pass(&sim.fs(), ms));
+        for gone in ["d/b", "d/e/a", "d/e/g", "d/e/g/b"] {
+            assert!(!knows(&sim, gone), "{gone}, before call {at}");
+        }
+        assert!(knows(&sim, "d/e"), "before call {at}");
+    }
 }

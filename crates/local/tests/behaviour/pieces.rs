@@ -8,7 +8,7 @@ use instep_replica::conformance::User as _;
 use instep_replica::look::Found;
 use instep_replica::{Look, Replica, Scope};
 
-use super::acts::{look, record};
+use super::acts::{Given, incoming, look, observe, record, row};
 use crate::support::p;
 use crate::support::sim::Sim;
 
@@ -82,4 +82,50 @@ fn a_file_that_was_busy_in_the_first_piece_is_passed_over_after_a_kill() {
     let found = look(sim.replica());
     assert_eq!(files(&found).collect::<Vec<_>>(), [p("d/f0000")]);
     assert_eq!(paths.len(), 2500);
+}
+
+/// Reads on until everything was read, with something done after the first piece; then a file is removed.
+fn removed_after(act: impl Fn(&Sim), name: &str) -> Sim {
+    let (sim, _) = large();
+    let mut found = look(sim.replica());
+    record(sim.replica(), &found);
+    assert!(found.more);
+    act(&sim);
+    while found.more {
+        found = sim.replica().look(&Scope::Rest).unwrap();
+        record(sim.replica(), &found);
+    }
+    let path = p(name);
+    assert!(row(sim.replica(), &path).print.is_some());
+    sim.remove(&path).unwrap();
+    observe(sim.replica(), &|ms| {
+        sim.fs().advance(ms.cast_signed() * 1_000_000);
+    });
+    sim
+}
+
+#[test]
+fn what_was_brought_between_two_pieces_can_vanish_unseen() {
+    let brought = |sim: &Sim| {
+        let action = incoming(sim.replica(), &p("d/new"), Some(b"theirs"), 1);
+        let given = Given::of(&[b"theirs"]);
+        sim.replica().apply(&[action], &given).unwrap();
+    };
+    let sim = removed_after(brought, "d/new");
+    assert_eq!(row(sim.replica(), &p("d/new")).print, None);
+}
+
+#[test]
+fn what_was_hinted_between_two_pieces_can_vanish_unseen() {
+    let hinted = |sim: &Sim| {
+        sim.write(&p("d/new"), b"mine").unwrap();
+        let scope = Scope::Some {
+            paths: [p("d/new")].into(),
+            trees: [].into(),
+        };
+        sim.fs().advance(5_000_000_000);
+        record(sim.replica(), &sim.replica().look(&scope).unwrap());
+    };
+    let sim = removed_after(hinted, "d/new");
+    assert_eq!(row(sim.replica(), &p("d/new")).print, None);
 }
