@@ -109,7 +109,7 @@ impl Session {
     }
 
     /// Lines that explain a path.
-    pub fn why(&self, path: &RelPath) -> Vec<String> {
+    pub fn why(&mut self, path: &RelPath) -> Vec<String> {
         let rows = self.rows_at(path);
         let known = reconcile::merged(&self.sides(&rows), &Entry::default());
         let shown = view(&known, &self.share.policies);

@@ -244,7 +244,7 @@ impl Session {
     }
 
     /// A replica that does not know the same of a path as the first one does.
-    fn disagrees(&self, path: &RelPath) -> Option<usize> {
+    fn disagrees(&mut self, path: &RelPath) -> Option<usize> {
         let rows = self.rows_at(path);
         let here = |i: &usize| self.slots[*i].online() && !self.slots[*i].only_read();
         if rows.iter().flatten().any(|row| row.held.is_some()) {

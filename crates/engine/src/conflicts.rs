@@ -284,7 +284,7 @@ impl Session {
 
     /// The loser's version, from an entry or rebuilt from its record.
     fn loser_version(
-        &self,
+        &mut self,
         path: &RelPath,
         loser: Dot,
         record: &ConflictRecord,

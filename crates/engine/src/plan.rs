@@ -159,16 +159,15 @@ impl Session {
     }
 
     /// Whether something else than a directory stays where one would be needed until a person decides.
-    fn is_below_frozen(&self, action: &Action) -> bool {
+    fn is_below_frozen(&mut self, action: &Action) -> bool {
         if !self.asks_persons() {
             return false;
         }
-        let row = |i: usize, path: &RelPath| self.slots[i].replica.row(path).ok().flatten();
         let mut up = action.path.parent();
         while let Some(path) = up.filter(|p| !p.is_root()) {
-            let here = row(action.replica, &path);
-            if here.is_some_and(|r| r.present().is_some_and(|v| v.kind != Kind::Dir)) {
-                let rows: Rows = (0..self.slots.len()).map(|i| row(i, &path)).collect();
+            let rows = self.rows_at(&path);
+            let here = rows[action.replica].as_ref().and_then(Row::present);
+            if here.is_some_and(|v| v.kind != Kind::Dir) {
                 let known = reconcile::merged(&self.sides(&rows), &Entry::default());
                 return view_above(&known, true, &self.share.policies).shown == Shown::Frozen;
             }
@@ -217,12 +216,20 @@ impl Session {
         out
     }
 
-    /// One path's rows, as far as they can be read.
-    pub(crate) fn rows_at(&self, path: &RelPath) -> Rows {
-        self.slots
-            .iter()
-            .map(|s| s.replica.row(path).ok().flatten())
-            .collect()
+    /// One path's row from every replica that is online. One that cannot be read is so no longer: that its row
+    /// is missing says nothing, and it takes no part in what is decided.
+    pub(crate) fn rows_at(&mut self, path: &RelPath) -> Rows {
+        let mut rows = vec![None; self.slots.len()];
+        for (i, here) in rows.iter_mut().enumerate() {
+            if !self.slots[i].online() {
+                continue;
+            }
+            match self.slots[i].replica.row(path) {
+                Ok(row) => *here = row,
+                Err(e) => self.replica_failed(i, &e),
+            }
+        }
+        rows
     }
 
     pub(crate) fn sides<'a>(&self, rows: &'a [Option<Row>]) -> Vec<Side<'a>> {
@@ -370,7 +377,7 @@ impl Session {
     }
 
     /// A file that is here under the name that it had before moves instead of being copied.
-    fn prefer_rename(&self, action: &mut Action, pass: &mut Pass) {
+    fn prefer_rename(&mut self, action: &mut Action, pass: &mut Pass) {
         let Goal::File { content, .. } = action.goal else {
             return;
         };
@@ -436,7 +443,12 @@ impl Session {
         for (i, mut actions) in by_replica {
             reconcile::order(&mut actions);
             for piece in actions.chunks(self.options.sizes.actions.max(1)) {
-                self.apply(i, piece, pass);
+                // What it failed to tell may be what forbids this.
+                if self.slots[i].online() {
+                    self.apply(i, piece, pass);
+                } else {
+                    self.dirty_later(piece);
+                }
             }
         }
     }

@@ -56,19 +56,19 @@ impl Pass {
 impl Session {
     /// What views called into being and nobody planned yet, and what is above it and no directory: that was
     /// planned without knowing that something would come below it.
-    pub(crate) fn not_planned(&self, pass: &mut Pass) -> BTreeSet<RelPath> {
+    pub(crate) fn not_planned(&mut self, pass: &mut Pass) -> BTreeSet<RelPath> {
         let new = pass.derived.keys();
         let mut more: BTreeSet<RelPath> = new
             .filter(|p| !pass.alive.contains_key(*p))
             .cloned()
             .collect();
-        let in_the_way = |dir: &RelPath| {
+        let mut in_the_way = |dir: &RelPath| {
             let rows = self.rows_at(dir);
             let mut shown = rows.iter().flatten().filter_map(Row::present);
             shown.any(|v| v.kind != Kind::Dir)
         };
         let dirs: BTreeSet<RelPath> = more.iter().flat_map(above).collect();
-        for dir in dirs.into_iter().filter(in_the_way) {
+        for dir in dirs.into_iter().filter(|d| in_the_way(d)) {
             pass.alive.remove(&dir);
             more.insert(dir);
         }
@@ -81,14 +81,14 @@ impl Session {
         self.share.policies.0.values().any(waits)
     }
 
-    fn known_at(&self, path: &RelPath, pass: &Pass) -> (Rows, Entry) {
+    fn known_at(&mut self, path: &RelPath, pass: &Pass) -> (Rows, Entry) {
         let rows = self.rows_at(path);
         let known = reconcile::merged(&self.sides(&rows), &pass.known(path));
         (rows, known)
     }
 
     /// Marks the replicas on which nothing can be put at a path. Returns whether there are any.
-    pub(crate) fn cover(&self, path: &RelPath, sides: &mut [Side<'_>], pass: &Pass) -> bool {
+    pub(crate) fn cover(&mut self, path: &RelPath, sides: &mut [Side<'_>], pass: &Pass) -> bool {
         let may_wait = self.may_wait();
         if !may_wait && self.problems.is_empty() {
             return false;
@@ -211,7 +211,7 @@ impl Session {
         }
     }
 
-    fn has_arrived(&self, path: &RelPath, entry: &Entry) -> bool {
+    fn has_arrived(&mut self, path: &RelPath, entry: &Entry) -> bool {
         let rows = self.rows_at(path);
         let knows = |known: &Entry| {
             let mut dots = entry.siblings().iter();

@@ -2,16 +2,19 @@
 //! nothing anywhere. The same in a mirror, where what the source does not have is an extra.
 #![allow(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use instep_core::id::ShareId;
 use instep_core::path::RelPath;
+use instep_core::plan::{Action, Goal, Outcome};
 use instep_core::policy::Role;
+use instep_core::row::Row;
 use instep_engine::report::{Event, Monitor};
-use instep_engine::{Session, SessionOptions};
-use instep_replica::Replica;
+use instep_engine::{Handle, Session, SessionOptions};
 use instep_replica::env::{Env, StepEnv};
 use instep_replica::memory::MemoryReplica;
+use instep_replica::{Book, Error, ErrorKind, Replica, Result, Sources};
 
 /// Does something when it is told something.
 struct Told<F>(F);
@@ -19,6 +22,40 @@ struct Told<F>(F);
 impl<F: FnMut(&Event) + Send> Monitor for Told<F> {
     fn event(&mut self, event: Event) {
         self.0(&event);
+    }
+}
+
+/// A replica that one time does not answer what it has at "old".
+struct Silent {
+    inner: Arc<MemoryReplica>,
+    answers: AtomicUsize,
+}
+
+impl Replica for Silent {
+    instep_replica::hand_on!(
+        inner:
+        id actor share describe capabilities guard watch take_hints look record
+        children subtree open stage is_staged adopt_move mint restore purge barrier
+        read_record write_record
+    );
+
+    fn row(&self, path: &RelPath) -> Result<Option<Row>> {
+        let asked = usize::from(*path == p("old"));
+        if asked > 0 && self.answers.fetch_sub(asked, Ordering::SeqCst) == asked {
+            return Err(Error::new(ErrorKind::Other, "read a row"));
+        }
+        self.inner.row(path)
+    }
+    fn apply(&self, actions: &[Action], sources: &dyn Sources) -> Result<Vec<Outcome>> {
+        let leads_away = |a: &Action| matches!(a.goal, Goal::Rename { .. });
+        assert!(!actions.iter().any(leads_away), "old is not to go");
+        self.inner.apply(actions, sources)
+    }
+    fn rename(&self, from: &RelPath, to: &RelPath) -> Result<Outcome> {
+        Replica::rename(&*self.inner, from, to)
+    }
+    fn records(&self, book: Book) -> Result<Vec<(String, String)>> {
+        self.inner.records(book)
     }
 }
 
@@ -71,13 +108,21 @@ impl World {
 
     fn session(&self, told: impl FnMut(&Event) + Send + 'static) -> Session {
         let all = self.replicas.iter().map(|r| r.clone() as Arc<dyn Replica>);
+        self.session_of(all.collect(), told)
+    }
+
+    fn session_of(
+        &self,
+        all: Vec<Arc<dyn Replica>>,
+        told: impl FnMut(&Event) + Send + 'static,
+    ) -> Session {
         let options = SessionOptions {
             once: true,
             mirror: self.mirror,
             ..SessionOptions::default()
         };
         let env: Arc<dyn Env> = self.env.clone();
-        Session::start(env, all.collect(), options, Box::new(Told(told))).unwrap()
+        Session::start(env, all, options, Box::new(Told(told))).unwrap()
     }
 
     fn sync(&self) {
@@ -154,4 +199,44 @@ fn everything_is_an_extra_once_a_mirrors_source_has_gone() {
     world.sync();
     assert_eq!(world.files(1), TREE);
     assert_eq!(world.replicas[1].user_read(&p("a")).unwrap(), b"a");
+}
+
+/// Somebody moved a file, and a folder that joins has one of its own under the old name.
+#[test]
+fn a_file_goes_because_a_record_of_it_could_not_be_read_for_a_moment() {
+    for answers in 1..5 {
+        let mut world = World::new(false);
+        let last = world.replicas.pop().unwrap();
+        world.write(0, &["old"]);
+        world.sync();
+        world.replicas[0].user_rename(&p("old"), &p("new")).unwrap();
+        world.sync();
+        last.user_write(&p("old"), b"old").unwrap();
+        let silent = Silent {
+            inner: last.clone(),
+            answers: AtomicUsize::new(answers),
+        };
+        let mut all: Vec<Arc<dyn Replica>> = Vec::new();
+        all.extend(world.replicas.iter().map(|r| r.clone() as Arc<dyn Replica>));
+        all.push(Arc::new(silent));
+        let stop = Arc::new(Mutex::new(None::<Handle>));
+        let handle = stop.clone();
+        let mut session = world.session_of(all, move |event| {
+            if let (Event::Replica { .. }, Some(session)) = (event, &*handle.lock().unwrap()) {
+                session.stop();
+            }
+        });
+        *stop.lock().unwrap() = Some(session.handle());
+        session.run().unwrap();
+        drop(session);
+        world.replicas.push(last);
+        assert!(
+            world.files(2).iter().any(|f| f == "old"),
+            "{answers} answers"
+        );
+        world.sync();
+        for i in 0..3 {
+            assert_eq!(world.files(i), ["new", "old"], "on {i}, {answers} answers");
+        }
+    }
 }
