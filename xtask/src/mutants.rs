@@ -1,9 +1,9 @@
 //! Deliberate bugs, and whether the simulator notices them.
 //!
 //! Owns a copy of the sources below `target/mutants`, in which each bug of the list is put by itself; the tree that it
-//! is copied from is never changed. A bug that no seed notices is a failure; seeds that fail without any count for nothing.
+//! is copied from is never changed. A bug that no seed notices is a failure; a seed that fails without it, too, has not
+//! noticed it.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -54,12 +54,11 @@ pub(crate) fn command(top: &Path, args: &[String]) -> Result<(), String> {
     let tree = top.join("target/mutants/tree");
     copy_sources(top, &tree)?;
     build(&tree)?;
-    let (open, _) = simulate(&tree, seeds, None)?;
-    let failing = open.len();
-    println!("without a mutant {failing} of {seeds} seeds fail; these count for nothing");
+    let sound = tree.with_file_name("sound");
+    fs::copy(simulator(&tree), &sound).map_err(|e| format!("keep the simulator: {e}"))?;
     let mut missed = Vec::new();
     for mutant in &mutants {
-        let caught = with_mutant(top, &tree, mutant, seeds, &open)?;
+        let caught = with_mutant(top, &tree, mutant, seeds, &sound)?;
         match caught {
             Some(Caught { seed, why }) => println!("seed {seed:>5}  {}  ({why})", mutant.name),
             None => {
@@ -138,20 +137,19 @@ fn with_mutant(
     tree: &Path,
     mutant: &Mutant,
     seeds: u64,
-    open: &BTreeSet<u64>,
+    sound: &Path,
 ) -> Result<Option<Caught>, String> {
     let failed = |what: &str, e: std::io::Error| format!("{what} {}: {e}", mutant.file);
     let place = tree.join(&mutant.file);
-    let sound = fs::read_to_string(top.join(&mutant.file)).map_err(|e| failed("read", e))?;
-    if sound.matches(&mutant.find).count() != 1 {
+    let whole = fs::read_to_string(top.join(&mutant.file)).map_err(|e| failed("read", e))?;
+    if whole.matches(&mutant.find).count() != 1 {
         return Err(format!("\"{}\" does not fit {}", mutant.name, mutant.file));
     }
-    let broken = sound.replacen(&mutant.find, &mutant.replace, 1);
+    let broken = whole.replacen(&mutant.find, &mutant.replace, 1);
     fs::write(&place, broken).map_err(|e| failed("write", e))?;
-    let caught = build(tree).and_then(|()| simulate(tree, seeds, Some(open)));
-    fs::write(&place, sound).map_err(|e| failed("write", e))?;
-    let (_, caught) = caught.map_err(|e| format!("{}: {e}", mutant.name))?;
-    Ok(caught)
+    let caught = build(tree).and_then(|()| simulate(tree, seeds, sound));
+    fs::write(&place, whole).map_err(|e| failed("write", e))?;
+    caught.map_err(|e| format!("{}: {e}", mutant.name))
 }
 
 /// Builds the simulator in a tree.
@@ -162,6 +160,7 @@ fn build(tree: &Path) -> Result<(), String> {
     // A mutant leaves things unused, which is not what is tried here; and most of the time goes into building.
     build.arg(target(tree)).env("RUSTFLAGS", "-Awarnings");
     build.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1");
+    build.env("CARGO_INCREMENTAL", "1");
     run::succeed(&mut build, "build the simulator")
 }
 
@@ -169,13 +168,13 @@ fn target(tree: &Path) -> PathBuf {
     tree.with_file_name("build")
 }
 
-/// The seeds that fail in a tree, until one does that is not among the `open` ones; and that one.
-fn simulate(
-    tree: &Path,
-    seeds: u64,
-    open: Option<&BTreeSet<u64>>,
-) -> Result<(BTreeSet<u64>, Option<Caught>), String> {
-    let mut child = Command::new(target(tree).join("release/instep-sim"))
+fn simulator(tree: &Path) -> PathBuf {
+    target(tree).join("release/instep-sim")
+}
+
+/// The first seed that fails in a tree and not in a simulator without the mutant.
+fn simulate(tree: &Path, seeds: u64, sound: &Path) -> Result<Option<Caught>, String> {
+    let mut child = Command::new(simulator(tree))
         .args(["--from", "1", "--seeds", &seeds.to_string()])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -184,22 +183,33 @@ fn simulate(
     let mut lines = BufReader::new(child.stdout.take().ok_or("no output")?)
         .lines()
         .map_while(Result::ok);
-    let mut failed = BTreeSet::new();
     while let Some(line) = lines.next() {
         let Some(seed) = failing(&line) else { continue };
-        failed.insert(seed);
-        if open.is_some_and(|open| !open.contains(&seed)) {
+        if keeps_all(sound, seed)? {
             let why = lines.next().unwrap_or_default().trim().to_owned();
             let _over = child.kill();
             let _ended = child.wait();
-            return Ok((failed, Some(Caught { seed, why })));
+            return Ok(Some(Caught { seed, why }));
         }
     }
     let ended = child.wait();
     match ended.map_err(|e| format!("run the simulator: {e}"))?.code() {
-        Some(0 | 1) => Ok((failed, None)),
+        Some(0 | 1) => Ok(None),
         code => Err(format!("the simulator ended with {code:?}")),
     }
+}
+
+/// Whether a simulator finds nothing wrong with a seed.
+fn keeps_all(simulator: &Path, seed: u64) -> Result<bool, String> {
+    let mut one = Command::new(simulator);
+    one.args(["--seed", &seed.to_string()]);
+    one.stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let ended = one
+        .status()
+        .map_err(|e| format!("replay seed {seed}: {e}"))?;
+    Ok(ended.success())
 }
 
 /// The seed of a line that tells of a failure.
