@@ -8,6 +8,7 @@
 use instep_core::entry::Entry;
 use instep_core::id::{ContentId, Dot};
 use instep_core::policy::Role;
+use instep_core::row::Row;
 use instep_core::version::{Kind, Version};
 use instep_replica::{Found, Look};
 
@@ -20,7 +21,7 @@ impl Session {
     }
 
     /// Marks what a rejoining replica has and the others know.
-    pub(crate) fn recognise(&self, i: usize, look: &mut Look) {
+    pub(crate) fn recognise(&mut self, i: usize, look: &mut Look) {
         let slot = &self.slots[i];
         if slot.role != Role::Both || !slot.replica.is_rejoining() {
             return;
@@ -29,23 +30,21 @@ impl Session {
             let Found::Present { kind, content, .. } = &finding.found else {
                 continue;
             };
-            let row = slot.replica.row(&finding.path).ok().flatten();
-            if row.is_some_and(|r| !r.entry.is_empty()) {
+            let mut rows = self.rows_at(&finding.path);
+            if rows[i].take().is_some_and(|r| !r.entry.is_empty()) {
                 continue;
             }
-            let others = self
-                .slots
-                .iter()
-                .enumerate()
-                .filter(|(n, s)| *n != i && s.online());
-            let known = others
-                .filter(|(_, s)| s.role != Role::Target)
-                .filter_map(|(_, s)| s.replica.row(&finding.path).ok().flatten())
-                .fold(Entry::default(), |all, row| all.merge(&row.entry));
-            if let Some(dot) = ancestor(&known, *kind, *content) {
+            let others = rows.into_iter().zip(&self.slots);
+            let others = others.filter(|(_, s)| s.role != Role::Target);
+            let others: Vec<Row> = others.filter_map(|(row, _)| row).collect();
+            if let Some(dot) = ancestor(&others, *kind, *content) {
                 let seen = Box::new(std::mem::replace(&mut finding.found, Found::Forgotten));
                 finding.found = Found::Ancestor { dot, seen };
             }
+        }
+        if !self.slots[i].online() {
+            // Without its rows nothing is news; it is looked at again when it is back.
+            look.findings.clear();
         }
     }
 
@@ -59,10 +58,14 @@ impl Session {
 }
 
 /// The dot of what came before, if these contents are or were known at a path.
-fn ancestor(known: &Entry, kind: Kind, content: ContentId) -> Option<Dot> {
+fn ancestor(rows: &[Row], kind: Kind, content: ContentId) -> Option<Dot> {
+    let all = rows.iter().map(|row| &row.entry);
+    let known = all.fold(Entry::default(), |all, entry| all.merge(entry));
+    // It stands there for its contents, whatever else has its name: nobody made it.
+    let stands = kind == Kind::Dir && rows.iter().any(Row::is_derived_dir);
     let had = |v: &Version| {
         let now = v.content == content && (v.kind == kind || v.is_tomb());
-        now || (kind != Kind::Dir && v.prev.contains(&content))
+        stands || now || (kind != Kind::Dir && v.prev.contains(&content))
     };
     known
         .siblings()
@@ -76,6 +79,7 @@ fn ancestor(known: &Entry, kind: Kind, content: ContentId) -> Option<Dot> {
 mod tests {
     use super::*;
     use instep_core::id::ActorId;
+    use instep_core::row::Print;
     use instep_core::time::Mtime;
 
     fn version(kind: Kind, content: u8, prev: &[u8]) -> Version {
@@ -108,7 +112,14 @@ mod tests {
 
     #[test]
     fn what_was_known_once_is_superseded_and_what_was_not_stays_beside() {
-        let at = |entry: &Entry, content| ancestor(entry, Kind::File, ContentId([content; 32]));
+        let of = |entry: &Entry, kind, content| {
+            let row = Row {
+                entry: entry.clone(),
+                ..Row::default()
+            };
+            ancestor(&[row], kind, ContentId([content; 32]))
+        };
+        let at = |entry: &Entry, content| of(entry, Kind::File, content);
         let file = known(version(Kind::File, 3, &[2, 1]));
         for content in [1, 2, 3] {
             let dot = at(&file, content).unwrap();
@@ -124,6 +135,26 @@ mod tests {
             "another kind of thing"
         );
         assert_eq!(at(&Entry::default(), 1), None);
+        assert_eq!(of(&file, Kind::Dir, 0), None, "a new directory");
+    }
+
+    #[test]
+    fn a_directory_that_a_file_gave_its_name_up_to_is_news_of_who_lost_its_memory() {
+        let print = Print {
+            ino: 1,
+            hash: 1,
+            mode: 0o755,
+        };
+        let row = Row {
+            entry: known(version(Kind::File, 3, &[])),
+            print: Some(print),
+            ..Row::default()
+        };
+        let dir = ancestor(&[Row::default(), row.clone()], Kind::Dir, ContentId::NONE).unwrap();
+        let theirs = Entry::first(dir, version(Kind::Dir, 0, &[]));
+        assert_eq!(row.entry.merge(&theirs), row.entry);
+        let file = ancestor(&[row], Kind::File, ContentId([4; 32]));
+        assert_eq!(file, None, "what it has as a file is another matter");
     }
 
     #[test]
