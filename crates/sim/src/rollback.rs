@@ -7,8 +7,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use instep_chunk::hash::content_id;
+use instep_core::conflict::room_path;
 use instep_core::id::ContentId;
 use instep_core::path::RelPath;
+use instep_fs::Kind;
 use instep_fs::sim::SimFs;
 
 use crate::checkers::Known;
@@ -84,6 +86,33 @@ impl Past {
         bad
     }
 
+    /// Something that the others never knew has the name of a directory above, and everything below has moved
+    /// beside it (semantics 3.3, table C: the kind of a preferred replica keeps the name).
+    fn made_room(
+        &self,
+        struck: usize,
+        path: &RelPath,
+        content: &Vec<u8>,
+        tree: &Seen,
+        fs: &SimFs,
+    ) -> bool {
+        let mut above = std::iter::successors(path.parent(), RelPath::parent);
+        let taken = above.find_map(|at| {
+            let taken = fs.snapshot().remove(&at)?;
+            (taken.kind != Kind::Dir).then_some((at, taken))
+        });
+        let Some((at, taken)) = taken else {
+            return false;
+        };
+        let bytes = match taken.kind {
+            Kind::Link => &taken.target,
+            _ => &taken.content,
+        };
+        let below = path.components().skip(at.components().count());
+        let moved = room_path(&at).map(|room| below.fold(room, |dir, name| dir.join(name)));
+        !self.knows(struck, &at, bytes) && moved.and_then(|p| tree.get(&p)) == Some(content)
+    }
+
     fn changed<'a>(
         &'a self,
         before: &'a Present,
@@ -99,6 +128,7 @@ impl Past {
                 (old && own).then(|| format!("\"{path}\" is {} again", name(now)))
             }
             None if fs.exists(path.as_bytes()) => None,
+            None if self.made_room(before.struck, path, content, tree, fs) => None,
             None => Some(format!("\"{path}\" is deleted")),
         };
         before.shown.iter().filter_map(change)
@@ -149,6 +179,32 @@ mod tests {
         let bad = past.taken(&before, &disks);
         let lost = bad.iter().filter(|b| b.ends_with("is lost")).count();
         assert_eq!(lost, 2, "{bad:?}");
+    }
+
+    #[test]
+    fn what_moved_beside_a_file_of_the_past_counts_as_moved_beside_a_new_one() {
+        let disks = machines();
+        let (mut past, dir) = (past(), RelPath::new(b"d").unwrap());
+        disks[1..].iter().for_each(|fs| {
+            fs.mkdir_all("d").unwrap();
+            write(fs, "d/e", "kept");
+        });
+        let before = Past::present(&disks, 0).unwrap();
+        let room = room_path(&dir).unwrap().to_string();
+        for fs in &disks[1..] {
+            fs.rename("d", &room).unwrap();
+            write(fs, "d", "new");
+        }
+        assert!(past.taken(&before, &disks).is_empty());
+        past.0[1].insert((dir, content_id(b"new")));
+        assert_eq!(past.taken(&before, &disks).len(), 2);
+        past.0[1].clear();
+        write(&disks[1], format!("{room}/e").as_str(), "else");
+        let bad = past.taken(&before, &disks);
+        assert!(
+            matches!(bad.as_slice(), [one] if one.ends_with("is deleted on 1")),
+            "{bad:?}"
+        );
     }
 
     #[test]
