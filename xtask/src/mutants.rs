@@ -58,7 +58,7 @@ pub(crate) fn command(top: &Path, args: &[String]) -> Result<(), String> {
     fs::copy(simulator(&tree), &sound).map_err(|e| format!("keep the simulator: {e}"))?;
     let mut missed = Vec::new();
     for mutant in &mutants {
-        let caught = with_mutant(top, &tree, mutant, seeds, &sound)?;
+        let caught = with_mutant(&tree, mutant, seeds, &sound)?;
         match caught {
             Some(Caught { seed, why }) => println!("seed {seed:>5}  {}  ({why})", mutant.name),
             None => {
@@ -133,7 +133,6 @@ fn parse(text: &str) -> Result<Vec<Mutant>, String> {
 }
 
 fn with_mutant(
-    top: &Path,
     tree: &Path,
     mutant: &Mutant,
     seeds: u64,
@@ -141,7 +140,7 @@ fn with_mutant(
 ) -> Result<Option<Caught>, String> {
     let failed = |what: &str, e: std::io::Error| format!("{what} {}: {e}", mutant.file);
     let place = tree.join(&mutant.file);
-    let whole = fs::read_to_string(top.join(&mutant.file)).map_err(|e| failed("read", e))?;
+    let whole = fs::read_to_string(&place).map_err(|e| failed("read", e))?;
     if whole.matches(&mutant.find).count() != 1 {
         return Err(format!("\"{}\" does not fit {}", mutant.name, mutant.file));
     }
