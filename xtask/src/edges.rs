@@ -13,7 +13,8 @@ const EDGES: &[(&str, &[&str])] = &[
     ("core", &[]),
     ("chunk", &["core"]),
     ("fs", &["core"]),
-    ("store", &["core"]),
+    ("vfs", &[]),
+    ("store", &["core", "vfs"]),
     ("replica", &["core", "chunk"]),
     ("local", &["replica", "fs", "store", "chunk", "core"]),
     ("engine", &["replica", "chunk", "core"]),
@@ -56,7 +57,7 @@ const QUARANTINE: &[(&str, &[&str])] = &[
     // In the front end for who is at the other end of a socket; its file system calls are banned there. In the trials
     // for mounts.
     ("rustix", &["fs", "cli", "trials"]),
-    ("rusqlite", &["store"]),
+    ("rusqlite", &["store", "vfs"]),
     // For the few calls that rustix does not have.
     ("libc", &["fs"]),
     ("clap", &["cli", "sim", "trials"]),

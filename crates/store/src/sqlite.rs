@@ -19,17 +19,20 @@
 //! - closing a second descriptor of a file drops this process' POSIX locks on it, but `SQLite` locks only
 //!   the database and the shared memory file, never the log.
 
+mod home;
 mod open;
 
 use std::fs::File;
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use instep_core::path::{Name, RelPath};
 use instep_core::row::Row;
 use rusqlite::{Connection, OptionalExtension as _, Params};
 
+use home::Home;
 pub use open::{APPLICATION_ID, FORMAT};
 
 use crate::check::{Problem, Report, check_rows};
@@ -80,6 +83,8 @@ pub struct SqliteStore {
     flush_failed: bool,
     /// Device and inode of the file when it was opened.
     identity: (u64, u64),
+    /// Goes last: the connection's paths lead through it.
+    _home: Arc<Home>,
 }
 
 macro_rules! record_sql {
@@ -130,8 +135,8 @@ fn at(attempt: &'static str) -> impl Fn(rusqlite::Error) -> StoreError {
 impl SqliteStore {
     /// Opens the index in the file at `path`.
     ///
-    /// A path through a directory's descriptor (`/proc/self/fd/N/index.db`) is resolved once, here; the
-    /// file that was opened is then compared with the one that the descriptor names.
+    /// Of the path, all but the last name is resolved once, here. From then on everything goes through the
+    /// directory that was found, wherever it is moved to and whatever takes its place.
     pub fn open(path: &Path, mode: OpenMode) -> Result<Self> {
         let found = rusqlite::version_number();
         if found < SQLITE_MIN.0 {
@@ -140,7 +145,9 @@ impl SqliteStore {
                 needed: SQLITE_MIN.1,
             });
         }
-        let conn = open::open(path, mode)?;
+        let home = Home::of(path).map_err(|e| StoreError::of_io("open the index", e))?;
+        let path = &home.path(path);
+        let conn = open::open(&home, path, mode)?;
         let mut store = Self {
             conn,
             mode,
@@ -149,6 +156,7 @@ impl SqliteStore {
             unflushed: true,
             flush_failed: false,
             identity: open::identity(path)?,
+            _home: Arc::clone(&home),
         };
         if mode != OpenMode::ReadOnly {
             store.configure_writer()?;

@@ -99,6 +99,72 @@ fn an_index_opens_through_its_directorys_descriptor() {
     );
 }
 
+/// What somebody put into a directory, and what is there afterwards.
+struct Bait(PathBuf);
+
+impl Bait {
+    const NAMES: [&str; 4] = [
+        "index.db",
+        "index.db-journal",
+        "index.db-shm",
+        "index.db-wal",
+    ];
+
+    fn lay(at: PathBuf) -> Self {
+        fs::create_dir(&at).unwrap();
+        for name in Self::NAMES {
+            fs::write(at.join(name), "of somebody else").unwrap();
+        }
+        Self(at)
+    }
+
+    fn untouched(&self) -> bool {
+        let names = fs::read_dir(&self.0).unwrap().count();
+        let same = |n| fs::read(self.0.join(n)).is_ok_and(|b| b == b"of somebody else");
+        names == 4 && Self::NAMES.into_iter().all(same)
+    }
+}
+
+#[test]
+fn an_index_is_led_to_where_a_link_took_the_place_of_its_directory() {
+    let top = tempfile::tempdir().unwrap();
+    let [here, moved] = ["here", "moved"].map(|n| top.path().join(n));
+    let bait = Bait::lay(top.path().join("bait"));
+    fs::create_dir(&here).unwrap();
+    let mut store = filled(&here.join("index.db"), 3);
+    fs::rename(&here, &moved).unwrap();
+    std::os::unix::fs::symlink(&bait.0, &here).unwrap();
+    for i in 0..3 {
+        store.remove(&numbered(i)).unwrap();
+        store.commit(Durability::Power).unwrap();
+    }
+    let mut reader = SqliteStore::open(&moved.join("index.db"), OpenMode::ReadOnly).unwrap();
+    assert_eq!(count(&mut reader), 0);
+    // A reader that goes last leaves the log behind.
+    drop(reader);
+    drop(store);
+    assert!(bait.untouched());
+    assert_eq!(fs::read_dir(&moved).unwrap().count(), 1);
+}
+
+#[test]
+fn the_last_of_two_connections_goes_by_a_number_that_now_means_something_else() {
+    let top = tempfile::tempdir().unwrap();
+    let bait = Bait::lay(top.path().join("bait"));
+    let here = top.path().join("here");
+    fs::create_dir(&here).unwrap();
+    let first = filled(&here.join("index.db"), 3);
+    let mut second = SqliteStore::open(&here.join("index.db"), OpenMode::Existing).unwrap();
+    drop(first);
+    // Whatever number is free now is that of the bait.
+    let free: Vec<_> = (0..64).map(|_| fs::File::open(&bait.0).unwrap()).collect();
+    assert_eq!(count(&mut second), 3);
+    drop(second);
+    drop(free);
+    assert!(bait.untouched());
+    assert_eq!(fs::read_dir(&here).unwrap().count(), 1);
+}
+
 #[test]
 fn a_newer_format_and_foreign_files_are_refused() {
     let (_dir, file) = fresh();

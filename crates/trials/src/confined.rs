@@ -15,7 +15,7 @@ pub struct Verdict {
     pub broken: Vec<String>,
 }
 
-/// How the names of the database library's files begin; it names them by the path that it found when it opened the first.
+/// How the names of the database library's files begin.
 const INDEX: &str = "index.db";
 /// The calls that take the descriptor of a directory with each name.
 const AT: [&str; 17] = [
@@ -37,7 +37,6 @@ const AT: [&str; 17] = [
     "fchownat",
     "utimensat",
 ];
-const OWN: &str = "/.instep";
 
 impl Verdict {
     /// Judges every line of `strace -f -e trace=%file`; roots are absolute, without links in them.
@@ -174,14 +173,10 @@ fn absolute(path: &str, roots: &[&str]) -> Judged {
     let Some(below) = below.filter(|b| b.is_empty() || b.starts_with('/')) else {
         return Judged::Excused("outside of all roots: settings, state, the system");
     };
-    match below.strip_prefix(OWN) {
-        _ if below.is_empty() => Judged::Excused("the root itself, as the user named it"),
-        Some("") => Judged::Excused("the database library makes its directory durable"),
-        Some(rest) if rest.strip_prefix('/').is_some_and(is_index) => {
-            Judged::Excused("the database library opens its files by path")
-        }
-        _ => Judged::Broken,
+    if below.is_empty() {
+        return Judged::Excused("the root itself, as the user named it");
     }
+    Judged::Broken
 }
 
 #[cfg(test)]
@@ -202,6 +197,9 @@ mod tests {
         for line in [
             r#"7 openat(AT_FDCWD, "/r/a/f", O_RDONLY|O_NOFOLLOW) = 3"#,
             r#"7 open("/r/a/d/f", O_RDONLY) = 3"#,
+            r#"7 openat(AT_FDCWD, "/r/a/.instep", O_RDONLY|O_CLOEXEC) = 3"#,
+            r#"7 openat(AT_FDCWD, "/r/a/.instep/index.db-wal", O_RDWR|O_CREAT|O_NOFOLLOW, 0600) = 3"#,
+            r#"7 unlink("/r/a/.instep/index.db-shm") = 0"#,
             r#"7 openat(5, "d/f", O_RDONLY|O_NOFOLLOW) = 3"#,
             r#"7 openat(5, "f", O_RDONLY) = 3"#,
             r#"7 openat2(5, "d/f", {flags=O_RDONLY, resolve=RESOLVE_BENEATH}, 24) = 3"#,

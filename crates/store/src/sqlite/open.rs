@@ -3,7 +3,7 @@
 //! Owns the tables' definition. Never writes to a file that is not blank, and takes a blank one for damage
 //! unless it was asked to create.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -12,6 +12,7 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
+use super::home::Home;
 use super::{OpenMode, at};
 use crate::error::{Result, StoreError};
 
@@ -46,13 +47,12 @@ const SCHEMA: [&str; 9] = [
     record_table!("log"),
 ];
 
-/// A connection to an index of a format that this program knows.
-pub(super) fn open(path: &Path, mode: OpenMode) -> Result<Connection> {
+/// A connection to the index at a path, which `home` gave out, of a format that this program knows.
+pub(super) fn open(home: &Home, path: &Path, mode: OpenMode) -> Result<Connection> {
     prepare_file(path, mode)?;
     let conn = connect(path, mode)?;
-    same_file(path, &conn)?;
     if mode == OpenMode::Create && is_blank(&conn)? {
-        create(&conn, path)?;
+        create(&conn, home)?;
     }
     verify_format(&conn)?;
     Ok(conn)
@@ -97,7 +97,7 @@ fn connect(path: &Path, mode: OpenMode) -> Result<Connection> {
     if mode == OpenMode::ReadOnly && fs::symlink_metadata(sibling(path, "-wal")).is_err() {
         return connect_alone(path, flags);
     }
-    let conn = Connection::open_with_flags(path, flags).map_err(at(attempt))?;
+    let conn = as_given(path, flags)?;
     match configure(&conn) {
         Ok(()) => Ok(conn),
         // On a medium that cannot be written there is no place for shared memory; but when there is no
@@ -112,11 +112,20 @@ fn connect(path: &Path, mode: OpenMode) -> Result<Connection> {
 
 /// Reads the database file and nothing beside it, and creates nothing.
 fn connect_alone(path: &Path, flags: OpenFlags) -> Result<Connection> {
-    let attempt = "open the index";
     let flags = flags | OpenFlags::SQLITE_OPEN_URI;
-    let conn = Connection::open_with_flags(immutable_uri(path), flags).map_err(at(attempt))?;
-    configure(&conn).map_err(at(attempt))?;
+    let conn = as_given(immutable_uri(path), flags)?;
+    configure(&conn).map_err(at("open the index"))?;
     Ok(conn)
+}
+
+/// A connection that goes by this path for as long as it lives, and resolves nothing in it beforehand.
+fn as_given(path: impl AsRef<Path>, flags: OpenFlags) -> Result<Connection> {
+    let attempt = "open the index";
+    let Some(vfs) = instep_vfs::as_given() else {
+        let source = io::Error::other("the database library takes no file system");
+        return Err(StoreError::Io { attempt, source });
+    };
+    Connection::open_with_flags_and_vfs(path, flags, vfs).map_err(at(attempt))
 }
 
 fn cannot_share(e: &rusqlite::Error) -> bool {
@@ -165,17 +174,6 @@ pub(super) fn identity(path: &Path) -> Result<(u64, u64)> {
     Ok((meta.dev(), meta.ino()))
 }
 
-/// Refuses when another file took the place between the resolution of the path and the opening.
-fn same_file(path: &Path, conn: &Connection) -> Result<()> {
-    let resolved = conn.path().map_or(path, Path::new);
-    if identity(path)? == identity(resolved)? {
-        return Ok(());
-    }
-    let attempt = "open the index";
-    let source = io::Error::other("its directory was moved meanwhile");
-    Err(StoreError::Io { attempt, source })
-}
-
 fn header(conn: &Connection) -> Result<(u32, u32, u32)> {
     let sql = "SELECT application_id, user_version, (SELECT count(*) FROM sqlite_schema) \
                FROM pragma_application_id, pragma_user_version";
@@ -192,7 +190,7 @@ fn is_blank(conn: &Connection) -> Result<bool> {
 
 /// Makes the tables, all or none. Durable on return, the file's name included: the rollback journal of the
 /// change to write-ahead mode is still written with full flushes.
-fn create(conn: &Connection, path: &Path) -> Result<()> {
+fn create(conn: &Connection, home: &Home) -> Result<()> {
     let attempt = "create the index";
     conn.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))
         .map_err(at(attempt))?;
@@ -202,13 +200,7 @@ fn create(conn: &Connection, path: &Path) -> Result<()> {
          PRAGMA user_version = {FORMAT}; COMMIT"
     );
     conn.execute_batch(&sql).map_err(at(attempt))?;
-    let dir = path
-        .parent()
-        .filter(|p| !p.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    File::open(dir)
-        .and_then(|d| d.sync_all())
-        .map_err(|e| StoreError::of_io(attempt, e))
+    home.sync().map_err(|e| StoreError::of_io(attempt, e))
 }
 
 fn verify_format(conn: &Connection) -> Result<()> {
@@ -248,7 +240,8 @@ mod tests {
     fn a_medium_that_cannot_be_written_is_read_whatever_its_path_contains() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("a b%41?x=1#\u{e4}.db");
-        drop(open(&file, OpenMode::Create).unwrap());
+        let home = Home::of(&file).unwrap();
+        drop(open(&home, &home.path(&file), OpenMode::Create).unwrap());
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
         let conn = Connection::open_with_flags(immutable_uri(&file), flags).unwrap();
         configure(&conn).unwrap();
