@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use instep_core::id::{ReplicaId, ShareId};
 use instep_core::path::{Name, RESERVED};
+use instep_fs::{Dir, ErrorKind, place};
 use instep_local::root::MembershipKind;
 use instep_local::{IgnoreOptions, LocalReplica, OpenOptions, ShareChoice};
 use instep_replica::Replica;
@@ -117,7 +118,8 @@ pub(crate) fn full(path: &Path) -> PathBuf {
 /// The replicas that were last seen at a path that is not there now, or has lost its marker.
 pub(crate) fn known_at(path: &Path) -> Vec<ReplicaId> {
     let path = full(path);
-    if path.join(".instep").exists() {
+    let has_state = top(&path).is_some_and(|(root, ours)| matches!(root.stat(ours), Ok(Some(_))));
+    if has_state {
         return Vec::new();
     }
     instep_local::root::known_at(&path, &places::state_dir())
@@ -137,18 +139,29 @@ fn hidden(path: &Path) -> Option<String> {
 
 /// Why a folder, or what is ours in it, cannot be listed.
 fn unreadable(path: &Path) -> Option<String> {
-    let ours = path.join(".instep");
-    let all = [Some(path), ours.is_dir().then_some(ours.as_path())];
-    all.into_iter().flatten().find_map(|dir| {
-        let error = std::fs::read_dir(dir).err()?;
-        Some(failed("list", dir, &error))
-    })
+    if let Err(error) = std::fs::read_dir(path) {
+        return Some(failed("list", path, &error));
+    }
+    let (root, ours) = top(path)?;
+    let error = root.open_dir(ours).err()?;
+    let attempt = format!("list {}", path.join(".instep").display());
+    match error.kind() {
+        // What is wrong with something else by that name is said where it is found foreign.
+        ErrorKind::Absent | ErrorKind::OtherKind => None,
+        _ => Some(instep_fs::Error::new(attempt, error.errno).to_string()),
+    }
+}
+
+/// A folder, open, and the name of what is ours in it: whoever may write there may have made a link of that name.
+fn top(path: &Path) -> Option<(Dir, Name<'static>)> {
+    let root = place::open_root(&place::canonical(path).ok()?).ok()?;
+    Some((root, Name::new(RESERVED).ok()?))
 }
 
 /// Why this user may make nothing in a folder; a file system that is read-only now is another matter.
 fn unwritable(path: &Path) -> Option<String> {
-    let error = instep_fs::place::may_write(path).err()?;
-    (error.kind() == instep_fs::ErrorKind::Denied).then(|| error.to_string())
+    let error = place::may_write(path).err()?;
+    (error.kind() == ErrorKind::Denied).then(|| error.to_string())
 }
 
 /// A call that failed, in the words of all others.
