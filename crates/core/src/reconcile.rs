@@ -7,6 +7,7 @@
 //! In a mirror the source alone decides: targets know afterwards what the source knows, joined with what
 //! they had seen, and what they had of their own goes to trash.
 
+use alloc::borrow::Cow;
 use alloc::vec::Vec;
 
 use crate::attributes::{self, Carried};
@@ -99,11 +100,23 @@ pub fn reconcile(
 
 /// What all sides that may speak know together.
 pub fn merged(sides: &[Side<'_>], extra: &Entry) -> Entry {
-    sides
-        .iter()
-        .filter(|s| s.role != Role::Target)
-        .filter_map(|s| s.row)
-        .fold(extra.clone(), |all, row| all.merge(&row.entry))
+    let said = sides.iter().filter_map(|s| match (s.role, s.row?) {
+        (Role::Target, _) => None,
+        (Role::Both, row) => Some(Cow::Borrowed(&row.entry)),
+        (Role::Source, row) => Some(said_by_source(row)),
+    });
+    said.fold(extra.clone(), |all, entry| all.merge(&entry))
+}
+
+/// A mirror's source alone decides, and by what it has: it is never changed to show another sibling, so that what
+/// it shows supersedes whatever else it knows.
+fn said_by_source(row: &Row) -> Cow<'_, Entry> {
+    let others = row.entry.siblings().len() > 1;
+    let shown = row.materialised().filter(|_| others);
+    match shown.and_then(|d| Some((d, row.entry.get(d)?.clone()))) {
+        Some((dot, version)) => Cow::Owned(row.entry.record(dot, version)),
+        None => Cow::Borrowed(&row.entry),
+    }
 }
 
 /// The entries that show losers beside the path.

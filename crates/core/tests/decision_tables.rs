@@ -12,7 +12,7 @@
 //! where versions are minted (`crates/replica/src/mint.rs`). Patterns marked `deletable` do not exist.
 #![allow(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
 
-use instep_core::entry::Entry;
+use instep_core::entry::{Context, Entry};
 use instep_core::id::{ActorId, ContentId, Dot};
 use instep_core::path::RelPath;
 use instep_core::plan::{Action, Code, Goal, Keep, Precondition};
@@ -603,4 +603,43 @@ fn e_a_link_that_leaves_the_root_is_held_where_it_would_be_made() {
     let theirs = row(&Entry::first(dot(R, 1), outside), dot(R, 1));
     let decision = decide(&[None, Some(&theirs)], false, &Policies::default());
     assert_eq!(at(&decision, 0), "blocked E2111");
+}
+
+// --- mirrors
+
+#[test]
+fn a_mirror_gets_what_its_source_does_not_show() {
+    let old = first(L, "d", 9);
+    let beside = |text| {
+        let entry = old
+            .entry
+            .record_beside(&Context::default(), dot(L, 2), version(text, 1));
+        row(&entry, dot(L, 2))
+    };
+    for (text, want) in [
+        ("fN", "file N >trash"),
+        ("lN", "link to >trash"),
+        ("tN", "absent >trash"),
+    ] {
+        // A power cut took a directory from the source, and then its user made something else of the name.
+        let source = beside(text);
+        for target in [&old, &source] {
+            let target = row(&target.entry, dot(L, 1));
+            let sides = [
+                Side {
+                    role: Role::Source,
+                    ..side(Some(&source))
+                },
+                Side {
+                    role: Role::Target,
+                    ..side(Some(&target))
+                },
+            ];
+            for policies in every_policy() {
+                let decision = reconcile(&p("x"), &sides, &Entry::default(), false, &policies);
+                assert_eq!(at(&decision, 1), want, "{policies:?}");
+                assert_eq!(decision.derived, []);
+            }
+        }
+    }
 }
