@@ -57,6 +57,8 @@ pub fn after_crash(replica: &LocalReplica, other_boot: bool) -> Result<()> {
     }
     prune::above(replica, all.iter().map(|i| &i.path))?;
     if other_boot {
+        let durable = doubt::sure_epoch(&mut replica.index())?;
+        crate::relist::ahead(replica, durable)?;
         suspect::suspects(replica)?;
         doubt::begin(&mut replica.index(), replica.env.wall_ns())?;
     }

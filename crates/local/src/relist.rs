@@ -1,12 +1,14 @@
 //! Objects in the trash and the version store that no record lists: a kill came between the rename that
 //! displaced them and the commit that would have said so. They are found again after a crash, because one
-//! of them may be the only copy of a version.
+//! of them may be the only copy of a version. So may what a power cut left of one whose record is ahead of it.
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use instep_core::path::Name;
+use instep_core::version::Kind;
 use instep_fs::{Dir, Stat};
+use instep_replica::records::path_from_hex;
 use instep_replica::{Result, Step};
 use instep_store::Table;
 
@@ -64,6 +66,34 @@ pub(crate) fn unlisted(replica: &LocalReplica, intents: &[Intended]) -> Result<(
     }
     let removed = index.store().remove_record(Table::Meta, UNREAD);
     removed.map_err(|e| store_error("write the index", e))
+}
+
+/// Records newer than the last epoch that surely is durable may tell of bytes that a power cut took, where
+/// older ones are left: an object is listed as what it is.
+pub(crate) fn ahead(replica: &LocalReplica, durable: u32) -> Result<()> {
+    let Some(ours) = replica.ours() else {
+        return Ok(());
+    };
+    for (table, dir) in [(Table::Trash, &ours.trash), (Table::Stored, &ours.versions)] {
+        let records = trash::records(&mut replica.index(), table)?;
+        for (key, record) in records.into_iter().filter(|(_, r)| r.epoch > durable) {
+            let name = crate::tree::ours(&key);
+            let Ok(Some(stat)) = dir.stat(name) else {
+                continue;
+            };
+            let Ok(Some((kind, id))) = content(dir, name, &stat) else {
+                continue;
+            };
+            if kind == Kind::Dir || id.to_string() == record.content {
+                continue;
+            }
+            let path = path_from_hex(&record.path_hex);
+            let what = Displaced::interrupted(path.as_ref(), kind, id, stat.size);
+            trash::note_in(replica, &mut replica.index(), table, &key, &what)?;
+            replica.env.reach(Step::Relisted);
+        }
+    }
+    Ok(())
 }
 
 fn keys(replica: &LocalReplica, table: Table) -> Result<BTreeSet<Vec<u8>>> {

@@ -115,6 +115,7 @@ pub(crate) fn note_in(
         by: what.by.clone(),
         content: what.content.to_string(),
         loser: what.loser().map(|d| d.to_string()),
+        epoch: index.epoch(),
     };
     let body = serde_json::to_vec(&record).map_err(|e| {
         instep_replica::Error::because(instep_replica::ErrorKind::Other, "write a trash record", e)

@@ -242,6 +242,9 @@ pub struct TrashRecord {
     /// Set when it is the loser of a conflict: the loser's dot. Never purged while that is open.
     #[serde(default)]
     pub loser: Option<String>,
+    /// The epoch in which this was written: until that is durable, the record may be ahead of the object.
+    #[serde(default)]
+    pub epoch: u32,
 }
 
 /// A file whose content changed although nobody wrote it, until a person decides which bytes count. Kept in

@@ -361,6 +361,7 @@ mod tests {
             by: "usb".into(),
             content: String::new(),
             loser: None,
+            epoch: 0,
         };
         Kept {
             replica: 0,

@@ -8,7 +8,7 @@ use instep_chunk::content_id;
 use instep_core::id::ActorId;
 use instep_core::plan::{Keep, Outcome};
 use instep_core::version::Version;
-use instep_fs::sim::SimConfig;
+use instep_fs::sim::{Save, SimConfig};
 use instep_replica::Replica;
 use instep_replica::conformance::User as _;
 use instep_replica::records::TrashRecord;
@@ -201,4 +201,34 @@ fn a_loser_in_the_version_store_has_no_record_after_a_kill_between_rename_and_co
     for config in [SimConfig::ext4(1), weak()] {
         assert!(killed_before_the_commit(&config, ".instep/versions", Table::Stored) > 0);
     }
+}
+
+/// What was displaced had been saved in place, and nothing of that was synced.
+#[test]
+fn an_object_in_the_trash_is_listed_as_what_a_power_cut_took_of_it() {
+    let saved = vec![b's'; OLD.len()];
+    let (mut taken, mut kept) = (0, 0);
+    for seed in 0..256 {
+        let mut sim = settled(SimConfig::adversarial(seed));
+        sim.fs().write_file("f", &saved, Save::InPlace).unwrap();
+        watch(&sim);
+        let action = incoming(sim.replica(), &p("f"), Some(NEW), 1);
+        let given = Given::of(&[NEW]);
+        let outcomes = sim.replica().apply(&[action], &given).unwrap();
+        assert_eq!(outcomes, [Outcome::Done]);
+        sim.power_cut(seed);
+        for (key, record) in records(&sim, Table::Trash) {
+            let Ok(bytes) = sim.fs().read(format!(".instep/trash/{key}")) else {
+                continue;
+            };
+            assert_eq!(
+                record.content,
+                content_id(&bytes).to_string(),
+                "seed {seed}"
+            );
+            kept += usize::from(bytes == saved);
+            taken += usize::from(bytes == OLD);
+        }
+    }
+    assert!(kept > 0 && taken > 0, "{kept} kept, {taken} taken");
 }

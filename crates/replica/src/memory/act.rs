@@ -335,6 +335,7 @@ impl State {
                 .unwrap_or_default(),
             content: node.object.content().to_string(),
             loser: loser.map(|dot| dot.to_string()),
+            epoch: 0,
         };
         // Infallible: the record has no map with keys that are not text.
         let body = serde_json::to_string(&record).unwrap_or_default();
