@@ -76,8 +76,10 @@ impl Session {
         if slot.next_poll_ns <= now {
             slot.look_everywhere = true;
         }
-        if std::mem::take(&mut slot.more) && !slot.look_everywhere {
-            return Some(Scope::Rest);
+        if let Some(piece) = slot.rest.take()
+            && !slot.look_everywhere
+        {
+            return Some(Scope::Rest(piece));
         }
         let hints = std::mem::take(&mut slot.hints);
         if hints.root || hints.lost {
@@ -178,7 +180,7 @@ impl Session {
                         .filter(|p| !done.iter().any(|m| p.is_within(m))),
                 );
                 self.slots[i].totals = look.totals;
-                self.slots[i].more = look.more;
+                self.slots[i].rest = look.rest;
                 done
             }
             Err(e) => {
@@ -198,7 +200,7 @@ impl Session {
             read.chain(look.unread.iter().map(|(p, _)| p.clone()))
                 .collect()
         };
-        if !looks.iter().any(|(_, l)| l.more) {
+        if !looks.iter().any(|(_, l)| l.rest.is_some()) {
             return;
         }
         let mut seen: BTreeSet<RelPath> = BTreeSet::new();
@@ -208,15 +210,12 @@ impl Session {
             overlap |= here.iter().any(|p| seen.contains(p));
             seen.extend(here);
         }
-        for (i, look) in looks.iter_mut().filter(|(_, l)| overlap && l.more) {
-            look.unread.clear();
-            while look.more {
-                match self.slots[*i].replica.look(&Scope::Rest) {
+        for (i, look) in looks.iter_mut().filter(|_| overlap) {
+            while let Some(piece) = look.rest.take() {
+                look.unread.clear();
+                match self.slots[*i].replica.look(&Scope::Rest(piece)) {
                     Ok(rest) => append(look, rest),
-                    Err(e) => {
-                        look.more = false;
-                        self.replica_failed(*i, &e);
-                    }
+                    Err(e) => self.replica_failed(*i, &e),
                 }
             }
         }
@@ -322,7 +321,7 @@ fn append(look: &mut Look, rest: Look) {
     look.problems.extend(rest.problems);
     look.again.extend(rest.again);
     look.unhashed.extend(rest.unhashed);
-    look.more = rest.more;
+    look.rest = rest.rest;
 }
 
 #[cfg(test)]

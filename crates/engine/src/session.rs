@@ -83,8 +83,8 @@ pub(crate) struct Slot {
     pub(crate) why: String,
     pub(crate) hints: HintSet,
     pub(crate) look_everywhere: bool,
-    /// The last look left files unread.
-    pub(crate) more: bool,
+    /// The last look left files unread: the number of the next piece.
+    pub(crate) rest: Option<u64>,
     pub(crate) next_poll_ns: u64,
     pub(crate) next_try_ns: u64,
     pub(crate) next_guard_ns: u64,
@@ -415,10 +415,9 @@ impl Session {
         self.dirty.is_empty()
             && self.later.is_empty()
             && self.in_flight.is_empty()
-            && self
-                .slots
-                .iter()
-                .all(|s| !s.online() || (s.hints.is_empty() && !s.look_everywhere && !s.more))
+            && self.slots.iter().all(|s| {
+                !s.online() || (s.hints.is_empty() && !s.look_everywhere && s.rest.is_none())
+            })
     }
 
     /// With `once`: idle, or what is left was tried often enough.
@@ -436,10 +435,9 @@ impl Session {
         self.dirty.is_empty()
             && self.in_flight.is_empty()
             && hopeless
-            && self
-                .slots
-                .iter()
-                .all(|s| !s.online() || (s.hints.is_empty() && !s.look_everywhere && !s.more))
+            && self.slots.iter().all(|s| {
+                !s.online() || (s.hints.is_empty() && !s.look_everywhere && s.rest.is_none())
+            })
     }
 
     /// Waits for hints, requests, or the next thing that is due.
@@ -630,7 +628,7 @@ fn slot(replica: Arc<dyn Replica>) -> Slot {
         why: String::new(),
         hints: HintSet::default(),
         look_everywhere: true,
-        more: false,
+        rest: None,
         next_poll_ns: u64::MAX,
         next_try_ns: 0,
         next_guard_ns: 0,

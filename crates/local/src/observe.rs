@@ -33,6 +33,13 @@ pub(crate) struct LastLook {
     everything: bool,
 }
 
+/// The last piece of a walk's rest that was read, and its number; numbers are never used again.
+#[derive(Debug, Default)]
+pub(crate) struct Piece {
+    number: u64,
+    look: Option<Look>,
+}
+
 /// Directories that were listed more than once and had changed in between: what was found by one listing may
 /// be gone by another.
 fn listed_differently(digests: &[(RelPath, Digest)]) -> Vec<RelPath> {
@@ -71,7 +78,8 @@ impl LocalReplica {
     ) -> bool {
         let last = std::mem::take(&mut *locked(&self.last));
         let recorded: BTreeSet<&RelPath> = look.findings.iter().map(|f| &f.path).collect();
-        let outstanding = look.more || !look.problems.is_empty() || !last.unsettled.is_empty();
+        let outstanding =
+            look.rest.is_some() || !look.problems.is_empty() || !last.unsettled.is_empty();
         let is_whole =
             last.everything && !outstanding && last.reported.iter().all(|p| recorded.contains(p));
         if last.digests.is_empty() && last.later.is_empty() {
@@ -100,10 +108,11 @@ impl LocalReplica {
     }
 
     pub(crate) fn observe(&self, scope: &Scope) -> Look {
-        locked(&self.kept).clear();
-        if *scope == Scope::Rest {
-            return self.observe_rest();
+        if let Scope::Rest(piece) = *scope {
+            return self.observe_rest(piece);
         }
+        locked(&self.kept).clear();
+        locked(&self.piece).look = None;
         let mut look = Look::default();
         let hinted = *scope != Scope::Everything;
         if !hinted {
@@ -180,8 +189,31 @@ impl LocalReplica {
         row.map_or(true, |row| row.is_some_and(|r| scan::is_dir_row(&r)))
     }
 
-    /// The next piece of what the last walk left to be read.
-    fn observe_rest(&self) -> Look {
+    /// A piece of what the last walk left to be read: the next one, or the last one once more.
+    fn observe_rest(&self, number: u64) -> Look {
+        let mut piece = locked(&self.piece);
+        if let Some(look) = piece.look.as_ref().filter(|_| piece.number == number) {
+            return look.clone();
+        }
+        if number == piece.number + 1 {
+            piece.number = number;
+            drop(piece);
+            let look = self.next_piece();
+            locked(&self.piece).look = Some(look.clone());
+            return look;
+        }
+        drop(piece);
+        // Of a walk that another one has overtaken nothing is left to be read.
+        let known = self.index().totals();
+        let look = Look {
+            known,
+            ..Look::default()
+        };
+        self.finish_look(look, Vec::new(), true)
+    }
+
+    fn next_piece(&self) -> Look {
+        locked(&self.kept).clear();
         let mut look = Look::default();
         self.take_ahead(&mut look);
         look.known = self.index().totals();
@@ -203,7 +235,7 @@ impl LocalReplica {
             look.totals.add(Kind::File, *size);
         }
         let unread = locked(&self.unread);
-        look.more = !unread.is_empty();
+        look.rest = (!unread.is_empty()).then(|| locked(&self.piece).number + 1);
         let (later, digests): (Vec<_>, Vec<_>) =
             digests.into_iter().partition(|(dir, _)| unread.has(dir));
         drop(unread);

@@ -26,7 +26,7 @@ use instep_store::{Durability, Table};
 
 use crate::content::{FileContent, Hashed, fill, hash_file};
 use crate::index::{Index, store_error};
-use crate::observe::LastLook;
+use crate::observe::{LastLook, Piece};
 use crate::print::{Digest, print, unlike};
 use crate::reading::Unread;
 use crate::rules::{IgnoreOptions, Rules};
@@ -176,6 +176,7 @@ pub struct LocalReplica {
     next_unwatched_ns: Mutex<u64>,
     pub(crate) kept: Mutex<crate::reading::Kept>,
     pub(crate) unread: Mutex<Unread>,
+    pub(crate) piece: Mutex<Piece>,
     pub(crate) ahead: Mutex<Option<crate::reading::Ahead>>,
     /// Bytes brought here since the disk was last told to begin writing.
     unflushed: AtomicU64,
@@ -272,6 +273,7 @@ impl LocalReplica {
             next_unwatched_ns: Mutex::default(),
             kept: Mutex::default(),
             unread: Mutex::default(),
+            piece: Mutex::default(),
             ahead: Mutex::default(),
             unflushed: AtomicU64::new(0),
             flushing: Arc::default(),

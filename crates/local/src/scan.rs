@@ -156,7 +156,7 @@ pub fn walk(replica: &LocalReplica, scope: &Scope) -> Walked {
             rules: replica.rules.top(),
         }),
         // Nothing is walked for what a walk left unread.
-        Scope::Rest => {}
+        Scope::Rest(_) => {}
         Scope::Some { paths, trees } => {
             let mut todo = paths.clone();
             todo.extend(trees.iter().cloned());

@@ -15,8 +15,9 @@ use instep_core::version::Kind;
 pub enum Scope {
     /// Everywhere.
     Everything,
-    /// What the last look left unread.
-    Rest,
+    /// What a walk left unread: the piece that has this number, as [`Look::rest`] says. Asked for once more it is
+    /// the same piece, because the answer may have been lost.
+    Rest(u64),
     /// At these paths, and at these directories with everything below them.
     Some {
         /// Single paths.
@@ -163,8 +164,8 @@ pub struct Look {
     pub rules_changed: bool,
     /// Files that were seen and not yet read, with their sizes: [`Scope::Rest`] reads on.
     pub unread: Vec<(RelPath, u64)>,
-    /// There is more to be read.
-    pub more: bool,
+    /// There is more to be read: the number of the next piece.
+    pub rest: Option<u64>,
     /// Big files that changed and wait for their content to be hashed.
     pub unhashed: Vec<RelPath>,
 }

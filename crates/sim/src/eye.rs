@@ -329,7 +329,7 @@ impl<R: Replica> Replica for Watched<R> {
     fn look(&self, scope: &Scope) -> Result<Look> {
         self.judge(&BTreeSet::new());
         // A further piece of a walk has its evidence from there.
-        if *scope != Scope::Rest {
+        if !matches!(scope, Scope::Rest(_)) {
             locked(&self.memory).moved.clear();
         }
         let look = self.through(|r| r.look(scope));

@@ -222,7 +222,7 @@ fn settle(replica: &dyn Replica, share: &ShareState) {
         let Ok(look) = replica.look(&Scope::Everything) else {
             return;
         };
-        let waits = !look.again.is_empty() || !look.unhashed.is_empty() || look.more;
+        let waits = !look.again.is_empty() || !look.unhashed.is_empty() || look.rest.is_some();
         if look.findings.is_empty() || waits || replica.record(&look, share).is_err() {
             return;
         }

@@ -34,7 +34,11 @@ fn files(look: &Look) -> impl Iterator<Item = RelPath> + '_ {
 fn a_look_at_one_place_forgets_the_rest_of_a_large_tree() {
     let (sim, paths) = large();
     let first = look(sim.replica());
-    assert!(first.more, "read at once: {}", first.findings.len());
+    assert!(
+        first.rest.is_some(),
+        "read at once: {}",
+        first.findings.len()
+    );
     record(sim.replica(), &first);
     let mut seen: BTreeSet<RelPath> = files(&first).collect();
     let elsewhere = Scope::Some {
@@ -42,9 +46,11 @@ fn a_look_at_one_place_forgets_the_rest_of_a_large_tree() {
         trees: [].into(),
     };
     let aside = sim.replica().look(&elsewhere).unwrap();
-    assert!(aside.more, "nothing is left, it says");
+    assert!(aside.rest.is_some(), "nothing is left, it says");
+    let mut piece = aside.rest;
     while seen.len() < paths.len() {
-        let rest = sim.replica().look(&Scope::Rest).unwrap();
+        let scope = Scope::Rest(piece.unwrap());
+        let rest = sim.replica().look(&scope).unwrap();
         assert!(
             files(&rest).count() > 0,
             "{} were never read",
@@ -52,7 +58,8 @@ fn a_look_at_one_place_forgets_the_rest_of_a_large_tree() {
         );
         seen.extend(files(&rest));
         record(sim.replica(), &rest);
-        assert_eq!(rest.more, seen.len() < paths.len());
+        assert_eq!(rest.rest.is_some(), seen.len() < paths.len());
+        piece = rest.rest;
     }
     assert_eq!(seen, paths);
 }
@@ -63,11 +70,11 @@ fn a_file_that_was_busy_in_the_first_piece_is_passed_over_after_a_kill() {
     let writer = sim.fs().user_open_write("d/f0000").unwrap();
     for at_once in [false, true] {
         let mut found = look(sim.replica());
-        while found.more {
+        while let Some(piece) = found.rest {
             if !at_once {
                 record(sim.replica(), &found);
             }
-            let mut rest = sim.replica().look(&Scope::Rest).unwrap();
+            let mut rest = sim.replica().look(&Scope::Rest(piece)).unwrap();
             if at_once {
                 rest.findings.append(&mut found.findings);
                 rest.findings.sort_by(|a, b| a.path.cmp(&b.path));
@@ -89,10 +96,10 @@ fn removed_after(act: impl Fn(&Sim), name: &str) -> Sim {
     let (sim, _) = large();
     let mut found = look(sim.replica());
     record(sim.replica(), &found);
-    assert!(found.more);
+    assert!(found.rest.is_some());
     act(&sim);
-    while found.more {
-        found = sim.replica().look(&Scope::Rest).unwrap();
+    while let Some(piece) = found.rest {
+        found = sim.replica().look(&Scope::Rest(piece)).unwrap();
         record(sim.replica(), &found);
     }
     let path = p(name);
@@ -128,4 +135,21 @@ fn what_was_hinted_between_two_pieces_can_vanish_unseen() {
     };
     let sim = removed_after(hinted, "d/new");
     assert_eq!(row(sim.replica(), &p("d/new")).print, None);
+}
+
+#[test]
+fn a_piece_whose_answer_was_lost_is_passed_over() {
+    let (sim, paths) = large();
+    let mut found = look(sim.replica());
+    record(sim.replica(), &found);
+    while let Some(piece) = found.rest {
+        let lost = sim.replica().look(&Scope::Rest(piece)).unwrap();
+        found = sim.replica().look(&Scope::Rest(piece)).unwrap();
+        assert_eq!(found, lost);
+        record(sim.replica(), &found);
+    }
+    let unknown = paths
+        .iter()
+        .filter(|path| row(sim.replica(), path).print.is_none());
+    assert_eq!(unknown.count(), 0);
 }

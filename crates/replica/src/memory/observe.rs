@@ -54,7 +54,7 @@ impl State {
         match scope {
             Scope::Everything => self.everything_below(&RelPath::root()).collect(),
             // Everything is read at once here.
-            Scope::Rest => BTreeSet::new(),
+            Scope::Rest(_) => BTreeSet::new(),
             Scope::Some { paths, trees } => {
                 let mut out = BTreeSet::new();
                 for path in paths {
