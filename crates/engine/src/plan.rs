@@ -40,6 +40,8 @@ pub(crate) struct Pass {
     pub(crate) alive: BTreeMap<RelPath, bool>,
     /// Entries that views call into being.
     pub(crate) derived: BTreeMap<RelPath, Entry>,
+    /// Paths that were decided, with all that is known of them by now.
+    pub(crate) decided: BTreeSet<RelPath>,
     /// New places of what nobody shows.
     pub(crate) only_known: BTreeSet<RelPath>,
     /// Old places that a rename emptied, by replica.
@@ -55,10 +57,15 @@ impl Pass {
         self.derived.get(path).cloned().unwrap_or_default()
     }
 
-    /// Adds what is known of a path beyond the replicas' rows.
+    /// Adds what is known of a path beyond the replicas' rows. What was decided without knowing it is void.
     pub(crate) fn add_known(&mut self, path: RelPath, entry: &Entry) {
-        let known = self.derived.entry(path).or_default();
-        *known = known.merge(entry);
+        let known = self.known(&path);
+        let merged = known.merge(entry);
+        if merged != known && self.decided.remove(&path) {
+            self.alive.remove(&path);
+            self.last.retain(|a| a.path != path);
+        }
+        self.derived.insert(path, merged);
     }
 }
 
@@ -253,6 +260,7 @@ impl Session {
     pub(crate) fn decide(&mut self, path: &RelPath, rows: &Rows, pass: &mut Pass) -> Decision {
         self.give_way(path, rows, pass);
         self.recall_copy(path, rows, pass);
+        pass.decided.insert(path.clone());
         let extra = pass.known(path);
         let mut sides = self.sides(rows);
         let known = reconcile::merged(&sides, &extra);
@@ -368,6 +376,8 @@ impl Session {
             );
         }
         for (beside, entry) in &decision.derived {
+            let callers = self.called.entry(beside.clone()).or_default();
+            callers.insert(path.clone());
             pass.add_known(beside.clone(), entry);
         }
         self.note_reuse(path, rows);

@@ -59,7 +59,7 @@ impl Session {
     pub(crate) fn not_planned(&mut self, pass: &mut Pass) -> BTreeSet<RelPath> {
         let new = pass.derived.keys();
         let mut more: BTreeSet<RelPath> = new
-            .filter(|p| !pass.alive.contains_key(*p))
+            .filter(|p| !pass.decided.contains(*p))
             .cloned()
             .collect();
         let mut in_the_way = |dir: &RelPath| {
@@ -191,21 +191,26 @@ impl Session {
         }
     }
 
-    /// A mirror's source knows nothing of the copies that its targets show beside a path, so that they look like
-    /// extras. They say where they are from: whether they are called for is asked there.
+    /// What was called for beside another path and nobody knows yet, because its content is missing, is only known
+    /// where it is called from; and a mirror's source knows nothing of the copies that its targets show, so that they
+    /// look like extras. Whether such a copy is still called for is asked there.
     pub(crate) fn recall_copy(&mut self, path: &RelPath, rows: &Rows, pass: &mut Pass) {
-        let extra = reconcile::merged(&self.sides(rows), &pass.known(path));
-        if !self.options.mirror || !extra.is_empty() {
-            return;
+        let known = reconcile::merged(&self.sides(rows), &Entry::default());
+        let mut from = self.called.remove(path).unwrap_or_default();
+        if self.options.mirror && known.is_empty() {
+            let shown = rows.iter().flatten().filter_map(Row::present);
+            from.extend(shown.filter_map(|v| v.moved.clone()));
         }
-        let shown = rows.iter().flatten().filter_map(Row::present);
-        let from: BTreeSet<RelPath> = shown.filter_map(|v| v.moved.clone()).collect();
         for at in from {
-            let (_, known) = self.known_at(&at, pass);
+            let (_, above) = self.known_at(&at, pass);
             let below = self.alive_below(&at, pass);
-            let view = view_above(&known, below, &self.share.policies);
-            let beside = reconcile::derived(&at, &known, &view).into_iter();
+            let view = view_above(&above, below, &self.share.policies);
+            let beside = reconcile::derived(&at, &above, &view).into_iter();
             for (_, copy) in beside.filter(|(copy, _)| copy == path) {
+                if !known.ctx().includes(copy.ctx()) {
+                    let callers = self.called.entry(path.clone()).or_default();
+                    callers.insert(at.clone());
+                }
                 pass.add_known(path.clone(), &copy);
             }
         }

@@ -161,6 +161,8 @@ pub struct Session {
     pub(crate) damaged: BTreeMap<(usize, RelPath), DamageRecord>,
     /// Paths that wait for a name above them.
     pub(crate) covered: BTreeSet<RelPath>,
+    /// What is called for beside other paths, and by which.
+    pub(crate) called: BTreeMap<RelPath, BTreeSet<RelPath>>,
     pub(crate) holds: Vec<Hold>,
     /// Contents that are being brought, to which replica, and the paths that wait for them.
     pub(crate) in_flight: BTreeMap<(usize, ContentId), BTreeSet<RelPath>>,
@@ -241,6 +243,7 @@ impl Session {
             problems: BTreeMap::new(),
             damaged: BTreeMap::new(),
             covered: BTreeSet::new(),
+            called: BTreeMap::new(),
             holds: Vec::new(),
             in_flight: BTreeMap::new(),
             compare_all: false,

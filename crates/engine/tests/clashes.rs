@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use instep_chunk::content_id;
@@ -25,7 +26,7 @@ use instep_replica::records::PolicyRecord;
 use instep_replica::{Book, Content, Replica, Sources, Waker};
 
 /// Whoever waits lets time pass.
-struct Clock(StepEnv);
+struct Clock(StepEnv, AtomicUsize);
 
 impl Env for Clock {
     fn wall_ns(&self) -> i64 {
@@ -41,6 +42,8 @@ impl Env for Clock {
     }
 
     fn wait(&self, _: &Waker, timeout: Duration) {
+        let waits = self.1.fetch_add(1, Ordering::Relaxed);
+        assert!(waits < 10_000, "a session does not end");
         self.sleep_ms(timeout.as_millis() as u64);
     }
 
@@ -75,7 +78,7 @@ struct World {
 
 impl World {
     fn new(policy: PolicyRecord, seed: u64) -> Self {
-        let env = Arc::new(Clock(StepEnv::new(seed)));
+        let env = Arc::new(Clock(StepEnv::new(seed), AtomicUsize::new(0)));
         let open = |label| {
             let env = env.clone() as Arc<dyn Env>;
             Arc::new(MemoryReplica::new(label, ShareId([1; 16]), env))
@@ -542,13 +545,17 @@ fn know(replica: &MemoryReplica, path: &RelPath, bytes: &[u8]) {
         actor: ActorId([7; 8]),
         counter: 1,
     };
+    know_of(replica, path, Entry::first(dot, file(bytes)));
+}
+
+fn know_of(replica: &MemoryReplica, path: &RelPath, entry: Entry) {
     let known = Action {
         replica: 0,
         path: path.clone(),
         before: Precondition::Absent,
         goal: Goal::Record,
         keep: Trash,
-        entry: Entry::first(dot, file(bytes)),
+        entry,
         shown: None,
     };
     let done = replica.apply(&[known], &Given(b"")).unwrap();
@@ -620,6 +627,48 @@ fn a_copy_that_a_mirror_shows_beside_a_path_is_taken_for_an_extra() {
     world.sync(&[0, 1]);
     assert_eq!(world.sync(&[0, 1]).summary.changes, 0);
     assert_eq!(world.tree(1), tree);
+}
+
+/// Both contents of a conflict were lost, of which one is to be shown beside the other. What takes the place of
+/// a directory is tried last, so that the copy is due before it. Returns the name of the copy.
+fn lose_a_file_and_its_copy(world: &World) -> RelPath {
+    world.replicas[0].user_mkdir(&p("x")).unwrap();
+    world.sync(&[0]);
+    let dir = world.replicas[0].row(&p("x")).unwrap().unwrap().entry;
+    let by = |actor: u8, bytes: &[u8]| {
+        let dot = Dot {
+            actor: ActorId([actor; 8]),
+            counter: 1,
+        };
+        let version = Version {
+            policy_epoch: 1,
+            ..file(bytes)
+        };
+        dir.record(dot, version)
+    };
+    let entry = by(7, b"one").merge(&by(8, b"two"));
+    know_of(&world.replicas[1], &p("x"), entry);
+    let end = world.sync(&[0, 1]);
+    let missing: BTreeSet<&RelPath> = end.problems.iter().map(|(_, p)| &p.path).collect();
+    assert_eq!((missing.len(), end.problems.len()), (2, 4), "{end:?}");
+    assert_eq!(end.summary.waiting, 2, "{end:?}");
+    missing
+        .into_iter()
+        .find(|at| **at != p("x"))
+        .unwrap()
+        .clone()
+}
+
+#[test]
+fn a_lost_copy_of_a_lost_file_is_tried_for_ever() {
+    let copy = lose_a_file_and_its_copy(&World::new(PolicyRecord::KeepBoth, 1));
+    // Now somebody had another file of that name, and deleted it.
+    let world = World::new(PolicyRecord::KeepBoth, 1);
+    world.replicas[1].user_write(&copy, b"mine").unwrap();
+    world.sync(&[1]);
+    world.replicas[1].user_remove(&copy).unwrap();
+    world.sync(&[1]);
+    assert_eq!(lose_a_file_and_its_copy(&world), copy);
 }
 
 #[test]
