@@ -12,6 +12,7 @@ use std::thread;
 
 use instep_testkit::needs::{Need, met};
 use instep_testkit::scratch::Scratch;
+use rustix::thread::UnshareFlags;
 
 use crate::program;
 
@@ -107,6 +108,16 @@ fn enter(exe: &str, args: &[&str]) -> io::Result<Inside> {
         .env("TMPDIR", scratch.path())
         .stdin(Stdio::piped());
     Ok(Inside { command, scratch })
+}
+
+/// From now on, what this thread and the programs that it starts mount is seen by them alone. To be called while none of
+/// the disks of other threads is mounted: a copy of a mount keeps its file system.
+pub fn own_mounts() -> io::Result<()> {
+    #[expect(
+        deprecated,
+        reason = "open files stay shared, which is all that made it unsound; `unsafe` is of `fs` alone"
+    )]
+    Ok(rustix::thread::unshare(UnshareFlags::NEWNS)?)
 }
 
 /// Ends this process, and with it all others inside, when the one that started it is gone.

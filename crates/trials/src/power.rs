@@ -8,9 +8,11 @@
 //! ground    where disks come from, and what a cut leaves of them
 //! machine   disks and program     disk     what is on them   oracle   what may be there after a cut
 //! kept      a cut that went wrong, to be recovered again
+//! crew      several trials at a time
 //! ```
 
 pub mod content;
+pub mod crew;
 pub mod disk;
 pub mod ground;
 pub mod history;
@@ -31,17 +33,18 @@ use instep_testkit::prng::Prng;
 
 use crate::image::Kind;
 use crate::program::{Done, until};
-use ground::{Ground, How};
+use ground::Ground;
 use kept::Kept;
 use machine::{Cut, Machine};
+use oracle::Admitted;
 use users::{Log, Users, locked};
 
 /// What a trial saw.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Tally {
     /// How many images of each file system were mounted and judged.
     pub images: BTreeMap<&'static str, u64>,
-    /// How many of them in which the recovery itself was cut.
+    /// How often a recovery was cut, too.
     pub nested: u64,
     /// How many cuts.
     pub cuts: u64,
@@ -69,7 +72,7 @@ impl Tally {
     /// In one line.
     pub fn told(&self) -> String {
         format!(
-            "{} cuts, {} of them of a recovery, too; images {:?}; {} operations of users; {} paths \
+            "{} cuts, and {} of recoveries; images {:?}; {} operations of users; {} paths \
              without content; {} violations",
             self.cuts,
             self.nested,
@@ -89,9 +92,7 @@ impl Tally {
 /// What a trial is like.
 #[derive(Debug, Clone, Copy)]
 pub struct Plan {
-    /// How the power is cut.
-    pub how: How,
-    /// How often.
+    /// How often the power is cut.
     pub cuts: usize,
     /// Whether users make durable whatever they do.
     pub careful: bool,
@@ -100,15 +101,25 @@ pub struct Plan {
 /// The exit codes that mean that a pass came to its end: nothing open, or conflicts for a person to look at.
 const ENDED: [i32; 2] = [0, 4];
 
+/// So often at most is a recovery cut.
+const RECOVERY_CUTS: usize = 3;
+
 /// A trial: one session, so many cuts of it. `dir` must be empty and is left full; cuts that went wrong are copied
-/// below `keep`.
-pub fn trial(dir: &Path, seed: u64, plan: Plan, keep: Option<&Path>) -> io::Result<Tally> {
+/// below `keep`. To be called where nobody else pretends another boot: [`crew`] sees to that.
+pub fn trial(
+    dir: &Path,
+    ground: &Ground,
+    seed: u64,
+    plan: Plan,
+    keep: Option<&Path>,
+) -> io::Result<Tally> {
     let mut prng = Prng::new(seed);
-    let mut ground = Ground::new(dir, plan.how)?;
     let kinds = kinds(&mut prng);
-    let mut machine = Machine::new(dir, &mut ground, &kinds)?;
+    let mut machine = Machine::new(dir, ground, &kinds)?;
+    let disks = machine.files();
     let log = Log::default();
-    let done = at_work(&mut machine, &mut ground, &log, plan, &mut prng)?;
+    let done = at_work(&mut machine, ground, &log, plan, &mut prng)?;
+    remove(ground, &disks)?;
     let mut tally = Tally {
         operations: locked(&log).len(),
         ..Tally::default()
@@ -121,13 +132,13 @@ pub fn trial(dir: &Path, seed: u64, plan: Plan, keep: Option<&Path>) -> io::Resu
             files: cut.files,
             history: locked(&log).until(cut.when),
         };
-        let found = recover(&mut machine, &mut ground, &kept, &mut prng, &mut tally)?;
+        let found = recover(&mut machine, ground, &kept, &mut prng, &mut tally)?;
         tally.cuts += 1;
         if let Some(keep) = keep.filter(|_| !found.is_empty()) {
             kept.write(&keep.join(&name))?;
         }
-        remove(&ground, &kept.files)?;
-        let case = format!("{name} ({:?} {kinds:?}:{})", plan.how, cut.how);
+        remove(ground, &kept.files)?;
+        let case = format!("{name} ({:?} {kinds:?}:{})", ground.how(), cut.how);
         let found = found.into_iter().map(|v| format!("{case}: {v}"));
         tally.violations.extend(found);
     }
@@ -146,12 +157,12 @@ pub fn again(dir: &Path) -> io::Result<Vec<String>> {
         "exit {}: {}{}",
         first.code, first.stdout, first.stderr
     )];
-    let nowhere = nowhere(&first);
+    let admitted = admitted(&machine, &first)?;
     found.extend(oracle::judge(
         &kept.history,
         &before,
         &machine.look()?,
-        &nowhere,
+        &admitted,
     ));
     Ok(found)
 }
@@ -166,7 +177,7 @@ fn kinds(prng: &mut Prng) -> Vec<Kind> {
 /// Users at work in a live session, and cuts of it.
 fn at_work(
     machine: &mut Machine,
-    ground: &mut Ground,
+    ground: &Ground,
     log: &Log,
     plan: Plan,
     prng: &mut Prng,
@@ -175,7 +186,7 @@ fn at_work(
     let users = Users::start(&machine.roots(), &Arc::clone(log), plan.careful, prng);
     let mut done = Vec::new();
     for _ in 0..plan.cuts {
-        thread::sleep(Duration::from_millis(20 + prng.below(400) as u64));
+        thread::sleep(Duration::from_millis(10 + prng.below(250) as u64));
         done.push(machine.cut(ground, prng)?);
         if !machine.is_alive()? {
             return Err(io::Error::other(format!(
@@ -192,7 +203,7 @@ fn at_work(
 /// The power comes back.
 fn recover(
     machine: &mut Machine,
-    ground: &mut Ground,
+    ground: &Ground,
     kept: &Kept,
     prng: &mut Prng,
     tally: &mut Tally,
@@ -202,7 +213,10 @@ fn recover(
     machine.power_on(&files)?;
     let before = machine.look()?;
     count(machine, tally);
-    if prng.chance(1, 3) {
+    for _ in 0..RECOVERY_CUTS {
+        if !prng.chance(1, 3) {
+            break;
+        }
         let again = cut_recovery(machine, ground, prng)?;
         machine.power_off()?;
         remove(ground, &files)?;
@@ -213,9 +227,9 @@ fn recover(
     }
     let first = machine.pass()?;
     let mut found = Vec::new();
-    let nowhere = nowhere(&first);
-    tally.nowhere += nowhere.len() as u64;
-    if !ENDED.contains(&first.code) && nowhere.is_empty() {
+    let admitted = admitted(machine, &first)?;
+    tally.nowhere += admitted.nowhere.len() as u64;
+    if !ENDED.contains(&first.code) && admitted.nowhere.is_empty() {
         found.push(format!(
             "exit {}: {}{}",
             first.code, first.stdout, first.stderr
@@ -225,19 +239,35 @@ fn recover(
         &kept.history,
         &before,
         &machine.look()?,
-        &nowhere,
+        &admitted,
     ));
-    let still = machine.audit()?;
-    let second = machine.pass()?;
-    if second.code != first.code || machine.audit()? != still {
-        found.push(format!(
-            "a second pass did something: exit {} after {}\n{}{}",
-            second.code, first.code, second.stdout, second.stderr
-        ));
+    // Whoever looks for content that nobody has, looks as long again.
+    if admitted.nowhere.is_empty() {
+        found.extend(second_pass(machine, first.code)?);
     }
     machine.power_off()?;
     remove(ground, &files)?;
     Ok(found)
+}
+
+/// After a pass that came to its end, another one has nothing to do.
+fn second_pass(machine: &Machine, first: i32) -> io::Result<Option<String>> {
+    let still = machine.audit()?;
+    let second = machine.pass()?;
+    let idle = second.code == first && machine.audit()? == still;
+    Ok((!idle).then(|| {
+        format!(
+            "a second pass did something: exit {} after {first}\n{}{}",
+            second.code, second.stdout, second.stderr
+        )
+    }))
+}
+
+fn admitted(machine: &Machine, done: &Done) -> io::Result<Admitted> {
+    Ok(Admitted {
+        nowhere: nowhere(done),
+        contested: machine.contested()?,
+    })
 }
 
 /// Paths of which the program says that nobody has the content any more (E2115): the version was announced, and the
@@ -260,7 +290,7 @@ fn count(machine: &Machine, tally: &mut Tally) {
 }
 
 /// The power is cut again while the program recovers.
-fn cut_recovery(machine: &mut Machine, ground: &mut Ground, prng: &mut Prng) -> io::Result<Cut> {
+fn cut_recovery(machine: &mut Machine, ground: &Ground, prng: &mut Prng) -> io::Result<Cut> {
     let started = Instant::now();
     machine.start_pass()?;
     let wait = Duration::from_millis(prng.below(120) as u64);

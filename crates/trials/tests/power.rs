@@ -14,44 +14,48 @@ use instep_testkit::needs::Need;
 use instep_testkit::scratch::Scratch;
 use instep_trials::image::{Image, Kind};
 use instep_trials::namespace::alone;
+use instep_trials::power::crew::{Orders, work};
 use instep_trials::power::ground::How;
-use instep_trials::power::{Plan, Tally, again, trial};
+use instep_trials::power::{Plan, Tally, again};
 use instep_trials::program::Program;
 
 const EXE: &str = env!("CARGO_BIN_EXE_instep-steps");
 
-/// A few cuts of a short session.
-fn few_cuts(how: How, seed: u64) {
+/// A few cuts of short sessions, two at a time.
+fn few_cuts(how: How, seeds: std::ops::Range<u64>) {
     let scratch = Scratch::new().unwrap();
+    let orders = Orders {
+        hands: 2,
+        images: u64::MAX,
+        keep: None,
+    };
     let plan = Plan {
-        how,
         cuts: 4,
         careful: true,
     };
-    let tally = trial(scratch.path(), seed, plan, None).unwrap();
+    let tasks = seeds.map(|seed| (seed, how, plan));
+    let tally = work(scratch.path(), &orders, tasks, |_, _, _| {}).unwrap();
     println!("{}", tally.told());
-    assert!(tally.all_images() >= 8, "{tally:?}");
     assert!(
         tally.violations.is_empty(),
-        "more of it: `cargo xtask trials power --seed {seed} --images 1`\n{}",
+        "more of it: `cargo xtask trials power --kind {how:?} --images 100`\n{}",
         tally.violations.join("\n")
     );
+    assert!(tally.all_images() >= 16, "{tally:?}");
 }
 
 #[test]
-#[ignore = "a minute: cargo xtask trials power"]
 fn a_power_cut_loses_or_invents_something() {
     let test = "power::a_power_cut_loses_or_invents_something";
-    alone(test, EXE, &[Need::Loop], || few_cuts(How::Copies, 1));
+    let needs = [Need::Loop, Need::Fuse];
+    alone(test, EXE, &needs, || few_cuts(How::Copies, 1..3));
 }
 
 #[test]
-#[ignore = "a minute: cargo xtask trials power"]
 fn a_power_cut_that_tears_what_was_not_flushed_loses_or_invents_something() {
     let test = "power::a_power_cut_that_tears_what_was_not_flushed_loses_or_invents_something";
-    alone(test, EXE, &[Need::Loop, Need::Fuse], || {
-        few_cuts(How::Log, 2);
-    });
+    let needs = [Need::Loop, Need::Fuse];
+    alone(test, EXE, &needs, || few_cuts(How::Log, 3..5));
 }
 
 /// The device number of a disk is another one after each start of the machine, and XFS calls itself by it.
@@ -102,40 +106,47 @@ fn how(seed: u64) -> How {
     }
 }
 
-/// Users are careful in half of the seeds, unless `--careless yes` is said.
-///
-/// `cargo xtask trials power --images N`; `--seed S` begins there, `--keep DIR` keeps what went wrong.
+/// Users are careful in half of the seeds; in none after `--careless yes`, in all after `--careless no`.
+fn is_careful(seed: u64) -> bool {
+    match setting("CARELESS").as_deref() {
+        Some("no") => true,
+        Some(_) => false,
+        None => seed % 4 < 2,
+    }
+}
+
+/// `cargo xtask trials power --images N`; `--seed S` begins there, `--keep DIR` keeps what went wrong, `--hands N` does
+/// so many trials at a time.
 #[test]
 #[ignore = "long: cargo xtask trials power --images N"]
 fn many_power_cuts_lose_or_invent_something() {
     let number = |name, usual| setting(name).map_or(usual, |text| text.parse::<u64>().unwrap());
-    let keep = setting("KEEP").map(PathBuf::from);
     let body = || {
-        let (images, first, start) = (number("IMAGES", 60), number("SEED", 1), Instant::now());
-        let mut all = Tally::default();
-        for seed in first.. {
-            let scratch = Scratch::new().unwrap();
-            let plan = Plan {
-                how: how(seed),
-                cuts: 12,
-                careful: setting("CARELESS").is_none() && seed % 4 < 2,
-            };
-            let tally = trial(scratch.path(), seed, plan, keep.as_deref()).unwrap();
-            for violation in &tally.violations {
+        let start = Instant::now();
+        let orders = Orders {
+            hands: usize::try_from(number("HANDS", 4)).unwrap(),
+            images: number("IMAGES", 60),
+            keep: setting("KEEP").map(PathBuf::from),
+        };
+        let plan = |seed| Plan {
+            cuts: 12,
+            careful: is_careful(seed),
+        };
+        let tasks = (number("SEED", 1)..).map(|seed| (seed, how(seed), plan(seed)));
+        let told = |seed: u64, seen: &Tally, all: &Tally| {
+            for violation in &seen.violations {
                 println!("VIOLATION {violation}");
             }
-            all.add(tally);
-            println!("until seed {seed}, {:?}: {}", start.elapsed(), all.told());
-            if all.all_images() >= images {
-                break;
-            }
-        }
+            println!("seed {seed} until {:?}: {}", start.elapsed(), all.told());
+        };
+        let scratch = Scratch::new().unwrap();
+        let all = work(scratch.path(), &orders, tasks, told).unwrap();
         assert!(all.violations.is_empty(), "{}", all.told());
     };
     alone(
         "power::many_power_cuts_lose_or_invent_something",
         EXE,
-        &[Need::Loop],
+        &[Need::Loop, Need::Fuse],
         body,
     );
 }

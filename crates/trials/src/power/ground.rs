@@ -1,11 +1,13 @@
-//! Where the disks of a machine come from, and what a power cut leaves of them.
+//! Where the disks of machines come from, and what a power cut leaves of them.
 //!
-//! Invariant: a disk that was cut is another one; the machine goes on with its own.
+//! Invariant: a disk that was cut is another one; the machine goes on with its own. Several trials at a time may have
+//! their disks in one ground.
 
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use instep_testkit::prng::Prng;
 use rustix::fs::ioctl_ficlone;
@@ -27,7 +29,7 @@ pub enum How {
 pub struct Ground {
     kind: Of,
     /// Files are called by numbers.
-    made: u64,
+    made: AtomicU64,
 }
 
 enum Of {
@@ -39,21 +41,37 @@ impl Ground {
     /// An empty one below a directory.
     pub fn new(dir: &Path, how: How) -> io::Result<Self> {
         let kind = match how {
-            How::Copies => Of::Copies(Image::new(dir, "ground", Kind::Btrfs, 8 << 10)?),
+            How::Copies => Of::Copies(Image::new(dir, "copies", Kind::Btrfs, 8 << 10)?),
             How::Log => {
                 let disks = Arc::new(Disks::default());
-                let mounted = Mounted::new(&dir.join("ground"), Arc::clone(&disks))?;
+                let mounted = Mounted::new(&dir.join("log"), Arc::clone(&disks))?;
                 Of::Log(mounted, disks)
             }
         };
-        Ok(Self { kind, made: 0 })
+        Ok(Self {
+            kind,
+            made: AtomicU64::new(0),
+        })
+    }
+
+    /// How the power is cut here.
+    pub fn how(&self) -> How {
+        match self.kind {
+            Of::Copies(_) => How::Copies,
+            Of::Log(..) => How::Log,
+        }
+    }
+
+    fn number(&self) -> u64 {
+        self.made.fetch_add(1, Ordering::Relaxed)
     }
 
     /// A new disk with an empty file system.
-    pub fn make(&mut self, kind: Kind) -> io::Result<PathBuf> {
-        self.made += 1;
+    pub fn make(&self, kind: Kind) -> io::Result<PathBuf> {
         match &self.kind {
-            Of::Copies(image) => Image::make(image.at(), &format!("disk{}", self.made), kind, 0),
+            Of::Copies(image) => {
+                Image::make(image.at(), &format!("disk{}", self.number()), kind, 0)
+            }
             Of::Log(mounted, disks) => {
                 let file = mounted.at().join(disks.make(kind.least_mib()));
                 kind.mkfs(&file)?;
@@ -64,7 +82,7 @@ impl Ground {
     }
 
     /// What the power cut leaves of a disk.
-    pub fn cut(&mut self, file: &Path, prng: &mut Prng) -> io::Result<PathBuf> {
+    pub fn cut(&self, file: &Path, prng: &mut Prng) -> io::Result<PathBuf> {
         match &self.kind {
             Of::Copies(_) => self.copy(file),
             Of::Log(mounted, disks) => {
@@ -75,11 +93,10 @@ impl Ground {
     }
 
     /// The same disk again.
-    pub fn copy(&mut self, file: &Path) -> io::Result<PathBuf> {
-        self.made += 1;
+    pub fn copy(&self, file: &Path) -> io::Result<PathBuf> {
         match &self.kind {
             Of::Copies(image) => {
-                let to = image.at().join(format!("copy{}.img", self.made));
+                let to = image.at().join(format!("copy{}.img", self.number()));
                 ioctl_ficlone(File::create_new(&to)?, File::open(file)?)?;
                 Ok(to)
             }

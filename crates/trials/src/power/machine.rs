@@ -3,6 +3,7 @@
 //! Owns the mounts of all roots and the program on them. Root `i` is `r<i>/tree` on image `i`; the user's home, with
 //! what instep keeps there, is on the first. Invariant: after a cut the disks are at the same places as before.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -42,7 +43,7 @@ pub struct Machine {
 
 impl Machine {
     /// New disks.
-    pub fn new(dir: &Path, ground: &mut Ground, kinds: &[Kind]) -> io::Result<Self> {
+    pub fn new(dir: &Path, ground: &Ground, kinds: &[Kind]) -> io::Result<Self> {
         let mut machine = Self::empty(dir, kinds);
         for (i, kind) in kinds.iter().enumerate() {
             let file = ground.make(*kind)?;
@@ -76,6 +77,12 @@ impl Machine {
     pub fn roots(&self) -> Vec<PathBuf> {
         let places = (0..self.kinds.len()).map(|i| self.place(i).join("tree"));
         places.collect()
+    }
+
+    /// The files that its disks are in, while they are mounted.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let files = self.disks.iter().map(|disk| disk.file().to_owned());
+        files.collect()
     }
 
     /// What is in each of its disks.
@@ -123,6 +130,15 @@ impl Machine {
         self.program()?.call(&self.args(&["sync", "--once"]))
     }
 
+    /// The paths of conflicts, of which the program says that both versions are kept.
+    pub fn contested(&self) -> io::Result<BTreeSet<String>> {
+        let words = ["conflicts", "list", "--all", "--plain"].map(PathBuf::from);
+        let root = self.place(0).join("tree");
+        let done = self.program()?.call(&[&words[..], &[root]].concat())?;
+        let second = |line: &str| line.split_whitespace().nth(1).map(str::to_owned);
+        Ok(done.stdout.lines().skip(1).filter_map(second).collect())
+    }
+
     /// Starts a session.
     pub fn start(&mut self) -> io::Result<()> {
         let live = self.program()?.live(&self.args(&["sync"]))?;
@@ -149,7 +165,7 @@ impl Machine {
 
     /// The power is cut for whoever looks at the copies; the session goes on. The caches of some disks were written
     /// just before, those of others were not.
-    pub fn cut(&mut self, ground: &mut Ground, prng: &mut Prng) -> io::Result<Cut> {
+    pub fn cut(&mut self, ground: &Ground, prng: &mut Prng) -> io::Result<Cut> {
         let begun = Instant::now();
         if let Some(live) = &mut self.live
             && live.is_alive()?
