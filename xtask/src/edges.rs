@@ -29,7 +29,8 @@ const EDGES: &[(&str, &[&str])] = &[
             "engine", "local", "replica", "fs", "store", "chunk", "core", "testkit",
         ],
     ),
-    // Its own code uses the testkit alone; the rest is for the program that it builds for trials.
+    // Its own code uses the testkit, and of the rest what it takes to ask one local replica for one operation at a time,
+    // which is what a race needs; otherwise the rest is for the program that it builds for trials.
     (
         "trials",
         &[

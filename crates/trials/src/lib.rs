@@ -13,4 +13,5 @@ pub mod kills;
 pub mod namespace;
 pub mod power;
 pub mod program;
+pub mod races;
 pub mod writers;

@@ -4,19 +4,26 @@
 #![allow(clippy::print_stdout, reason = "the numbers are what it is run for")]
 
 use std::collections::BTreeMap;
-use std::fs::{self, Permissions};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::ffi::OsStr;
+use std::fs::{self, File, Permissions};
+use std::io;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use instep_testkit::needs::Need;
 use instep_testkit::prng::Prng;
 use instep_testkit::scratch::Scratch;
-use instep_trials::image::{Image, Kind};
+use instep_trials::image::{Image, Kind, run};
 use instep_trials::namespace::alone;
 use instep_trials::program::{Program, until};
+use instep_trials::races::Part;
+use instep_trials::races::attacker::Flip;
+use instep_trials::races::cell::{Cell, Count, Grounds};
+use instep_trials::races::ground::{Ground, SOMEBODY};
+use instep_trials::races::operation::{Call, Came, Operation};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 const EXE: &str = env!("CARGO_BIN_EXE_instep-steps");
@@ -199,13 +206,191 @@ fn an_exchanged_part_of_a_path_leads_the_session_out_of_its_root() {
     alone(test, EXE, &[Need::Loop], || all(150));
 }
 
+/// A disk on which every access to what is outside leaves a trace.
+fn strict_disk(scratch: &Scratch) -> Image {
+    let disk = Image::new(scratch.path(), "disk", Kind::Ext4, 128).unwrap();
+    let options = ["-o", "remount,strictatime"].map(OsStr::new);
+    run("mount", options.into_iter().chain([disk.at().as_os_str()])).unwrap();
+    disk
+}
+
+/// All cells of one kind of operation, so many calls in each.
+fn row(grounds: &mut Grounds, operation: Operation, times: u64) -> Count {
+    let mut sum = Count::default();
+    for (i, part) in Part::ALL.into_iter().enumerate() {
+        let mut said = Vec::new();
+        for user in [None, Some(SOMEBODY)] {
+            if user.is_some() && !part.is_open() {
+                continue;
+            }
+            for (j, flip) in Flip::ALL.into_iter().enumerate() {
+                let name = operation.name();
+                let cell = Cell {
+                    part,
+                    flip,
+                    user,
+                    name,
+                    times,
+                    seed: (i * 9 + j) as u64,
+                };
+                let count = grounds.play(cell, &|ground| operation.prepare(ground));
+                let count = count.unwrap_or_else(|e| panic!("{operation:?}, {cell:?}: {e}"));
+                assert_eq!(count.escapes, [""; 0], "{operation:?}, {cell:?}");
+                assert!(count.flips >= count.tried, "{operation:?}, {cell:?}");
+                let who = if user.is_some() {
+                    " by another user"
+                } else {
+                    ""
+                };
+                said.push(format!("{flip:?}{who} {} of {}", count.done, count.tried));
+                sum.add(count);
+            }
+        }
+        let path = part.path(operation.name());
+        println!("{operation:?}, {path}: {}", said.join(", "));
+    }
+    sum
+}
+
+fn matrix(times: u64) {
+    let scratch = Scratch::new().unwrap();
+    let disk = strict_disk(&scratch);
+    let mut grounds = Grounds::new(disk.at());
+    let (mut all, started) = (Count::default(), Instant::now());
+    for operation in Operation::ALL {
+        let sum = row(&mut grounds, operation, times);
+        println!(
+            "{operation:?}: {} of {} done, {} exchanges, {} grounds given up, 0 escapes, after {:?}",
+            sum.done,
+            sum.tried,
+            sum.flips,
+            sum.renewed,
+            started.elapsed()
+        );
+        all.add(sum);
+    }
+    println!(
+        "{} operations, {} exchanges, 0 escapes",
+        all.tried, all.flips
+    );
+}
+
+#[test]
+fn an_operation_is_led_out_of_the_root_by_an_exchanged_part() {
+    let test = "races::an_operation_is_led_out_of_the_root_by_an_exchanged_part";
+    alone(test, EXE, &[Need::Loop], || matrix(2));
+}
+
+#[test]
+fn an_operation_that_nobody_races_does_nothing() {
+    let test = "races::an_operation_that_nobody_races_does_nothing";
+    alone(test, EXE, &[Need::Loop], || {
+        let scratch = Scratch::new().unwrap();
+        let disk = strict_disk(&scratch);
+        let mut ground = Ground::new(&disk.at().join("ground")).unwrap();
+        for operation in Operation::ALL.into_iter().chain(Operation::ALL) {
+            let attacker = ground.attacker(Part::Last, operation.name(), None).unwrap();
+            ground.put_right(&attacker).unwrap();
+            let call = operation.prepare(&mut ground).unwrap();
+            let came = call.make(&mut ground).unwrap();
+            assert_eq!(came, Came::Done, "{operation:?}");
+        }
+        assert_eq!(ground.escapes().unwrap(), [""; 0]);
+    });
+}
+
+/// What goes by path, and looks at each part before.
+fn looked_at(root: &Path) -> io::Result<PathBuf> {
+    let mut path = root.to_owned();
+    for part in ["1", "2", "3", "f"] {
+        path.push(part);
+        if fs::symlink_metadata(&path)?.is_symlink() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+    }
+    Ok(path)
+}
+
+/// One operation of a program that goes by path.
+type ByPath = fn(&Path) -> io::Result<()>;
+const BY_PATH: [(&str, ByPath); 10] = [
+    ("write", |root| fs::write(looked_at(root)?, "x")),
+    ("create", |root| {
+        fs::write(looked_at(root)?.with_file_name("made"), "x")
+    }),
+    ("remove", |root| fs::remove_file(looked_at(root)?)),
+    ("chmod", |root| {
+        fs::set_permissions(looked_at(root)?, Permissions::from_mode(0o600))
+    }),
+    ("utimes", |root| {
+        File::open(looked_at(root)?)?.set_modified(UNIX_EPOCH)
+    }),
+    ("chown", |root| chown(looked_at(root)?, Some(1), Some(1))),
+    ("rename", |root| {
+        looked_at(root).and_then(|f| fs::rename(&f, f.with_file_name("to")))
+    }),
+    ("mkdir", |root| {
+        fs::create_dir(looked_at(root)?.with_file_name("sub"))
+    }),
+    ("read", |root| fs::read(looked_at(root)?).map(drop)),
+    ("list", |root| {
+        let all = fs::read_dir(looked_at(root)?.with_file_name(""))?;
+        all.for_each(drop);
+        Ok(())
+    }),
+];
+
+#[test]
+fn a_program_that_goes_by_path_is_not_found_out() {
+    let test = "races::a_program_that_goes_by_path_is_not_found_out";
+    alone(test, EXE, &[Need::Loop], || {
+        let scratch = Scratch::new().unwrap();
+        let disk = strict_disk(&scratch);
+        let mut grounds = Grounds::new(disk.at());
+        for (i, (what, act)) in BY_PATH.into_iter().enumerate() {
+            let part = ["1", "1/2", "1/2/3"][i % 3];
+            let cell = Cell {
+                part: Part::Dir(part),
+                flip: Flip::Link,
+                user: None,
+                name: "f",
+                times: 50,
+                seed: i as u64,
+            };
+            let prepare = |ground: &mut Ground| {
+                fs::write(ground.root().join("1/2/3/f"), "inside")?;
+                Ok(Call::ByPath(act))
+            };
+            let mut sum = Count::default();
+            while sum.escapes.is_empty() {
+                assert!(sum.tried < 50_000, "{what} below {part} is not found out");
+                sum.add(grounds.play(cell, &prepare).unwrap());
+            }
+            println!("{what} below {part}: found out within {} calls", sum.tried);
+            grounds.leave().unwrap();
+        }
+    });
+}
+
 /// `cargo xtask trials races --operations N`: so many acts for each part and kind.
 #[test]
 #[ignore = "long: cargo xtask trials races --operations N"]
 fn many_exchanges_lead_the_session_out_of_its_root() {
     let test = "races::many_exchanges_lead_the_session_out_of_its_root";
     alone(test, EXE, &[Need::Loop], || {
-        let acts = std::env::var("INSTEP_RACES_OPERATIONS").ok();
-        all(acts.map_or(3000, |text| text.parse().unwrap()));
+        all(times(3000));
     });
+}
+
+fn times(unless_told: u64) -> u64 {
+    let told = std::env::var("INSTEP_RACES_OPERATIONS").ok();
+    told.map_or(unless_told, |text| text.parse().unwrap())
+}
+
+/// `cargo xtask trials races --operations N`: so many calls in each cell.
+#[test]
+#[ignore = "long: cargo xtask trials races --operations N"]
+fn many_operations_are_led_out_of_the_root() {
+    let test = "races::many_operations_are_led_out_of_the_root";
+    alone(test, EXE, &[Need::Loop], || matrix(times(100)));
 }
