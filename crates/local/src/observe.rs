@@ -111,8 +111,6 @@ impl LocalReplica {
         if let Scope::Rest(piece) = *scope {
             return self.observe_rest(piece);
         }
-        locked(&self.kept).clear();
-        locked(&self.piece).look = None;
         let mut look = Look::default();
         let hinted = *scope != Scope::Everything;
         if !hinted {
@@ -175,8 +173,11 @@ impl LocalReplica {
         self.finish_look(look, digests, hinted)
     }
 
-    /// Where no listing waits to be settled, rows that were written until now are no concern of the next.
+    /// What only concerned the look before this one is let go of. Where no listing waits to be settled, rows that
+    /// were written until now are no concern of the next.
     fn begin_listing(&self) {
+        locked(&self.kept).clear();
+        locked(&self.piece).look = None;
         let mut index = self.index();
         let last = locked(&self.last);
         if last.digests.is_empty() && last.later.is_empty() {
