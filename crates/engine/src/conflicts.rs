@@ -10,7 +10,7 @@ use instep_core::attributes;
 use instep_core::entry::Entry;
 use instep_core::id::{ContentId, Dot};
 use instep_core::path::RelPath;
-use instep_core::plan::{Code, Problem};
+use instep_core::plan::{self, Action, Code, Problem};
 use instep_core::policy::ConflictPolicy;
 use instep_core::reconcile::{self, Decision};
 use instep_core::version::Kind;
@@ -64,6 +64,19 @@ impl Session {
                 resolved_ns: None,
             };
             self.note_conflict(path, &key, &record, *loser, winner, version.content);
+        }
+    }
+
+    /// What lost a conflict that nobody has settled is not thrown away with the trash, although somebody has
+    /// written something else since: a person may still want it.
+    pub(crate) fn keep_open_loser(&self, action: &mut Action, rows: &Rows) {
+        let shown = rows.get(action.replica).and_then(Option::as_ref);
+        let shown = shown.and_then(|row| row.shown);
+        if action.keep == plan::Keep::Trash
+            && let Some(dot) = shown
+            && self.open_conflicts.contains(&dot.to_string())
+        {
+            action.keep = plan::Keep::Version(dot);
         }
     }
 

@@ -132,6 +132,7 @@ impl Session {
                 if only_known {
                     self.arrive_unseen(&mut action, &here);
                 }
+                self.keep_open_loser(&mut action, &here);
                 self.prefer_rename(&mut action, pass);
                 // What is beside a database goes before the database changes, or would spoil it.
                 let database = group::database(&action.path);

@@ -14,7 +14,7 @@ use instep_engine::session::End;
 use instep_engine::{Session, SessionOptions};
 use instep_replica::env::{Env, StepEnv};
 use instep_replica::memory::MemoryReplica;
-use instep_replica::records::{ConflictRecord, PolicyRecord};
+use instep_replica::records::{ConflictRecord, PolicyRecord, TrashRecord};
 use instep_replica::{Book, Error, ErrorKind, Replica, Result, Sources};
 
 /// A replica that counts how often its book of conflicts is read as a whole.
@@ -280,4 +280,40 @@ fn a_copy_that_a_death_came_before_is_never_made() {
     for i in 0..3 {
         assert_eq!((siblings(i).siblings().len(), copies(i)), (2, 1), "{i}");
     }
+}
+
+/// Whoever has the loser has no room for the winner yet, and somebody else writes on.
+#[test]
+fn a_loser_goes_to_the_trash_because_the_path_was_written_before_it_was_displaced() {
+    let mut losers = 0;
+    for away in [0, 1] {
+        let world = World::diverged();
+        world.replicas[away].set_room(Some(0));
+        world.once(&[0, 1, 2]);
+        let noted = world.noted(2);
+        let [record] = noted.as_slice() else {
+            panic!("{noted:?}")
+        };
+        world.replicas[2].user_write(&p("f"), b"three").unwrap();
+        world.replicas[away].set_room(None);
+        world.once(&[0, 1, 2]);
+        assert_eq!(world.replicas[away].user_read(&p("f")).unwrap(), b"three");
+        let kept = world.replicas[away].records(Book::Trash).unwrap();
+        let kept: Vec<TrashRecord> = kept
+            .iter()
+            .map(|(_, body)| serde_json::from_str(body).unwrap())
+            .collect();
+        let own = record
+            .loser
+            .starts_with(&world.replicas[away].actor().to_string());
+        losers += usize::from(own);
+        for object in kept.iter().filter(|k| k.content == record.content) {
+            assert_eq!(object.loser.as_ref(), Some(&record.loser));
+        }
+        assert!(
+            !own || kept.iter().any(|k| k.content == record.content),
+            "{kept:?}"
+        );
+    }
+    assert_eq!(losers, 1);
 }
