@@ -24,6 +24,11 @@ pub(crate) fn is_staged(path: &RelPath) -> bool {
     path.as_bytes().starts_with(b".instep/staging/")
 }
 
+/// Whether a path is where superseded and deleted contents are.
+pub(crate) fn is_trashed(path: &RelPath) -> bool {
+    path.as_bytes().starts_with(b".instep/trash/")
+}
+
 /// The files in a tree, without ours.
 pub(crate) fn seen(fs: &SimFs) -> Seen {
     let files = fs
@@ -40,6 +45,10 @@ struct Token {
     path: String,
     given_up: bool,
     durable: bool,
+    /// A process died since: its successor may have set this aside.
+    survived: bool,
+    /// A user gave it another name: it may have both elsewhere, and be given up under one.
+    moved: bool,
     /// Users on these machines did something to it besides creating it.
     touched: BTreeSet<usize>,
 }
@@ -98,9 +107,14 @@ impl Ledger {
                 token.touched.insert(machine);
             }
         }
+        let were: BTreeSet<&Vec<u8>> = before.values().collect();
         for (path, content) in after {
-            if before.get(path) != Some(content) {
-                self.dead.remove(&(path.clone(), content.clone()));
+            if before.get(path) == Some(content) {
+                continue;
+            }
+            self.dead.remove(&(path.clone(), content.clone()));
+            if let Some(token) = self.tokens.get_mut(content) {
+                token.moved |= were.contains(content);
             }
         }
     }
@@ -140,6 +154,7 @@ impl Ledger {
     /// The process died: what it was doing to places that users emptied meanwhile may be done again.
     pub(crate) fn died(&mut self) {
         self.dead.clear();
+        self.tokens.values_mut().for_each(|t| t.survived = true);
     }
 
     /// Everything that users wrote on any machine reached its disk.
@@ -173,6 +188,16 @@ impl Ledger {
             .tokens
             .iter()
             .filter(|(c, t)| !t.given_up && !kept.contains(*c));
+        missing
+            .map(|(c, t)| format!("{} written to {}", name(c), t.path))
+            .collect()
+    }
+
+    /// Contents that were put away as if somebody had superseded them, and nobody gave them up.
+    pub(crate) fn put_away(&self, in_reach: &BTreeSet<Vec<u8>>) -> Vec<String> {
+        let wanted = |t: &Token| !t.given_up && !t.survived && !t.moved;
+        let wanted = self.tokens.iter().filter(|(_, t)| wanted(t));
+        let missing = wanted.filter(|(c, _)| !in_reach.contains(*c));
         missing
             .map(|(c, t)| format!("{} written to {}", name(c), t.path))
             .collect()
@@ -212,4 +237,41 @@ pub(crate) fn name(content: &[u8]) -> String {
         content.len(),
         content[..content.len().min(13)].escape_ascii()
     )
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
+
+    use super::*;
+
+    fn at(path: &str, content: &str) -> (RelPath, Vec<u8>) {
+        (RelPath::new(path.as_bytes()).unwrap(), content.into())
+    }
+
+    #[test]
+    fn what_was_thrown_away_although_nobody_superseded_it_is_not_seen() {
+        let mut ledger = Ledger::default();
+        ledger.wrote(b"f", b"old", true);
+        ledger.died();
+        ledger.wrote(b"f", b"new", true);
+        assert_eq!(
+            ledger.put_away(&BTreeSet::new()).len(),
+            1,
+            "only what came since the death"
+        );
+        let mut ledger = Ledger::default();
+        for content in ["kept", "moved", "over", "mine"] {
+            ledger.wrote(b"f", content.as_bytes(), true);
+        }
+        let before = Seen::from([at("a", "moved"), at("b", "over")]);
+        let after = Seen::from([at("c", "moved"), at("b", "kept")]);
+        ledger.acted(0, &before, &after, &[]);
+        let in_reach = BTreeSet::from([b"kept".to_vec()]);
+        let away = ledger.put_away(&in_reach);
+        assert!(
+            matches!(away.as_slice(), [one] if one.contains("mine")),
+            "{away:?}"
+        );
+    }
 }
