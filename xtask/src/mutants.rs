@@ -2,7 +2,8 @@
 //!
 //! Owns a copy of the sources below `target/mutants`, in which each bug of the list is put by itself; the tree that it
 //! is copied from is never changed. A bug that no seed notices is a failure; a seed that fails without it, too, has not
-//! noticed it.
+//! noticed it. A bug changes the course of every seed, so that seeds may fail of defects that are not mended yet: it counts
+//! as noticed when so many fail that chance would not bring that about once in a hundred times.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -16,6 +17,11 @@ use crate::run;
 pub(crate) const LIST: &str = "crates/sim/mutants.toml";
 /// Seeds within which a bug has to be noticed.
 const SEEDS: u64 = 10_000;
+/// Among how many seeds one may fail of something else.
+const OTHERWISE: u64 = 1_000;
+/// How many thousandths of that have to be tried for a chance of one in a hundred that so many fail of something else: the
+/// first number is for one failure, the next for two (the tail of a Poisson distribution).
+const BY_CHANCE: [u64; 10] = [10, 148, 436, 823, 1279, 1785, 2330, 2906, 3507, 4130];
 /// What a build needs.
 const SOURCES: [&str; 5] = [
     "Cargo.toml",
@@ -35,11 +41,19 @@ struct Mutant {
     replace: String,
 }
 
-/// A seed that failed, and the first line of why.
-#[derive(Debug)]
-struct Caught {
-    seed: u64,
+/// What became of a mutant: the seeds that failed, and the first line of why.
+#[derive(Debug, Default)]
+struct Trial {
+    seeds: Vec<u64>,
     why: String,
+}
+
+impl Trial {
+    /// So many seeds failed so early that it was no chance.
+    fn is_noticed(&self) -> bool {
+        let early = |(seed, limit): (&u64, &u64)| *seed <= limit * OTHERWISE / 1_000;
+        self.seeds.iter().zip(&BY_CHANCE).any(early)
+    }
 }
 
 /// The command: applies each mutant whose name has one of the parts, and prints what noticed it.
@@ -58,13 +72,13 @@ pub(crate) fn command(top: &Path, args: &[String]) -> Result<(), String> {
     fs::copy(simulator(&tree), &sound).map_err(|e| format!("keep the simulator: {e}"))?;
     let mut missed = Vec::new();
     for mutant in &mutants {
-        let caught = with_mutant(&tree, mutant, seeds, &sound)?;
-        match caught {
-            Some(Caught { seed, why }) => println!("seed {seed:>5}  {}  ({why})", mutant.name),
-            None => {
-                println!("NOT NOTICED  {}", mutant.name);
-                missed.push(mutant.name.clone());
-            }
+        let trial = with_mutant(&tree, mutant, seeds, &sound)?;
+        let (failed, why) = (&trial.seeds, &trial.why);
+        if trial.is_noticed() {
+            println!("noticed: {}; seeds {failed:?} ({why})", mutant.name);
+        } else {
+            println!("NOT NOTICED: {}; seeds {failed:?}", mutant.name);
+            missed.push(mutant.name.clone());
         }
     }
     println!(
@@ -132,12 +146,7 @@ fn parse(text: &str) -> Result<Vec<Mutant>, String> {
     parsed.collect()
 }
 
-fn with_mutant(
-    tree: &Path,
-    mutant: &Mutant,
-    seeds: u64,
-    sound: &Path,
-) -> Result<Option<Caught>, String> {
+fn with_mutant(tree: &Path, mutant: &Mutant, seeds: u64, sound: &Path) -> Result<Trial, String> {
     let failed = |what: &str, e: std::io::Error| format!("{what} {}: {e}", mutant.file);
     let place = tree.join(&mutant.file);
     let whole = fs::read_to_string(&place).map_err(|e| failed("read", e))?;
@@ -171,8 +180,8 @@ fn simulator(tree: &Path) -> PathBuf {
     target(tree).join("release/instep-sim")
 }
 
-/// The first seed that fails in a tree and not in a simulator without the mutant.
-fn simulate(tree: &Path, seeds: u64, sound: &Path) -> Result<Option<Caught>, String> {
+/// Seeds that fail in a tree and not in a simulator without the mutant, until there are enough.
+fn simulate(tree: &Path, seeds: u64, sound: &Path) -> Result<Trial, String> {
     let mut child = Command::new(simulator(tree))
         .args(["--from", "1", "--seeds", &seeds.to_string()])
         .stdin(Stdio::null())
@@ -182,18 +191,30 @@ fn simulate(tree: &Path, seeds: u64, sound: &Path) -> Result<Option<Caught>, Str
     let mut lines = BufReader::new(child.stdout.take().ok_or("no output")?)
         .lines()
         .map_while(Result::ok);
+    let mut trial = Trial::default();
     while let Some(line) = lines.next() {
         let Some(seed) = failing(&line) else { continue };
-        if keeps_all(sound, seed)? {
-            let why = lines.next().unwrap_or_default().trim().to_owned();
+        if !keeps_all(sound, seed)? {
+            continue;
+        }
+        if trial.seeds.is_empty() {
+            lines
+                .next()
+                .unwrap_or_default()
+                .trim()
+                .clone_into(&mut trial.why);
+        }
+        trial.seeds.push(seed);
+        trial.seeds.sort_unstable();
+        if trial.is_noticed() || trial.seeds.len() >= BY_CHANCE.len() {
             let _over = child.kill();
             let _ended = child.wait();
-            return Ok(Some(Caught { seed, why }));
+            return Ok(trial);
         }
     }
     let ended = child.wait();
     match ended.map_err(|e| format!("run the simulator: {e}"))?.code() {
-        Some(0 | 1) => Ok(None),
+        Some(0 | 1) => Ok(trial),
         code => Err(format!("the simulator ended with {code:?}")),
     }
 }
@@ -250,6 +271,19 @@ mod tests {
         assert_eq!(parse(whole).unwrap().len(), 1);
         assert!(parse("[[mutant]]\nname = 'n'\n").is_err());
         assert!(parse("").is_err());
+    }
+
+    #[test]
+    fn what_fails_by_chance_counts_as_noticed() {
+        let trial = |seeds: &[u64]| Trial {
+            seeds: seeds.to_vec(),
+            ..Trial::default()
+        };
+        assert!(trial(&[7]).is_noticed() && trial(&[90, 140]).is_noticed());
+        assert!(trial(&[200, 300, 400]).is_noticed());
+        for chance in [&[][..], &[159], &[700, 900], &[500, 1_500, 3_000]] {
+            assert!(!trial(chance).is_noticed(), "{chance:?}");
+        }
     }
 
     #[test]
