@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use instep_core::entry::Entry;
 use instep_core::group;
-use instep_core::id::ContentId;
+use instep_core::id::{ContentId, Dot};
 use instep_core::limits::{ACTORS_MAX, SIBLINGS_MAX};
 use instep_core::path::RelPath;
 use instep_core::plan::{Action, Code, Goal, Outcome, Precondition, Problem};
@@ -42,8 +42,8 @@ pub(crate) struct Pass {
     pub(crate) derived: BTreeMap<RelPath, Entry>,
     /// Paths that were decided, with all that is known of them by now.
     pub(crate) decided: BTreeSet<RelPath>,
-    /// New places of what nobody shows.
-    pub(crate) only_known: BTreeSet<RelPath>,
+    /// New places at which nobody shows what wins there, with what is shown until it comes.
+    pub(crate) only_known: BTreeMap<RelPath, Option<Dot>>,
     /// Old places that a rename emptied, by replica.
     emptied: BTreeSet<(usize, RelPath)>,
     changes: BTreeMap<RelPath, Change>,
@@ -129,8 +129,8 @@ impl Session {
                 if self.is_below_frozen(&action) {
                     continue;
                 }
-                if only_known {
-                    self.arrive_unseen(&mut action, &here);
+                if let Some(meanwhile) = only_known {
+                    self.arrive_unseen(&mut action, &here, meanwhile);
                 }
                 self.keep_open_loser(&mut action, &here);
                 self.prefer_rename(&mut action, pass);

@@ -9,12 +9,13 @@ use std::collections::BTreeSet;
 use std::ops::Bound;
 
 use instep_core::entry::Entry;
+use instep_core::id::Dot;
 use instep_core::path::RelPath;
 use instep_core::plan::{Action, Code, Goal, Precondition, Problem};
 use instep_core::policy::ConflictPolicy;
 use instep_core::reconcile::{self, Side};
 use instep_core::row::Row;
-use instep_core::version::Kind;
+use instep_core::version::{Kind, Version};
 use instep_core::view::{Shown, view, view_above};
 
 use crate::plan::{Pass, Rows};
@@ -33,10 +34,27 @@ fn above(path: &RelPath) -> impl Iterator<Item = RelPath> {
     std::iter::successors(path.parent(), RelPath::parent).filter(|d| !d.is_root())
 }
 
-/// Whether any replica has on disk what is to be there.
-fn is_shown(rows: &Rows, there: &Entry) -> bool {
+/// What shows a file or link.
+fn goal_of(version: &Version) -> Option<Goal> {
+    match version.kind {
+        Kind::File => Some(Goal::File {
+            content: version.content,
+            size: version.size,
+            mode: version.mode,
+            mtime: version.mtime,
+        }),
+        Kind::Link => Some(Goal::Link {
+            target: version.target.clone(),
+            mtime: version.mtime,
+        }),
+        Kind::Dir | Kind::Tomb => None,
+    }
+}
+
+/// Whether any replica has this on disk.
+fn is_shown(rows: &Rows, version: &Version) -> bool {
     let mut shown = rows.iter().flatten().filter_map(Row::present);
-    shown.any(|here| there.siblings().iter().any(|(_, v)| v.same_content(here)))
+    shown.any(|here| version.same_content(here))
 }
 
 impl Pass {
@@ -168,27 +186,46 @@ impl Session {
                     pass.add_known(path.clone(), &here);
                     continue;
                 }
-                if !is_shown(rows, &there) {
-                    pass.only_known.insert(new.clone());
+                pass.add_known(new.clone(), &there);
+                if !self.is_to_be_had(&new, rows, pass) {
+                    let meanwhile = there.siblings().iter().find(|(_, v)| is_shown(rows, v));
+                    pass.only_known.insert(new, meanwhile.map(|(dot, _)| *dot));
                 }
-                pass.add_known(new, &there);
                 self.retry(path.clone(), None, 1);
             }
         }
     }
 
-    /// A content that nobody shows may never come: it arrives by being known, and whoever has it may bring it
-    /// later; what is at its new place is shown until then. Otherwise what has to make room for others would wait
-    /// for it for ever.
-    pub(crate) fn arrive_unseen(&mut self, action: &mut Action, rows: &Rows) {
+    /// Whether somebody has on disk what wins at a new place: there already, or where it comes from.
+    fn is_to_be_had(&self, new: &RelPath, from: &Rows, pass: &Pass) -> bool {
+        let (rows, known) = self.known_at(new, pass);
+        let winner = view(&known, &self.share.policies).dot();
+        let winner = known.get_shown(winner).filter(|v| v.kind == Kind::File);
+        winner.is_none_or(|v| is_shown(&rows, v) || is_shown(from, v))
+    }
+
+    /// A content that nobody shows may never come: what goes to its place arrives by being known, and whoever has
+    /// the content may bring it later. What is there already, or else what comes there and is to be had, is shown
+    /// until then. Otherwise what has to make room for others would wait for it for ever.
+    pub(crate) fn arrive_unseen(
+        &mut self,
+        action: &mut Action,
+        rows: &Rows,
+        meanwhile: Option<Dot>,
+    ) {
         let row = rows.get(action.replica).and_then(Option::as_ref);
         let is_free = action.before == Precondition::Absent;
         let shown = row.and_then(|r| r.shown).filter(|_| !is_free);
         let stays = is_free || shown.is_some_and(|dot| action.entry.get(dot).is_some());
-        if stays && matches!(action.goal, Goal::File { .. }) {
-            (action.goal, action.shown) = (Goal::Record, shown);
-            self.retry(action.path.clone(), None, 1);
+        if !stays || !matches!(action.goal, Goal::File { .. }) {
+            return;
         }
+        (action.goal, action.shown) = (Goal::Record, shown);
+        let version = action.entry.get_shown(meanwhile).filter(|_| is_free);
+        if let Some(goal) = version.and_then(goal_of) {
+            (action.goal, action.shown) = (goal, meanwhile);
+        }
+        self.retry(action.path.clone(), None, 1);
     }
 
     /// What was called for beside another path and nobody knows yet, because its content is missing, is only known

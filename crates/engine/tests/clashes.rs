@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use instep_chunk::content_id;
-use instep_core::conflict::end_version;
+use instep_core::conflict::{end_version, room_path};
 use instep_core::entry::Entry;
 use instep_core::id::{ActorId, ContentId, Dot, ShareId};
 use instep_core::path::RelPath;
@@ -383,6 +383,34 @@ fn a_file_waits_for_ever_for_room_in_which_a_lost_content_wins() {
         let tree = world.tree(i);
         assert!(tree[2].ends_with("/x: d/x by 2"), "on {i}: {tree:?}");
     }
+}
+
+/// A content that was lost had gone to the room; what goes there now is older.
+#[test]
+fn a_file_waits_for_ever_for_room_in_which_something_newer_was_lost() {
+    let world = World::new(prefer_a(), 1);
+    let there = p(&format!("{}/x", room_path(&p("d")).unwrap()));
+    let dot = Dot {
+        actor: ActorId([7; 8]),
+        counter: 1,
+    };
+    let newer = Version {
+        te: i64::MAX,
+        ..file(b"lost")
+    };
+    know_of(&world.replicas[1], &there, Entry::first(dot, newer));
+    world.write(0, "d");
+    world.write(1, "d/x");
+    let end = world.sync(&[0, 1]);
+    for i in 0..2 {
+        let tree = world.tree(i);
+        assert_eq!(tree[0], "d: d by 0", "on {i}: {end:?}");
+        let line = format!("{there}: d/x by 1");
+        assert!(tree.contains(&line), "on {i}: {tree:?}");
+    }
+    let missing: BTreeSet<&RelPath> = end.problems.iter().map(|(_, p)| &p.path).collect();
+    assert_eq!(missing.into_iter().collect::<Vec<_>>(), [&there]);
+    assert_eq!(end.summary.waiting, 1, "{end:?}");
 }
 
 #[test]
