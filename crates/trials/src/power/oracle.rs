@@ -155,7 +155,12 @@ impl Case<'_> {
             return Some("nothing took the place of a version");
         }
         let there = self.then.contains(&torn);
-        (!broken || !there).then_some("has what no user wrote")
+        // A name without bytes that no index tells of: nobody can know that it was brought and then deleted elsewhere.
+        let deleted = self
+            .durable()
+            .is_some_and(|at| self.ops[at].state.is_none());
+        let is_husk = deleted && matches!(torn, Seen::Empty | Seen::Zeros);
+        (!(broken || is_husk) || !there).then_some("has what no user wrote")
     }
 
     /// The first operation after everything that is durable.
@@ -256,6 +261,12 @@ mod tests {
             found(&truncated, &before, disk(whole(1), &[]), false).len(),
             0
         );
+        // A file was brought, deleted where it came from, and a cut took its bytes and every trace of it.
+        let deleted = [op(Some(1), true), op(None, true)];
+        let empty = || disk(Some(Seen::Empty), &[]);
+        assert_eq!(found(&deleted, &[empty()], empty(), false).len(), 0);
+        assert_eq!(found(&deleted, &[disk(None, &[])], empty(), false).len(), 1);
+        assert_eq!(found(&deleted[..1], &[empty()], empty(), false).len(), 1);
         // The move is on the disk, and what was written into the file before it is not.
         let loose = [op(Some(2), false)];
         let before = [disk(whole(1), &[])];
