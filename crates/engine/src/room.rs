@@ -197,7 +197,7 @@ impl Session {
     }
 
     /// Whether somebody has on disk what wins at a new place: there already, or where it comes from.
-    fn is_to_be_had(&self, new: &RelPath, from: &Rows, pass: &Pass) -> bool {
+    fn is_to_be_had(&mut self, new: &RelPath, from: &Rows, pass: &Pass) -> bool {
         let (rows, known) = self.known_at(new, pass);
         let winner = view(&known, &self.share.policies).dot();
         let winner = known.get_shown(winner).filter(|v| v.kind == Kind::File);
