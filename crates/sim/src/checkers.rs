@@ -340,8 +340,10 @@ pub(crate) fn gone(disks: &[SimFs], all: &[Known]) -> BTreeSet<RelPath> {
     };
     let mut out = BTreeSet::new();
     for (path, entry) in all.iter().flat_map(|k| &k.entries) {
-        if entry.siblings().iter().any(|(_, v)| lacks(path, v)) {
+        for (dot, version) in entry.siblings().iter().filter(|(_, v)| lacks(path, v)) {
             add_upwards(path, &mut out);
+            // The copy of a loser goes with it.
+            out.extend(instep_core::conflict::copy_path(path, *dot, version));
         }
     }
     out
