@@ -187,6 +187,10 @@ fn at_work(
     prng: &mut Prng,
 ) -> io::Result<Vec<Cut>> {
     machine.start()?;
+    // A cut before there is a session is no trial of it.
+    until("the session is live", Duration::from_mins(1), || {
+        Ok(machine.said()?.contains("in sync"))
+    })?;
     let users = Users::start(&machine.roots(), &Arc::clone(log), plan.careful, prng);
     let mut done = Vec::new();
     for _ in 0..plan.cuts {
