@@ -168,6 +168,27 @@ impl Entry {
         Self { ctx, siblings }
     }
 
+    /// What is on disk although more is known: a version that `later` supersedes, and whose own dot is forgotten. It
+    /// stands only in the row of the replica that has it, and is gone from whatever that is merged into.
+    pub fn with_ancestor(&self, later: Dot, version: Version) -> (Self, Dot) {
+        let dot = Dot::before(later.actor);
+        let mut entry = self.clone();
+        entry.ctx.add(dot);
+        entry.siblings.retain(|(d, _)| *d != dot);
+        entry.siblings.push((dot, version));
+        entry.siblings.sort_by_key(|(d, _)| *d);
+        (entry, dot)
+    }
+
+    /// A user's change of what is shown: supersedes every sibling, but where an ancestor is shown nothing of what came
+    /// after that was seen.
+    pub fn record_over(&self, shown: Dot, dot: Dot, version: Version) -> Self {
+        if shown.counter > 0 {
+            return self.record(dot, version);
+        }
+        self.record_beside(&Context::from_iter([shown]), dot, version)
+    }
+
     /// A change that was found beneath `put` when that took its place: made while seeing what `seen` covers,
     /// and never while seeing what was put, even if that had been seen before and is there once more.
     pub fn record_beneath(
@@ -218,6 +239,8 @@ impl Entry {
         }
         siblings.sort_by(|a, b| (a.0, &b.1).cmp(&(b.0, &a.1)));
         siblings.dedup_by_key(|(d, _)| *d);
+        // What was there before everything of an actor is superseded by anything of that actor.
+        siblings.retain(|(d, _)| d.counter > 0 || !ctx.covers(Dot { counter: 1, ..*d }));
         Self { ctx, siblings }
     }
 

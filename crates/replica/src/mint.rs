@@ -118,7 +118,7 @@ pub fn settled_tomb(entry: &Entry) -> Option<Dot> {
 }
 
 fn gone(row: &Row, moved_to: Option<&RelPath>, next: &mut dyn FnMut() -> Event) -> Row {
-    let Some(was) = row.present() else {
+    let Some((was, dot)) = row.present().zip(row.shown) else {
         let shown = row.materialised().or_else(|| settled_tomb(&row.entry));
         return Row {
             shown,
@@ -145,7 +145,7 @@ fn gone(row: &Row, moved_to: Option<&RelPath>, next: &mut dyn FnMut() -> Event) 
         policy_epoch: event.policy_epoch,
     };
     Row {
-        entry: row.entry.record(event.dot, tomb),
+        entry: row.entry.record_over(dot, event.dot, tomb),
         shown: Some(event.dot),
         print: None,
         seen: None,
@@ -212,11 +212,11 @@ impl Seen<'_> {
                 ..row.clone()
             };
             let version = self.version(&was, event);
-            let entry = if row.shown.is_none() {
-                row.entry
-                    .record_beside(&Context::default(), event.dot, version)
-            } else {
-                row.entry.record(event.dot, version)
+            let entry = match row.shown {
+                None => row
+                    .entry
+                    .record_beside(&Context::default(), event.dot, version),
+                Some(shown) => row.entry.record_over(shown, event.dot, version),
             };
             (entry, Some(event.dot))
         };

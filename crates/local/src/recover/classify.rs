@@ -11,7 +11,7 @@ use instep_replica::Result;
 use super::doubt::zeros;
 use super::intent::Intended;
 use super::on_disk::{OnDisk, on_disk};
-use super::remedy::{Remedy, set_aside, unseen};
+use super::remedy::{Remedy, ancestor, set_aside, unseen};
 use crate::print::unlike;
 use crate::replica::LocalReplica;
 
@@ -50,6 +50,9 @@ pub(super) fn classify(
         Remedy::Leave => return Ok(()),
         Remedy::SetAside => return set_aside(replica, intended),
         Remedy::Unseen => unseen(&old.clone().unwrap_or_default()),
+        Remedy::Ancestor(file, print) => {
+            ancestor(replica, &old.clone().unwrap_or_default(), *file, print)
+        }
         Remedy::InPlace(print) => Row {
             entry: intended.entry.clone(),
             shown: intended.shown.filter(|_| !is_still_open(intended, print)),
@@ -80,6 +83,7 @@ fn has_moved_on(row: &Row, intended: &Intended) -> bool {
 
 fn decide(seen: OnDisk, intended: &Intended, old: Option<&Row>, death: Death) -> Remedy {
     let want = intended.entry.get_shown(intended.shown);
+    let file = seen.file().filter(|_| !want.is_none_or(Version::is_tomb));
     match seen {
         OnDisk::Unknown => Remedy::Leave,
         OnDisk::Nothing if want.is_none_or(Version::is_tomb) => Remedy::InPlace(None),
@@ -98,10 +102,10 @@ fn decide(seen: OnDisk, intended: &Intended, old: Option<&Row>, death: Death) ->
         OnDisk::Something { content, .. } if intended.old == Some(content) => {
             // The row may have been committed although the name was lost: what is there is the old version.
             let says_new = |r: &Row| r.entry == intended.entry && r.shown == intended.shown;
-            if old.is_some_and(says_new) {
-                Remedy::SetAside
-            } else {
-                Remedy::Leave
+            match file.filter(|_| old.is_some_and(says_new)) {
+                Some((file, print)) => Remedy::Ancestor(file, print),
+                None if old.is_some_and(says_new) => Remedy::SetAside,
+                None => Remedy::Leave,
             }
         }
         OnDisk::Something {

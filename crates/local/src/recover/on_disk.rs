@@ -7,7 +7,7 @@ use instep_core::id::ContentId;
 use instep_core::path::{Name, RelPath};
 use instep_core::row::Print;
 use instep_core::time::Mtime;
-use instep_core::version::Kind;
+use instep_core::version::{Kind, Version};
 use instep_fs::{Dir, ErrorKind, Stat};
 
 use crate::content::{Hashed, hash_file};
@@ -29,6 +29,38 @@ pub(super) enum OnDisk {
     },
     /// It cannot be read, or is nothing that is synchronized.
     Unknown,
+}
+
+impl OnDisk {
+    /// A whole file as a version without an instant, with its fingerprint.
+    pub(super) fn file(&self) -> Option<(Box<Version>, Print)> {
+        let Self::Something {
+            kind: Kind::File,
+            content,
+            print,
+            size,
+            mtime,
+        } = self
+        else {
+            return None;
+        };
+        let version = Version {
+            kind: Kind::File,
+            content: *content,
+            size: *size,
+            mode: print.mode,
+            mtime: *mtime,
+            te: 0,
+            mode_te: 0,
+            attributes: None,
+            target: Box::default(),
+            prev: Vec::new(),
+            moved: None,
+            meta_only: false,
+            policy_epoch: 0,
+        };
+        Some((Box::new(version), *print))
+    }
 }
 
 /// Looks at a path.

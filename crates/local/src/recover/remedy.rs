@@ -6,7 +6,7 @@
 use instep_core::plan::Keep;
 use instep_core::policy::Role;
 use instep_core::row::{Print, Row};
-use instep_core::version::Kind;
+use instep_core::version::{Kind, Version};
 use instep_replica::{Result, Step};
 
 use super::intent::Intended;
@@ -16,7 +16,7 @@ use crate::trash::{self, Displaced};
 use crate::tree;
 
 /// What is to be done about a path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Remedy {
     /// Nothing: the next look and the next plan find what there is to do.
     Leave,
@@ -26,6 +26,8 @@ pub(super) enum Remedy {
     Unseen,
     /// What is there goes to trash, and the path is brought again.
     SetAside,
+    /// What is there came before what the row tells of, and is whole: it stays until that can take its place.
+    Ancestor(Box<Version>, Print),
 }
 
 /// A row that knows as much as before, but has seen nothing at its path.
@@ -35,6 +37,23 @@ pub(super) fn unseen(row: &Row) -> Row {
         print: None,
         seen: None,
         ..row.clone()
+    }
+}
+
+/// A row that says that an earlier file is there, and knows as much as before. At a mirror's source, which alone
+/// decides, what is there is read anew.
+pub(super) fn ancestor(replica: &LocalReplica, row: &Row, file: Version, print: Print) -> Row {
+    let Some(later) = row.shown.filter(|_| replica.settings.role != Role::Source) else {
+        return unknown(replica, row);
+    };
+    let (entry, shown) = row.entry.with_ancestor(later, file);
+    Row {
+        entry,
+        shown: Some(shown),
+        print: Some(print),
+        seen: None,
+        held: None,
+        epoch: row.epoch,
     }
 }
 

@@ -15,7 +15,7 @@ use instep_replica::{Result, Step};
 use super::doubt::{is_sure, sure_epoch, zeros};
 use super::intent::Intended;
 use super::on_disk::{OnDisk, on_disk};
-use super::remedy::{Remedy, set_aside, unknown, unseen};
+use super::remedy::{Remedy, ancestor, set_aside, unknown, unseen};
 use crate::index::store_error;
 use crate::print::print;
 use crate::replica::LocalReplica;
@@ -92,6 +92,7 @@ fn suspect(replica: &LocalReplica, path: RelPath, row: &Row) -> Result<()> {
         }
         Remedy::Unseen if is_missing => unseen(row),
         Remedy::Unseen => unknown(replica, row),
+        Remedy::Ancestor(file, print) => ancestor(replica, row, *file, print),
         Remedy::InPlace(print) => Row {
             print: print.and_then(|seen| dressed(replica, &path, row, seen)),
             ..row.clone()
@@ -101,6 +102,7 @@ fn suspect(replica: &LocalReplica, path: RelPath, row: &Row) -> Result<()> {
 }
 
 fn decide(seen: OnDisk, version: &Version) -> Remedy {
+    let file = seen.file().filter(|_| !version.is_tomb());
     match seen {
         OnDisk::Unknown if version.is_tomb() => Remedy::Leave,
         OnDisk::Unknown => Remedy::Unseen,
@@ -122,7 +124,11 @@ fn decide(seen: OnDisk, version: &Version) -> Remedy {
             mtime,
             ..
         } => {
-            let superseded = version.prev.contains(&content) || content == version.content;
+            let came_before = version.prev.contains(&content);
+            if let Some((file, print)) = file.filter(|_| came_before) {
+                return Remedy::Ancestor(file, print);
+            }
+            let superseded = came_before || content == version.content;
             // Shorter and newer is a save that nobody had seen yet.
             let short = size < version.size && mtime <= version.mtime;
             let torn = short || content == zeros(size);
