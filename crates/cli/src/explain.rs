@@ -84,6 +84,7 @@ pub(crate) const PAGES: &[Page] = &[
     page!(2118),
     page!(2119),
     page!(2120),
+    page!(2121),
     page!(2201),
     page!(2301),
     page!(2302),

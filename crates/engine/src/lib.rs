@@ -24,6 +24,7 @@ mod cycle;
 mod damage;
 pub mod drift;
 mod holds;
+mod lost;
 mod meeting;
 mod moves;
 mod plan;

@@ -540,6 +540,9 @@ impl Session {
         if is_missing && content.is_some_and(|c| self.is_changing(i, path, c)) {
             return self.retry(path.clone(), None, 5);
         }
+        if is_missing && content.is_some_and(|c| self.give_up(path, c)) {
+            return;
+        }
         let delay_ms = match problem.code {
             Code::NoSpace => 5000,
             Code::ContentMissing => 1000,

@@ -325,11 +325,14 @@ fn tell(from: &MemoryReplica, to: &MemoryReplica, path: &RelPath) {
     };
     let done = to.apply(&[action], &Given(b"")).unwrap();
     assert_eq!(done, [Outcome::Done]);
+    to.write_record(instep_replica::Book::Share, "settled", None)
+        .unwrap();
 }
 
 #[test]
 fn a_file_waits_for_ever_for_room_that_a_lost_content_takes() {
     let world = World::new(prefer_a(), 1);
+    world.sync(&[0, 1, 2]);
     world.write(2, "d/x");
     world.sync(&[2]);
     tell(&world.replicas[2], &world.replicas[1], &p("d/x"));
@@ -358,6 +361,7 @@ fn a_file_waits_for_ever_for_room_that_a_lost_content_takes() {
 #[test]
 fn a_file_waits_for_ever_for_room_in_which_a_lost_content_wins() {
     let world = World::new(prefer_a(), 1);
+    world.sync(&[0, 1, 2]);
     world.write(0, "d");
     world.write(1, "d/x");
     world.sync(&[0, 1]);

@@ -1,0 +1,193 @@
+//! Versions whose content nobody has any more: what somebody still has takes their place.
+//!
+//! A power cut may keep what an index tells of a version and take the version's bytes, from every replica at once.
+//! Owns when such a version is given up, and for what. Invariant: only when every member of the share is here, has
+//! been looked at and has said that it has not got the content; whoever is away may have it. What takes its place
+//! has seen it, so that all replicas accept it; two sessions that decide at once make two versions alike. Touches
+//! no replica but to mint.
+
+use instep_core::conflict;
+use instep_core::entry::Entry;
+use instep_core::id::{ContentId, Dot};
+use instep_core::path::RelPath;
+use instep_core::policy::Role;
+use instep_core::reconcile;
+use instep_core::row::Row;
+use instep_core::time::{Mtime, effective_time};
+use instep_core::version::{Kind, Version};
+use instep_core::view::view;
+
+use crate::plan::Rows;
+use crate::problems::is_unseen;
+use crate::report::Event;
+use crate::session::Session;
+
+/// The code of the notice, as in `explain`.
+const GIVEN_UP: u16 = 2121;
+
+impl Session {
+    /// Gives up the version at a path whose content could not be had, if nobody has it. Returns whether it is decided
+    /// what takes its place.
+    pub(crate) fn give_up(&mut self, path: &RelPath, content: ContentId) -> bool {
+        let Some(rows) = self.rows_of_all(path) else {
+            return false;
+        };
+        // What takes its place may turn out to be lost, too.
+        let before = self.resolutions.get(path).cloned();
+        let is_decided = before.is_some();
+        let known = reconcile::merged(&self.sides(&rows), &before.unwrap_or_default());
+        let shown = view(&known, &self.share.policies).dot();
+        let shown = shown.and_then(|d| Some((d, known.get(d)?.clone())));
+        let is_lost = |(_, v): &(Dot, Version)| v.kind == Kind::File && v.content == content;
+        let Some((dot, lost)) = shown.filter(is_lost) else {
+            if is_decided {
+                self.retry(path.clone(), None, 1);
+            }
+            return is_decided;
+        };
+        let at_hand = rows.iter().flatten().any(|r| has(r, content));
+        if at_hand || !self.is_nowhere(path, dot, &lost) {
+            return false;
+        }
+        let Some((decided, what)) = self.instead(path, &rows, &known, dot, &lost) else {
+            return false;
+        };
+        self.resolutions.insert(path.clone(), decided);
+        let text = format!("no folder has the last content of {path} any more; {what}");
+        let code = GIVEN_UP;
+        self.monitor.event(Event::Notice { code, text });
+        self.retry(path.clone(), None, 1);
+        true
+    }
+
+    /// The rows of every member of the share, if all are here and have been looked at.
+    fn rows_of_all(&self, path: &RelPath) -> Option<Rows> {
+        let ready = |i: usize| {
+            let slot = &self.slots[i];
+            slot.online()
+                && slot.role == Role::Both
+                && !slot.look_everywhere
+                && slot.rest.is_none()
+                && !self.is_damaged(i, path)
+                && !self.is_held(i, path)
+        };
+        let here = |id| self.slots.iter().any(|s| s.replica.id() == id);
+        let mut members = self.share.members().filter(|(_, m)| !m.gone);
+        let mut problems = self.problems.iter();
+        let all = self.met
+            && members.all(|(id, _)| here(id))
+            && (0..self.slots.len()).all(ready)
+            && !problems.any(|((_, at), problem)| is_unseen(problem) && path.is_within(at));
+        if !all {
+            return None;
+        }
+        let row = |i: usize| self.slots[i].replica.row(path).ok();
+        (0..self.slots.len()).map(row).collect()
+    }
+
+    /// Every replica says that it has not got this content, at any place where it may be.
+    fn is_nowhere(&self, path: &RelPath, dot: Dot, lost: &Version) -> bool {
+        let beside = conflict::copy_path(path, dot, lost);
+        let places = [Some(path.clone()), lost.moved.clone(), beside];
+        let lacks = |at: &RelPath| {
+            let mut all = self.slots.iter();
+            all.all(|s| matches!(s.replica.open(at, lost.content), Ok(None)))
+        };
+        places.iter().flatten().all(lacks)
+    }
+
+    /// What is known of a path once a version is given up, and what a person is told of that.
+    fn instead(
+        &self,
+        path: &RelPath,
+        rows: &Rows,
+        known: &Entry,
+        dot: Dot,
+        lost: &Version,
+    ) -> Option<(Entry, &'static str)> {
+        let others = known.siblings().iter().filter(|(d, _)| *d != dot);
+        let others: Vec<(Dot, Version)> = others.cloned().collect();
+        // What was written beside it stands for itself; what nobody may have written stands only for nothing else.
+        let without = || {
+            let ctx = known.ctx().clone();
+            Some((
+                Entry::from_parts(ctx, others.clone())?,
+                "what else was written there counts",
+            ))
+        };
+        if others.iter().any(|(_, v)| v.te != 0) {
+            return without();
+        }
+        if let Some(older) = self.older(path, rows, lost) {
+            let decided = known.record(self.mint_here()?, older);
+            return Some((decided, "the newest that is left took its place"));
+        }
+        if !others.is_empty() {
+            return without();
+        }
+        let tomb = Version {
+            kind: Kind::Tomb,
+            size: 0,
+            mode: 0,
+            mtime: Mtime::default(),
+            moved: None,
+            meta_only: false,
+            ..lost.clone()
+        };
+        Some((
+            known.record(self.mint_here()?, tomb),
+            "nothing older is left",
+        ))
+    }
+
+    fn mint_here(&self) -> Option<Dot> {
+        let mut writable = self
+            .slots
+            .iter()
+            .filter(|s| s.replica.capabilities().writable);
+        writable.next()?.replica.mint().ok()
+    }
+
+    /// The newest of what came before, as a version of its own: what was known to come before it, wherever it is; else
+    /// the newest that somebody shows.
+    fn older(&self, path: &RelPath, rows: &Rows, lost: &Version) -> Option<Version> {
+        let shown = || rows.iter().flatten().filter_map(Row::present);
+        let files = || shown().filter(|v| v.kind == Kind::File);
+        let before = lost.prev.iter().find_map(|content| {
+            let size = self.size_of(path, *content)?;
+            let there = files().find(|v| v.content == *content).cloned();
+            Some(there.unwrap_or_else(|| Version {
+                content: *content,
+                size,
+                ..lost.clone()
+            }))
+        });
+        let newest = || {
+            let held = files().filter(|v| self.size_of(path, v.content).is_some());
+            held.max_by_key(|v| (v.mtime, v.content)).cloned()
+        };
+        let file = before.or_else(newest)?;
+        let rest = lost.prev.iter().copied().skip_while(|c| *c != file.content);
+        Some(Version {
+            mode: lost.mode,
+            mode_te: lost.mode_te,
+            attributes: lost.attributes.clone(),
+            te: effective_time(file.mtime, lost.te),
+            prev: rest.skip(1).collect(),
+            moved: None,
+            meta_only: false,
+            policy_epoch: lost.policy_epoch,
+            ..file
+        })
+    }
+
+    /// The size of a content that somebody has.
+    fn size_of(&self, path: &RelPath, content: ContentId) -> Option<u64> {
+        let open = |s: &crate::session::Slot| s.replica.open(path, content).ok().flatten();
+        self.slots.iter().find_map(open).map(|c| c.size())
+    }
+}
+
+fn has(row: &Row, content: ContentId) -> bool {
+    row.present().is_some_and(|v| v.content == content)
+}

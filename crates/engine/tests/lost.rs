@@ -1,0 +1,246 @@
+//! A power cut took a version's bytes from everybody, and what is known of it is still there.
+#![allow(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
+
+use std::sync::{Arc, Mutex};
+
+use instep_chunk::content_id;
+use instep_core::entry::Entry;
+use instep_core::id::{Dot, ShareId};
+use instep_core::path::RelPath;
+use instep_core::plan::{Action, Code, Goal, Keep, Outcome, Precondition};
+use instep_core::row::Row;
+use instep_core::version::{Kind, Version};
+use instep_engine::report::{Event, Monitor, State};
+use instep_engine::session::End;
+use instep_engine::{Session, SessionOptions};
+use instep_replica::content::NoSources;
+use instep_replica::env::{Env, StepEnv};
+use instep_replica::memory::MemoryReplica;
+use instep_replica::{Book, Replica};
+
+fn p(path: &str) -> RelPath {
+    RelPath::new(path.as_bytes()).unwrap()
+}
+
+/// Counts what a person is told.
+struct Notices(Arc<Mutex<Vec<u16>>>);
+
+impl Monitor for Notices {
+    fn event(&mut self, event: Event) {
+        if let Event::Notice { code, .. } = event {
+            self.0.lock().unwrap().push(code);
+        }
+    }
+}
+
+struct World {
+    env: Arc<StepEnv>,
+    replicas: Vec<Arc<MemoryReplica>>,
+    told: Arc<Mutex<Vec<u16>>>,
+}
+
+impl World {
+    /// Replicas with "first" at `f`.
+    fn new(count: usize) -> Self {
+        let env = Arc::new(StepEnv::default());
+        let label = |i: usize| ["A", "B", "C"][i];
+        let open =
+            |i| MemoryReplica::new(label(i), ShareId([1; 16]), env.clone() as Arc<dyn Env>).into();
+        let replicas: Vec<Arc<MemoryReplica>> = (0..count).map(open).collect();
+        let told = Arc::default();
+        let world = Self {
+            env,
+            replicas,
+            told,
+        };
+        world.write(0, "f", "first");
+        world.sync(&(0..count).collect::<Vec<_>>());
+        world
+    }
+
+    fn write(&self, i: usize, path: &str, text: &str) {
+        self.env.sleep_ms(7);
+        let written = self.replicas[i].user_write(&p(path), text.as_bytes());
+        written.unwrap();
+    }
+
+    fn texts(&self, path: &str) -> Vec<Option<String>> {
+        let read = |r: &Arc<MemoryReplica>| r.user_read(&p(path)).ok();
+        let all = self.replicas.iter().map(read);
+        all.map(|b| b.map(|b| String::from_utf8_lossy(&b).into_owned()))
+            .collect()
+    }
+
+    fn sync(&self, who: &[usize]) -> End {
+        let all = who
+            .iter()
+            .map(|i| self.replicas[*i].clone() as Arc<dyn Replica>);
+        let options = SessionOptions {
+            once: true,
+            ..SessionOptions::default()
+        };
+        let env: Arc<dyn Env> = self.env.clone();
+        let told = Box::new(Notices(self.told.clone()));
+        let mut session = Session::start(env, all.collect(), options, told).unwrap();
+        session.run().unwrap()
+    }
+
+    fn told(&self) -> Vec<u16> {
+        std::mem::take(&mut *self.told.lock().unwrap())
+    }
+
+    fn row(&self, i: usize, path: &str) -> Row {
+        self.replicas[i].row(&p(path)).unwrap().unwrap_or_default()
+    }
+
+    /// What recovery makes of a row whose version a power cut took: what came before it is still on disk.
+    fn learns(&self, i: usize, path: &str, dot: Dot, lost: Version) {
+        let row = self.row(i, path);
+        let known = row.entry.merge(&Entry::first(dot, lost.clone()));
+        let known = known.record(dot, lost);
+        let (entry, shown, before) = match row.present() {
+            None => (known, None, Precondition::Absent),
+            Some(there) => {
+                let file = Version {
+                    te: 0,
+                    mode_te: 0,
+                    prev: Vec::new(),
+                    ..there.clone()
+                };
+                let (entry, shown) = known.with_ancestor(dot, file);
+                let before = Precondition::Unchanged {
+                    kind: there.kind,
+                    print: row.print.unwrap(),
+                    content: there.content,
+                };
+                (entry, Some(shown), before)
+            }
+        };
+        let action = Action {
+            replica: i,
+            path: p(path),
+            before,
+            goal: Goal::Record,
+            keep: Keep::Trash,
+            entry,
+            shown,
+        };
+        let done = self.replicas[i].apply(&[action], &NoSources).unwrap();
+        assert_eq!(done, [Outcome::Done]);
+        self.replicas[i]
+            .write_record(Book::Share, "settled", None)
+            .unwrap();
+    }
+
+    /// A knows of a version of its own whose bytes are nowhere.
+    fn loses(&self, path: &str, text: &str) {
+        let was = self.row(0, path);
+        let actor = self.replicas[0].actor();
+        let te = self.env.wall_ns();
+        let lost = Version {
+            kind: Kind::File,
+            content: content_id(text.as_bytes()),
+            size: text.len() as u64,
+            mode: 0o644,
+            mtime: instep_core::time::Mtime::from_nanos(te),
+            te,
+            mode_te: te,
+            attributes: None,
+            target: Box::default(),
+            prev: was.present().map(|v| v.content).into_iter().collect(),
+            moved: None,
+            meta_only: false,
+            policy_epoch: 0,
+        };
+        let counter = self.replicas[0].mint().unwrap().counter;
+        self.learns(0, path, Dot { actor, counter }, lost);
+    }
+
+    /// A and B know of what C wrote, and C is not there.
+    fn only_c_has_the_second(&self) {
+        self.write(2, "f", "second");
+        self.sync(&[2]);
+        let theirs = self.row(2, "f");
+        let (dot, version) = theirs.entry.siblings()[0].clone();
+        self.learns(0, "f", dot, version);
+    }
+}
+
+fn all(text: Option<&str>, count: usize) -> Vec<Option<String>> {
+    vec![text.map(str::to_owned); count]
+}
+
+#[test]
+fn what_everybody_still_has_vanishes_for_a_version_that_nobody_has() {
+    let world = World::new(3);
+    world.loses("f", "second");
+    let began_ns = world.env.wall_ns();
+    let end = world.sync(&[0, 1, 2]);
+    let took_ms = (world.env.wall_ns() - began_ns) / 1_000_000;
+    assert_eq!((end.problems, end.state), (vec![], State::InSync));
+    assert_eq!(world.texts("f"), all(Some("first"), 3));
+    assert_eq!(world.told(), [2121]);
+    assert!(took_ms < 1000, "it was tried for {took_ms} ms");
+    for i in 0..3 {
+        let entry = world.row(i, "f").entry;
+        assert_eq!(entry, world.row(0, "f").entry);
+        assert!(entry.siblings().iter().all(|(d, _)| d.counter > 0));
+    }
+    let again = world.sync(&[0, 1, 2]);
+    assert_eq!((again.summary.changes, world.told()), (0, vec![]));
+    world.write(1, "f", "third");
+    world.sync(&[0, 1, 2]);
+    assert_eq!(world.texts("f"), all(Some("third"), 3));
+    let conflicts = world.replicas[0].records(Book::Conflicts).unwrap();
+    assert!(conflicts.is_empty(), "{conflicts:?}");
+}
+
+#[test]
+fn a_path_of_which_nothing_is_left_is_missed_for_ever() {
+    let world = World::new(2);
+    world.loses("new", "never written out");
+    let end = world.sync(&[0, 1]);
+    assert_eq!((end.problems, end.state), (vec![], State::InSync));
+    assert_eq!(world.told(), [2121]);
+    assert_eq!(world.texts("new"), all(None, 2));
+    world.write(1, "new", "saved again");
+    world.sync(&[0, 1]);
+    assert_eq!(world.texts("new"), all(Some("saved again"), 2));
+}
+
+#[test]
+fn a_version_is_given_up_while_the_one_who_has_it_is_away() {
+    let world = World::new(3);
+    world.only_c_has_the_second();
+    let end = world.sync(&[0, 1]);
+    let codes: Vec<Code> = end.problems.iter().map(|(_, q)| q.code).collect();
+    assert_eq!(codes, [Code::ContentMissing; 2]);
+    assert!(world.told().is_empty());
+    assert_eq!(world.texts("f")[..2], all(Some("first"), 2));
+    assert_eq!(world.sync(&[0, 1, 2]).problems, []);
+    assert_eq!(world.texts("f"), all(Some("second"), 3));
+}
+
+#[test]
+fn a_save_over_what_is_left_supersedes_a_version_that_its_user_never_saw() {
+    for delete in [false, true] {
+        let world = World::new(3);
+        world.only_c_has_the_second();
+        if delete {
+            world.replicas[0].user_remove(&p("f")).unwrap();
+        } else {
+            world.write(0, "f", "third");
+        }
+        world.sync(&[0]);
+        let entry = world.row(0, "f").entry;
+        assert_eq!(entry.siblings().len(), 2, "{entry:?}");
+        world.sync(&[0, 1, 2]);
+        let shown = if delete { "second" } else { "third" };
+        assert_eq!(world.texts("f"), all(Some(shown), 3));
+        let second = content_id(b"second");
+        let kept = world.replicas[2].open(&p("f"), second).unwrap();
+        assert!(kept.is_some(), "the version of C is lost");
+        let conflicts = world.replicas[0].records(Book::Conflicts).unwrap();
+        assert_eq!(conflicts.len(), usize::from(!delete));
+    }
+}
