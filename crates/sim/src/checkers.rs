@@ -63,6 +63,10 @@ pub(crate) struct Known {
     pub(crate) prints: BTreeMap<RelPath, Print>,
     /// Paths that wait for a person.
     pub(crate) frozen: BTreeSet<RelPath>,
+    /// Whose index it is.
+    id: String,
+    /// Everybody who takes part in the share.
+    members: BTreeSet<String>,
 }
 
 impl Known {
@@ -94,7 +98,11 @@ pub(crate) fn known(replica: &dyn Replica) -> Known {
     let mut out = Known::default();
     let share = replica.read_record(Book::Share, "share").ok().flatten();
     let share = share.and_then(|text| serde_json::from_str::<ShareRecord>(&text).ok());
-    let policies = share.unwrap_or_default().policies();
+    let share = share.unwrap_or_default();
+    let members = share.members.iter().filter(|(_, m)| !m.gone);
+    out.members = members.map(|(id, _)| id.clone()).collect();
+    out.id = replica.id().to_string();
+    let policies = share.policies();
     let read = replica.subtree(&RelPath::root(), &mut |path, row| {
         if row.is_derived_dir() {
             out.derived.insert(path.clone());
@@ -188,7 +196,7 @@ pub(crate) fn converged(disks: &[SimFs], all: &[Known], terms: Terms) -> Vec<Str
     } = terms;
     let mut bad = Vec::new();
     let derived: BTreeSet<RelPath> = all.iter().flat_map(|k| k.derived.iter().cloned()).collect();
-    let mut gone = gone(disks, all);
+    let mut gone = gone(disks, all, mirror);
     if mirror {
         gone.extend(all[0].wanting());
     }
@@ -280,7 +288,7 @@ pub(crate) fn honest(disks: &[SimFs], all: &[Known]) -> Vec<String> {
 ///
 /// In a mirror only what the source's user deletes must stay away: what a target's user deletes comes back.
 pub(crate) fn kept(disks: &[SimFs], all: &[Known], ledger: &Ledger, mirror: bool) -> Vec<String> {
-    let (gone, doubted) = (gone(disks, all), doubted(all));
+    let (gone, doubted) = (gone(disks, all, mirror), doubted(all));
     let (mut kept, mut in_reach) = (BTreeSet::new(), BTreeSet::new());
     let mut bad = Vec::new();
     for (i, fs) in disks.iter().enumerate() {
@@ -323,7 +331,16 @@ pub(crate) fn kept(disks: &[SimFs], all: &[Known], ledger: &Ledger, mirror: bool
 
 /// Paths with a version whose content nobody has at the path or keeps: a power cut took it before it was
 /// durable anywhere. What is above them may stand for them on one machine and not on another.
-pub(crate) fn gone(disks: &[SimFs], all: &[Known]) -> BTreeSet<RelPath> {
+///
+/// Such a version is given up when all members of the share are there. It stays where one is away for ever (a root that
+/// got another identity), because that one may have it, and in a mirror, because nobody but the source's user says what
+/// is there instead.
+pub(crate) fn gone(disks: &[SimFs], all: &[Known], mirror: bool) -> BTreeSet<RelPath> {
+    let here: BTreeSet<&String> = all.iter().map(|k| &k.id).collect();
+    let mut members = all.iter().flat_map(|k| &k.members);
+    if !mirror && members.all(|id| here.contains(id)) {
+        return BTreeSet::new();
+    }
     let mut stored: BTreeSet<ContentId> = BTreeSet::new();
     let mut shown: BTreeSet<(RelPath, ContentId)> = BTreeSet::new();
     for (path, node) in disks.iter().flat_map(SimFs::snapshot) {
