@@ -45,6 +45,11 @@ impl Session {
             }
             return is_decided;
         };
+        // What moved to make room, or is a copy, waits: what else goes there may not have arrived yet. And whoever wrote
+        // under an actor that no member knows may have it.
+        if self.share.record.label_of(dot.actor).is_none() {
+            return false;
+        }
         let at_hand = rows.iter().flatten().any(|r| has(r, content));
         if at_hand || !self.is_nowhere(path, dot, &lost) {
             return false;
