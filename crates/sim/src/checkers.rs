@@ -67,6 +67,8 @@ pub(crate) struct Known {
     id: String,
     /// Everybody who takes part in the share.
     members: BTreeSet<String>,
+    /// Under which names they mint.
+    actors: BTreeSet<String>,
 }
 
 impl Known {
@@ -99,6 +101,11 @@ pub(crate) fn known(replica: &dyn Replica) -> Known {
     let share = replica.read_record(Book::Share, "share").ok().flatten();
     let share = share.and_then(|text| serde_json::from_str::<ShareRecord>(&text).ok());
     let share = share.unwrap_or_default();
+    let actors = share
+        .members
+        .values()
+        .flat_map(|m| m.actors.iter().cloned());
+    out.actors = actors.collect();
     let members = share.members.iter().filter(|(_, m)| !m.gone);
     out.members = members.map(|(id, _)| id.clone()).collect();
     out.id = replica.id().to_string();
@@ -333,14 +340,14 @@ pub(crate) fn kept(disks: &[SimFs], all: &[Known], ledger: &Ledger, mirror: bool
 /// durable anywhere. What is above them may stand for them on one machine and not on another.
 ///
 /// Such a version is given up when all members of the share are there. It stays where one is away for ever (a root that
-/// got another identity), because that one may have it, and in a mirror, because nobody but the source's user says what
+/// got another identity), because that one may have it, where it is a copy or made room, and in a mirror, because nobody but the source's user says what
 /// is there instead.
 pub(crate) fn gone(disks: &[SimFs], all: &[Known], mirror: bool) -> BTreeSet<RelPath> {
     let here: BTreeSet<&String> = all.iter().map(|k| &k.id).collect();
     let mut members = all.iter().flat_map(|k| &k.members);
-    if !mirror && members.all(|id| here.contains(id)) {
-        return BTreeSet::new();
-    }
+    let all_here = !mirror && members.all(|id| here.contains(id));
+    let actors: BTreeSet<&String> = all.iter().flat_map(|k| &k.actors).collect();
+    let waits = |dot: &Dot| !all_here || !actors.contains(&dot.actor.to_string());
     let mut stored: BTreeSet<ContentId> = BTreeSet::new();
     let mut shown: BTreeSet<(RelPath, ContentId)> = BTreeSet::new();
     for (path, node) in disks.iter().flat_map(SimFs::snapshot) {
@@ -358,7 +365,9 @@ pub(crate) fn gone(disks: &[SimFs], all: &[Known], mirror: bool) -> BTreeSet<Rel
     let mut out = BTreeSet::new();
     for (path, entry) in all.iter().flat_map(|k| &k.entries) {
         for (dot, version) in entry.siblings().iter().filter(|(_, v)| lacks(path, v)) {
-            add_upwards(path, &mut out);
+            if waits(dot) {
+                add_upwards(path, &mut out);
+            }
             // The copy of a loser goes with it.
             out.extend(instep_core::conflict::copy_path(path, *dot, version));
         }
