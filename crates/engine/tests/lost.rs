@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use instep_chunk::content_id;
 use instep_core::entry::Entry;
@@ -16,10 +17,48 @@ use instep_engine::{Session, SessionOptions};
 use instep_replica::content::NoSources;
 use instep_replica::env::{Env, StepEnv};
 use instep_replica::memory::MemoryReplica;
-use instep_replica::{Book, Replica};
+use instep_replica::{Book, Replica, Waker};
 
 fn p(path: &str) -> RelPath {
     RelPath::new(path.as_bytes()).unwrap()
+}
+
+/// Whoever waits lets time pass.
+#[derive(Default)]
+struct Clock(StepEnv);
+
+impl Env for Clock {
+    fn wall_ns(&self) -> i64 {
+        self.0.wall_ns()
+    }
+
+    fn monotonic_ns(&self) -> u64 {
+        self.0.monotonic_ns()
+    }
+
+    fn sleep_ms(&self, ms: u64) {
+        self.0.sleep_ms(ms);
+    }
+
+    fn wait(&self, _: &Waker, timeout: Duration) {
+        self.sleep_ms(timeout.as_millis() as u64);
+    }
+
+    fn random(&self) -> [u8; 16] {
+        self.0.random()
+    }
+
+    fn workers(&self) -> usize {
+        1
+    }
+
+    fn boot_id(&self) -> String {
+        self.0.boot_id()
+    }
+
+    fn spawn(&self, _: &str, work: Box<dyn FnOnce() + Send>) {
+        work();
+    }
 }
 
 /// Counts what a person is told.
@@ -34,7 +73,7 @@ impl Monitor for Notices {
 }
 
 struct World {
-    env: Arc<StepEnv>,
+    env: Arc<Clock>,
     replicas: Vec<Arc<MemoryReplica>>,
     told: Arc<Mutex<Vec<u16>>>,
 }
@@ -42,7 +81,7 @@ struct World {
 impl World {
     /// Replicas with "first" at `f`.
     fn new(count: usize) -> Self {
-        let env = Arc::new(StepEnv::default());
+        let env = Arc::new(Clock::default());
         let label = |i: usize| ["A", "B", "C"][i];
         let open =
             |i| MemoryReplica::new(label(i), ShareId([1; 16]), env.clone() as Arc<dyn Env>).into();
