@@ -389,13 +389,13 @@ impl Session {
 
     /// A file that is here under the name that it had before moves instead of being copied.
     fn prefer_rename(&mut self, action: &mut Action, pass: &mut Pass) {
-        let Goal::File { content, .. } = action.goal else {
+        let Goal::File { content, mode, .. } = action.goal else {
             return;
         };
-        let from = action
-            .shown
-            .and_then(|d| action.entry.get(d))
-            .and_then(|v| v.moved.clone());
+        // What moves gets the mode of its version; another's that is newer comes with a copy.
+        let version = action.shown.and_then(|d| action.entry.get(d));
+        let alike = version.filter(|v| v.mode == mode);
+        let from = alike.and_then(|v| v.moved.clone());
         let Some(from) =
             from.filter(|f| action.before == Precondition::Absent && *f != action.path)
         else {

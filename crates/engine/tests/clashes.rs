@@ -544,6 +544,33 @@ fn a_directory_is_moved_with_what_another_replica_shows_below_it() {
     assert_eq!(world.tree(1), world.tree(0));
 }
 
+/// The mode comes from whoever changed it last, also where the content comes by a rename.
+#[test]
+fn a_file_that_moved_where_another_mode_is_newer_differs_in_its_mode() {
+    let world = World::new(PolicyRecord::Newest, 1);
+    world.write(0, "old");
+    world.write(0, "new");
+    world.sync(&[0, 1, 2]);
+    world.env.sleep_ms(1000);
+    for i in [1, 2] {
+        world.replicas[i].user_remove(&p("new")).unwrap();
+    }
+    world.replicas[1].user_rename(&p("old"), &p("new")).unwrap();
+    world.sync(&[1]);
+    world.env.sleep_ms(1000);
+    world.replicas[0].user_chmod(&p("new"), 0o700).unwrap();
+    world.sync(&[0, 1]);
+    world.sync(&[0, 1, 2]);
+    for i in 0..3 {
+        let tree = world.replicas[i].tree();
+        assert_eq!(world.tree(i), ["new: old by 0"], "on {i}");
+        let Object::File { mode, .. } = tree[&p("new")] else {
+            panic!("no file on {i}")
+        };
+        assert_eq!(mode, 0o700, "on {i}");
+    }
+}
+
 /// Has the bytes that anybody wants.
 struct Given(&'static [u8]);
 
