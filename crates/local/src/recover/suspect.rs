@@ -48,27 +48,25 @@ pub(super) fn suspects(replica: &LocalReplica) -> Result<()> {
 /// miss it. What the others know decides whether it is brought again.
 pub(super) fn orphans(replica: &LocalReplica) -> Result<()> {
     let mut dirs = BTreeSet::from([RelPath::root()]);
-    let mut tracked = Vec::new();
+    let mut orphans = Vec::new();
     let mut index = replica.index();
     index
         .store()
         .subtree(&RelPath::root(), &mut |path, row| {
-            if row.print.is_some() {
-                if row.is_derived_dir() || row.present().is_some_and(|v| v.kind == Kind::Dir) {
-                    dirs.insert(path.clone());
-                }
-                tracked.push(path);
+            if row.print.is_none() {
+                return ControlFlow::Continue(());
+            }
+            // Each comes after what it is in: a directory that is an orphan makes orphans of all that is below it.
+            if path.parent().is_none_or(|dir| !dirs.contains(&dir)) {
+                orphans.push((path, row));
+            } else if row.is_derived_dir() || row.present().is_some_and(|v| v.kind == Kind::Dir) {
+                dirs.insert(path);
             }
             ControlFlow::Continue(())
         })
         .map_err(|e| store_error("read the index", e))?;
-    for path in tracked {
-        if path.parent().is_some_and(|dir| dirs.contains(&dir)) {
-            continue;
-        }
-        if let Some(row) = index.get(&path)? {
-            index.put(&path, Some(&row), &unseen(&row))?;
-        }
+    for (path, row) in orphans {
+        index.put(&path, Some(&row), &unseen(&row))?;
     }
     Ok(())
 }

@@ -288,3 +288,25 @@ fn a_directory_that_waited_for_its_contents_is_open_for_ever_after_a_death() {
     }
     assert!(waited > 0, "no death came before the mode");
 }
+
+/// What was brought is gone again with everything below it, and nobody looked before the death.
+#[test]
+fn after_a_death_the_index_tells_of_what_was_deep_below_a_directory_that_is_gone() {
+    let mut sim = Sim::new(SimConfig::ext4(1));
+    let standing = Action {
+        goal: Goal::Dir { mode: 0o755 },
+        shown: None,
+        ..incoming(sim.replica(), &p("d"), None, 1)
+    };
+    let file = incoming(sim.replica(), &p("d/e/f"), Some(NEW), 2);
+    let outcomes = sim
+        .replica()
+        .apply(&[standing, file], &Given::of(&[NEW]))
+        .unwrap();
+    assert_eq!(outcomes, [Outcome::Done, Outcome::Done]);
+    sim.remove(&p("d")).unwrap();
+    sim.kill();
+    for path in ["d", "d/e", "d/e/f"] {
+        assert_eq!(row(sim.replica(), &p(path)).print, None, "{path}");
+    }
+}
