@@ -168,7 +168,7 @@ impl LocalReplica {
         }
         look.problems.append(&mut locked(&self.noted));
         look.known = self.index().totals();
-        look.rules_changed = self.rules.take_changed();
+        look.rules_changed = self.rules.tell_changed();
         let digests = std::mem::take(&mut walked.digests);
         self.finish_look(look, digests, hinted)
     }

@@ -73,6 +73,9 @@ pub fn record(replica: &LocalReplica, look: &Look, share: &ShareState) -> Result
     replica.env.reach(Step::Found);
     index.commit(Durability::Process)?;
     drop(index);
+    if look.rules_changed {
+        replica.rules.heard_changed();
+    }
     let gone = look.findings.iter();
     let gone = gone.filter(|f| matches!(f.found, Found::Absent { .. }));
     prune::above(replica, gone.map(|f| &f.path))?;

@@ -6,7 +6,7 @@
 //! rules changed is never taken for unchanged.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock};
 
 use instep_core::filter::{self, DirState, Layer, Pack, RuleProblem, RuleSource, Source};
@@ -40,13 +40,21 @@ struct Nested {
     stamp: u64,
 }
 
+/// How often rules have changed: so far, as told last, and as somebody has heard.
+#[derive(Debug, Default)]
+struct Changes {
+    made: AtomicU64,
+    told: AtomicU64,
+    heard: AtomicU64,
+}
+
 /// The rules of one root.
 #[derive(Debug)]
 pub struct Rules {
     top: RwLock<(DirState, u64)>,
     gitignore: AtomicBool,
     nested: Mutex<HashMap<(RelPath, bool), Nested>>,
-    changed: AtomicBool,
+    changes: Changes,
     problems: Mutex<Vec<RuleProblem>>,
 }
 
@@ -81,7 +89,7 @@ impl Rules {
             top: RwLock::new((state, stamp)),
             gitignore: AtomicBool::new(options.gitignore),
             nested: Mutex::default(),
-            changed: AtomicBool::new(false),
+            changes: Changes::default(),
             problems: Mutex::new(problems),
         }
     }
@@ -97,18 +105,27 @@ impl Rules {
         *top = (state, stamp);
         drop(top);
         *self.problems.lock().unwrap_or_else(PoisonError::into_inner) = problems;
-        self.changed.store(true, Ordering::SeqCst);
+        self.changes.made.fetch_add(1, Ordering::SeqCst);
         true
     }
 
-    /// Whether a rule changed and nobody has asked yet.
+    /// Whether a rule changed and nobody has heard of it yet.
     pub fn is_changed(&self) -> bool {
-        self.changed.load(Ordering::SeqCst)
+        let heard = self.changes.heard.load(Ordering::SeqCst);
+        self.changes.made.load(Ordering::SeqCst) != heard
     }
 
-    /// Whether a rule changed since this was asked last.
-    pub fn take_changed(&self) -> bool {
-        self.changed.swap(false, Ordering::SeqCst)
+    /// Tells whether a rule changed, until somebody has heard it: what is told may be lost on its way.
+    pub fn tell_changed(&self) -> bool {
+        let made = self.changes.made.load(Ordering::SeqCst);
+        self.changes.told.store(made, Ordering::SeqCst);
+        made != self.changes.heard.load(Ordering::SeqCst)
+    }
+
+    /// What was told last was heard. Another change since then was not.
+    pub fn heard_changed(&self) {
+        let told = self.changes.told.load(Ordering::SeqCst);
+        self.changes.heard.store(told, Ordering::SeqCst);
     }
 
     /// Bad lines, since this was asked last.
@@ -160,7 +177,7 @@ impl Rules {
             return;
         };
         if self.is_rule_file(name.as_bytes()) && self.load(dir, &parent, name) {
-            self.changed.store(true, Ordering::SeqCst);
+            self.changes.made.fetch_add(1, Ordering::SeqCst);
         }
     }
 

@@ -160,7 +160,8 @@ pub struct Look {
     pub again: Vec<(RelPath, u64)>,
     /// For how long the oldest of the absences has been noticed, in milliseconds.
     pub absent_ms: u64,
-    /// An ignore file changed: the rules were read again, and everything must be looked at.
+    /// An ignore file changed: the rules were read again, and everything must be looked at. Each look says so until
+    /// one that does is recorded.
     pub rules_changed: bool,
     /// Files that were seen and not yet read, with their sizes: [`Scope::Rest`] reads on.
     pub unread: Vec<(RelPath, u64)>,

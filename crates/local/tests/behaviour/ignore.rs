@@ -6,7 +6,7 @@ use instep_core::row::Held;
 use instep_local::IgnoreOptions;
 use instep_replica::{Look, Replica};
 
-use super::acts::{Given, incoming, look, observe, row};
+use super::acts::{Given, incoming, look, observe, record, row};
 use crate::support::p;
 use crate::support::real::Real;
 
@@ -176,4 +176,21 @@ fn what_is_ignored_here_is_brought_here() {
         None,
         "now it is wanted"
     );
+}
+
+#[test]
+fn a_change_of_rules_is_never_heard_of_because_one_answer_was_lost() {
+    let real = Real::new();
+    settle(&real);
+    real.replica().set_ignore(&master(&["*.log"]));
+    assert!(look(real.replica()).rules_changed);
+    let again = look(real.replica());
+    assert!(again.rules_changed, "the first answer was lost");
+    // Another change comes before the answer is recorded.
+    real.replica().set_ignore(&master(&["*.txt"]));
+    record(real.replica(), &again);
+    let third = look(real.replica());
+    assert!(third.rules_changed, "the answer was of the change before");
+    record(real.replica(), &third);
+    assert!(!look(real.replica()).rules_changed);
 }
