@@ -187,6 +187,11 @@ impl Index {
         self.touched
     }
 
+    /// Whoever wrote before died without a barrier: the next one is also for that.
+    pub fn inherit_unsettled(&mut self) {
+        self.touched = true;
+    }
+
     /// Makes sure that `count` dots can be minted without another durable write.
     pub fn reserve(&mut self, count: u64) -> Result<()> {
         if self.counter + count <= self.reserved {

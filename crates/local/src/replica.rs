@@ -588,6 +588,7 @@ impl LocalReplica {
         };
         if !clean {
             recover::after_crash(self, last_boot.as_deref() != Some(boot.as_bytes()))?;
+            self.index().inherit_unsettled();
         } else {
             // What could not be moved to where it is kept is still there.
             recover::sweep(self, &[]);

@@ -310,3 +310,19 @@ fn after_a_death_the_index_tells_of_what_was_deep_below_a_directory_that_is_gone
         assert_eq!(row(sim.replica(), &p(path)).print, None, "{path}");
     }
 }
+
+/// The process dies before its barrier, and the next one has nothing to do.
+#[test]
+fn a_clean_end_hides_that_what_an_earlier_process_recorded_is_not_durable() {
+    for seed in 0..32 {
+        let mut sim = Sim::new(SimConfig::adversarial(seed));
+        sim.write(&p("f"), NEW).unwrap();
+        let pass = |ms: u64| sim.fs().advance(ms.cast_signed() * 1_000_000);
+        observe(sim.replica(), &pass);
+        sim.kill();
+        assert!(row(sim.replica(), &p("f")).present().is_some());
+        sim.replica().close().unwrap();
+        sim.power_cut(seed);
+        assert_eq!(sim.read(&p("f")).unwrap(), NEW, "seed {seed}");
+    }
+}
