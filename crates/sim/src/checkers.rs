@@ -27,6 +27,7 @@ use std::ops::ControlFlow;
 use instep_core::entry::Entry;
 use instep_core::id::{ContentId, Dot};
 use instep_core::path::RelPath;
+use instep_core::policy::Policies;
 use instep_core::row::Print;
 use instep_core::version::{Kind, Version};
 use instep_core::view::{Shown, view};
@@ -61,8 +62,10 @@ pub(crate) struct Known {
     pub(crate) entries: BTreeMap<RelPath, Entry>,
     pub(crate) derived: BTreeSet<RelPath>,
     pub(crate) prints: BTreeMap<RelPath, Print>,
-    /// Paths that wait for a person.
+    /// Paths that wait for a person, as far as this one knows.
     pub(crate) frozen: BTreeSet<RelPath>,
+    /// How conflicts are decided.
+    policies: Policies,
     /// Whose index it is.
     id: String,
     /// Everybody who takes part in the share.
@@ -85,6 +88,27 @@ impl Known {
         }
         out
     }
+}
+
+/// Paths that wait for a person, by what all know together. Whoever shows what has been superseded learns nothing
+/// while a path waits, or would not recognise what it shows (`Target::frozen`), so nobody alone may know all of them.
+fn frozen(all: &[Known]) -> BTreeSet<RelPath> {
+    let mut known: BTreeMap<&RelPath, Entry> = BTreeMap::new();
+    for (path, entry) in all.iter().flat_map(|k| &k.entries) {
+        let merged = known.entry(path).or_default();
+        *merged = merged.merge(entry);
+    }
+    let waits = |e: &Entry| {
+        let mut all = all.iter();
+        all.any(|k| view(e, &k.policies).shown == Shown::Frozen)
+    };
+    let together = known.iter().filter(|(_, e)| waits(e));
+    let alone = all.iter().flat_map(|k| &k.frozen);
+    together
+        .map(|(path, _)| *path)
+        .chain(alone)
+        .cloned()
+        .collect()
 }
 
 fn add_upwards(path: &RelPath, out: &mut BTreeSet<RelPath>) {
@@ -123,6 +147,7 @@ pub(crate) fn known(replica: &dyn Replica) -> Known {
         }
         ControlFlow::Continue(())
     });
+    out.policies = policies;
     // A dead process has nothing to say; the next one is asked again.
     read.map(|()| out).unwrap_or_default()
 }
@@ -207,7 +232,7 @@ pub(crate) fn converged(disks: &[SimFs], all: &[Known], terms: Terms) -> Vec<Str
     if mirror {
         gone.extend(all[0].wanting());
     }
-    let frozen: BTreeSet<&RelPath> = all.iter().flat_map(|k| &k.frozen).collect();
+    let frozen = frozen(all);
     let waits = |p: &RelPath| frozen.iter().any(|f| p.is_within(f) || f.is_within(p));
     let first = tree(&disks[0], &derived);
     for (i, fs) in disks.iter().enumerate().skip(1) {
@@ -296,6 +321,7 @@ pub(crate) fn honest(disks: &[SimFs], all: &[Known]) -> Vec<String> {
 /// In a mirror only what the source's user deletes must stay away: what a target's user deletes comes back.
 pub(crate) fn kept(disks: &[SimFs], all: &[Known], ledger: &Ledger, mirror: bool) -> Vec<String> {
     let (gone, doubted) = (gone(disks, all, mirror), doubted(all));
+    let frozen = frozen(all);
     let (mut kept, mut in_reach) = (BTreeSet::new(), BTreeSet::new());
     let mut bad = Vec::new();
     for (i, fs) in disks.iter().enumerate() {
@@ -318,7 +344,7 @@ pub(crate) fn kept(disks: &[SimFs], all: &[Known], ledger: &Ledger, mirror: bool
             }
         }
         // What waits for a person is shown as it was, also where another user took it away.
-        tree.retain(|path, _| !all.iter().any(|k| k.frozen.contains(path)));
+        tree.retain(|path, _| !frozen.contains(path));
         bad.extend(
             ledger
                 .resurrected(&tree, |machine| !mirror || machine == 0)
@@ -411,4 +437,49 @@ pub(crate) fn changes(fs: &SimFs) -> Vec<(&'static str, u64)> {
         .into_iter()
         .filter(|(op, n)| CHANGES.contains(op) && *n > 0)
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
+
+    use super::*;
+    use instep_core::id::ActorId;
+    use instep_core::policy::ConflictPolicy;
+    use instep_core::time::Mtime;
+
+    fn alone(n: u8) -> Known {
+        let dot = Dot {
+            actor: ActorId([n; 8]),
+            counter: 1,
+        };
+        let version = Version {
+            kind: Kind::File,
+            content: ContentId([n; 32]),
+            size: 1,
+            mode: 0o644,
+            mtime: Mtime::default(),
+            te: 1,
+            mode_te: 1,
+            attributes: None,
+            target: Box::default(),
+            prev: Vec::new(),
+            moved: None,
+            meta_only: false,
+            policy_epoch: 1,
+        };
+        let path = RelPath::new(b"f").unwrap();
+        Known {
+            entries: BTreeMap::from([(path, Entry::first(dot, version))]),
+            policies: Policies(BTreeMap::from([(1, ConflictPolicy::Manual)])),
+            ..Known::default()
+        }
+    }
+
+    #[test]
+    fn what_nobody_alone_knows_to_wait_for_a_person_has_to_be_alike() {
+        let all = [alone(1), alone(2)];
+        assert!(frozen(&all[..1]).is_empty());
+        assert_eq!(frozen(&all).len(), 1);
+    }
 }
