@@ -73,13 +73,18 @@ pub fn record(replica: &LocalReplica, look: &Look, share: &ShareState) -> Result
     replica.env.reach(Step::Found);
     index.commit(Durability::Process)?;
     drop(index);
+    recorded(replica, look)?;
+    Ok(dirty)
+}
+
+/// What follows when a look is on record.
+fn recorded(replica: &LocalReplica, look: &Look) -> Result<()> {
     if look.rules_changed {
         replica.rules.heard_changed();
     }
     let gone = look.findings.iter();
     let gone = gone.filter(|f| matches!(f.found, Found::Absent { .. }));
-    prune::above(replica, gone.map(|f| &f.path))?;
-    Ok(dirty)
+    prune::above(replica, gone.map(|f| &f.path))
 }
 
 /// Rows of one directory, read together where several of its paths are recorded.
