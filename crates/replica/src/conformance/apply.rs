@@ -23,6 +23,7 @@ list_promises! {
     Modes metadata_touches_content,
     Writable a_tree_does_not_arrive_in_one_call,
     Writable a_missing_parent_stops_a_file,
+    Writable a_parent_is_forgotten_by_what_the_same_batch_tells_of_it,
     Writable an_empty_parent_stays_behind,
     Writable a_parent_that_stands_for_its_contents_cannot_become_real,
     Writable a_file_cannot_give_way_to_a_directory_of_others,
@@ -255,6 +256,22 @@ fn a_missing_parent_stops_a_file(s: &mut Scene<'_>) -> Verdict {
             "{dir} is not derived: {row:?}"
         );
     }
+    s.quiet()
+}
+
+/// Nothing has to be done about a directory that was deleted: what comes below it makes it.
+fn a_parent_is_forgotten_by_what_the_same_batch_tells_of_it(s: &mut Scene<'_>) -> Verdict {
+    let dir = p("d")?;
+    let told = Action {
+        goal: Goal::Record,
+        shown: None,
+        ..s.incoming(&dir, Want::Nothing)?
+    };
+    let child = s.incoming(&p("d/f")?, Want::File(b"one"))?;
+    let outcomes = s.apply(&[told.clone(), child], &[b"one"])?;
+    ensure!(outcomes == vec![Outcome::Done; 2], "{outcomes:?}");
+    let row = s.row(&dir)?;
+    ensure!(row.is_derived_dir() && row.entry == told.entry, "{row:?}");
     s.quiet()
 }
 
