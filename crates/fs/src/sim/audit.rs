@@ -50,7 +50,7 @@ pub enum Deed {
         object: Object,
         /// Where it is named; none for a name that is not below the root.
         paths: Vec<Option<RelPath>>,
-        /// A user's program has it open for writing.
+        /// A user's program has it open for writing, and does not wait for a lease.
         open: bool,
     },
     /// The engine read a directory to its end, or failed to.
@@ -139,12 +139,17 @@ impl World {
             return;
         };
         let names = node.names.iter();
+        // Who holds a lease can ask whether somebody broke it, except between the question and this very call:
+        // there the kernel makes the other wait.
+        let now = self.faults.total();
+        let just_broken = |at: &Option<u64>| at.is_some_and(|calls| calls + 1 == now);
+        let waits = node.leases.values().any(just_broken);
         let deed = Deed::InPlace {
             by,
             bytes: !matches!(write, Write::Meta),
             object,
             paths: names.map(|(dir, name)| self.path_at(*dir, name)).collect(),
-            open: node.user_writers > 0,
+            open: node.user_writers > 0 && !waits,
         };
         self.note_deed(deed);
     }

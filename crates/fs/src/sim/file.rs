@@ -204,7 +204,7 @@ impl SimFile {
                 return Ok(None);
             }
             let token = world.token();
-            world.node_mut(id)?.leases.insert(token, false);
+            world.node_mut(id)?.leases.insert(token, None);
             Ok(Some(SimLease {
                 file: self.clone(),
                 token,
@@ -234,8 +234,7 @@ impl SimLease {
                 .node(handle.id)?
                 .leases
                 .get(&self.token)
-                .copied()
-                .unwrap_or(true))
+                .is_none_or(Option::is_some))
         });
         asked.unwrap_or(true)
     }

@@ -50,8 +50,8 @@ pub(super) struct Node {
     /// The same for the user's programs.
     pub(super) user_opens: u32,
     pub(super) user_writers: u32,
-    /// Read leases: whether each has been broken.
-    pub(super) leases: BTreeMap<u64, bool>,
+    /// Read leases: after how many calls each was broken.
+    pub(super) leases: BTreeMap<u64, Option<u64>>,
     /// Who holds the advisory lock.
     pub(super) lock: Option<Holder>,
     /// The time has been looked at since it last changed.

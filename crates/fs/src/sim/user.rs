@@ -97,10 +97,13 @@ impl World {
 
     /// What an open for writing does to the leases on a file.
     fn break_leases(&mut self, id: NodeId) -> bool {
+        let calls = self.faults.total();
         let Ok(node) = self.node_mut(id) else {
             return false;
         };
-        node.leases.values_mut().for_each(|broken| *broken = true);
+        for broken in node.leases.values_mut() {
+            broken.get_or_insert(calls);
+        }
         !node.leases.is_empty()
     }
 
