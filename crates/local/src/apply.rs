@@ -14,7 +14,7 @@ use instep_core::path::RelPath;
 use instep_core::plan::{Action, Code, Goal, Keep, Outcome, Precondition, Problem};
 use instep_core::row::{Held, Print, Row};
 use instep_core::version::Kind;
-use instep_fs::{Dir, ErrorKind, Stat};
+use instep_fs::{Dir, ErrorKind, Lease, Stat};
 use instep_replica::{Content, Result, Sources, Step};
 use instep_store::Durability;
 
@@ -777,41 +777,38 @@ impl Worker<'_> {
         let Some(name) = path.name() else {
             return Done::not(Outcome::Superseded);
         };
-        let mut lease = None;
         let mut seen = None;
         let mut set = || -> instep_fs::Result<core::result::Result<Print, Outcome>> {
-            let mut stat = if matches!(
-                action.before,
-                Precondition::Unchanged {
-                    kind: Kind::File,
-                    ..
-                }
-            ) {
-                match replace::guard(self.replica, action, dir, name) {
-                    Ok(guarded) => {
-                        lease = guarded.lease;
-                        guarded.stat
-                    }
-                    Err(outcome) => return Ok(Err(outcome)),
-                }
-            } else {
-                match dir.stat(name)? {
-                    Some(stat) if matches(&action.before, &stat) => stat,
-                    _ => return Ok(Err(Outcome::Superseded)),
-                }
+            let guarded = match replace::hold(self.replica, action, dir, name)? {
+                Ok(guarded) => guarded,
+                Err(outcome) => return Ok(Err(outcome)),
             };
-            // RACE: what a user saves over the name before the next calls gets our time, mode or owner; it
-            // is another inode, so it is read again.
-            match self.replica.give_in_place(action, dir, name, &mut stat)? {
+            let mut stat = guarded.stat;
+            // What is held is changed, not what a user saves over the name meanwhile.
+            // RACE: where it cannot be held, that gets our time, mode or owner; it is another inode, so it is
+            // read again.
+            let object = match &guarded.file {
+                Some(file) => Object::File(file),
+                None => Object::Named(dir, name, stat.kind),
+            };
+            match self
+                .replica
+                .give_in_place(action, object, (dir, name), &mut stat)?
+            {
                 Ok(given) => seen = given,
                 Err(outcome) => return Ok(Err(outcome)),
             }
+            if guarded.is_wanted() {
+                self.replica.doubt_attributes(path);
+                return Ok(Err(Outcome::Busy));
+            }
             if stat.kind != instep_fs::Kind::Link && (stat.mode & 0o777) != u32::from(mode) {
-                dir.set_mode(name, stat.mode & 0o7000 | u32::from(mode))?;
+                object.set_mode(stat.mode & 0o7000 | u32::from(mode))?;
                 self.reach(Step::ModeSet);
             }
-            if let Some(mtime) = mtime {
-                dir.set_mtime(name, mtime)?;
+            // Whoever writes to it now gives it a time of its own.
+            if let Some(mtime) = mtime.filter(|_| !guarded.is_wanted()) {
+                object.set_mtime(mtime)?;
                 self.reach(Step::TimeSet);
             }
             let now = dir
@@ -820,7 +817,7 @@ impl Worker<'_> {
             let now = now.filter(|s| {
                 mtime.is_some() || s.kind == instep_fs::Kind::Dir || s.mtime == stat.mtime
             });
-            let written = replace::release(lease.take());
+            let written = replace::release(guarded.lease);
             // Written meanwhile: the look from before is recorded, which nothing has any more.
             Ok(Ok(now
                 .filter(|_| !written)
@@ -874,13 +871,15 @@ impl Worker<'_> {
             let stat = dir
                 .stat(name)?
                 .filter(|s| ours(s) && s.mtime == before.mtime);
-            if let Some(s) = stat.filter(|s| s.kind == instep_fs::Kind::File) {
+            let is_wanted = || lease.as_ref().is_some_and(Lease::broken);
+            let is_ours = |s: &Stat| s.kind == instep_fs::Kind::File && !is_wanted();
+            if let Some(s) = stat.filter(is_ours) {
                 let object = Object::Named(dir, name, s.kind);
                 seen = self.replica.give_attributes(action, object)?;
                 if (s.mode & 0o777) != u32::from(mode) {
                     dir.set_mode(name, u32::from(mode))?;
                 }
-                if s.mtime != mtime {
+                if s.mtime != mtime && !is_wanted() {
                     dir.set_mtime(name, mtime)?;
                 }
             }

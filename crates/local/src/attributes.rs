@@ -11,6 +11,7 @@ use instep_core::attributes::{Account, Attributes, Carried, Owner, Said, Seen, X
 use instep_core::path::{Name, RelPath};
 use instep_core::plan::{Action, Code, Goal, Outcome, Problem};
 use instep_core::row::Row;
+use instep_core::time::Mtime;
 use instep_core::version::Kind;
 use instep_fs::{Dir, ErrorKind, File, Kind as FsKind, Party, Profile, Stat};
 use instep_replica::Replica as _;
@@ -91,7 +92,16 @@ impl Object<'_> {
         }
     }
 
-    fn set_mode(self, mode: u32) -> instep_fs::Result<()> {
+    /// Sets the modification time.
+    pub(crate) fn set_mtime(self, mtime: Mtime) -> instep_fs::Result<()> {
+        match self {
+            Self::File(file) => file.set_mtime(mtime),
+            Self::Named(dir, name, _) => dir.set_mtime(name, mtime),
+        }
+    }
+
+    /// Sets the mode.
+    pub(crate) fn set_mode(self, mode: u32) -> instep_fs::Result<()> {
         match self {
             Self::File(file) => file.set_mode(mode),
             Self::Named(dir, name, _) => dir.set_mode(name, mode),
@@ -411,11 +421,11 @@ impl LocalReplica {
     pub(crate) fn give_in_place(
         &self,
         action: &Action,
-        dir: &Dir,
-        name: Name<'_>,
+        object: Object<'_>,
+        (dir, name): (&Dir, Name<'_>),
         stat: &mut Stat,
     ) -> instep_fs::Result<Result<Option<Box<Seen>>, Outcome>> {
-        let seen = self.give_attributes(action, Object::Named(dir, name, stat.kind))?;
+        let seen = self.give_attributes(action, object)?;
         if seen.is_some() {
             match dir.stat(name)?.filter(|now| now.ino == stat.ino) {
                 Some(now) => stat.mode = now.mode,

@@ -12,7 +12,7 @@ use instep_core::id::ContentId;
 use instep_core::path::Name;
 use instep_core::plan::{Action, Keep, Outcome, Precondition};
 use instep_core::version::Kind;
-use instep_fs::{Dir, ErrorKind, Lease, Stat};
+use instep_fs::{Dir, ErrorKind, File, Lease, Stat};
 use instep_replica::Step;
 
 use crate::apply::{self, Done, displaced, failed, matches};
@@ -29,6 +29,15 @@ const LATE_WRITER_MS: u64 = 250;
 pub(crate) struct Guarded {
     pub(crate) stat: Stat,
     pub(crate) lease: Option<Lease>,
+    /// The file itself, where there can be a lease.
+    pub(crate) file: Option<File>,
+}
+
+impl Guarded {
+    /// Somebody asks to write to it: it is not to be touched any more.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.lease.as_ref().is_some_and(Lease::broken)
+    }
 }
 
 /// Verifies the precondition, under a lease where there can be one.
@@ -46,7 +55,7 @@ pub(crate) fn guard(
             ..
         }
     );
-    let mut lease = None;
+    let (mut lease, mut held) = (None, None);
     if is_file && replica.profile.leases {
         let file = dir.open_file(name).map_err(fail)?;
         match file.read_lease() {
@@ -55,6 +64,7 @@ pub(crate) fn guard(
             // Not ours to lease: the weaker check below has to do.
             Err(_) => {}
         }
+        held = Some(file);
     }
     let stat = dir.stat(name).map_err(fail)?.ok_or(Outcome::Superseded)?;
     if !matches(&action.before, &stat) {
@@ -69,7 +79,32 @@ pub(crate) fn guard(
             return Err(apply::not_empty(replica, action, dir));
         }
     }
-    Ok(Guarded { stat, lease })
+    Ok(Guarded {
+        stat,
+        lease,
+        file: held,
+    })
+}
+
+/// As [`guard`], for what stays where it is: a directory may have something in it.
+pub(crate) fn hold(
+    replica: &LocalReplica,
+    action: &Action,
+    dir: &Dir,
+    name: Name<'_>,
+) -> instep_fs::Result<Result<Guarded, Outcome>> {
+    let Precondition::Unchanged { kind, .. } = action.before else {
+        return Ok(Err(Outcome::Superseded));
+    };
+    if kind == Kind::File {
+        return Ok(guard(replica, action, dir, name));
+    }
+    let stat = dir.stat(name)?.filter(|s| matches(&action.before, s));
+    Ok(stat.ok_or(Outcome::Superseded).map(|stat| Guarded {
+        stat,
+        lease: None,
+        file: None,
+    }))
 }
 
 /// Puts the staged object at the action's path and keeps what was there.

@@ -8,8 +8,9 @@ use std::sync::{Arc, Barrier};
 use instep_chunk::content_id;
 use instep_core::entry::Entry;
 use instep_core::path::RelPath;
-use instep_core::plan::{Action, Outcome};
-use instep_fs::sim::{Save, SimConfig};
+use instep_core::plan::{Action, Goal, Outcome};
+use instep_core::time::Mtime;
+use instep_fs::sim::{Deed, Save, SimConfig, SimFs};
 use instep_local::LocalReplica;
 use instep_replica::Replica;
 use instep_replica::conformance::User as _;
@@ -18,6 +19,11 @@ use super::acts::{Given, incoming, look, observe, row};
 use crate::support::p;
 use crate::support::real::Real;
 use crate::support::sim::Sim;
+
+const THEIR_TIME: Mtime = Mtime {
+    secs: 1_600_000_000,
+    nanos: 5,
+};
 
 /// How a user's program saves a file.
 #[derive(Debug, Clone, Copy)]
@@ -170,6 +176,70 @@ fn save_before_each_call(config: &SimConfig, how: Save, bytes: Option<&[u8]>) {
             "{how:?} before call {at}, {outcome:?}: it is somewhere, but not to be found"
         );
     }
+}
+
+/// Another's change of mode and time comes in, and before each single call in turn a user does something.
+fn metadata_before_each_call(act: fn(&SimFs), check: fn(&Sim, i32, &[Outcome])) {
+    for at in 0.. {
+        let sim = Sim::new(SimConfig::ext4(8));
+        let (replica, path) = (sim.replica(), p("f"));
+        sim.write(&path, b"as it is").unwrap();
+        let pass = |ms: u64| sim.fs().advance(ms.cast_signed() * 1_000_000);
+        observe(replica, &pass);
+        pass(5000);
+        let brought = incoming(replica, &path, Some(b"as it is"), 1);
+        let goal = Goal::Metadata {
+            mode: 0o600,
+            mtime: Some(THEIR_TIME),
+        };
+        let action = Action { goal, ..brought };
+        let ran = Arc::new(AtomicBool::new(false));
+        let (mut left, runs) = (at, ran.clone());
+        sim.fs().set_hook(Box::new(move |fs, _| {
+            if left == 0 {
+                act(fs);
+                runs.store(true, Ordering::Relaxed);
+            }
+            left -= 1;
+        }));
+        sim.fs().keep_account();
+        let outcome = replica.apply(&[action], &Given::default()).unwrap();
+        sim.fs().clear_hook();
+        if !ran.load(Ordering::Relaxed) {
+            assert_eq!(outcome, [Outcome::Done], "all {at} calls have been tried");
+            return;
+        }
+        check(&sim, at, &outcome);
+    }
+}
+
+#[test]
+fn mode_or_time_of_a_file_that_a_program_has_just_opened_are_changed() {
+    let open = |fs: &SimFs| {
+        let _open_to_the_end = fs.user_open_write("f").unwrap();
+    };
+    metadata_before_each_call(open, |sim, at, outcome| {
+        let deeds = sim.fs().take_deeds();
+        let touched = |d: &&Deed| matches!(d, Deed::InPlace { open: true, .. });
+        let touched = deeds.iter().find(touched);
+        assert!(
+            touched.is_none(),
+            "before call {at}: {touched:?}, {outcome:?}"
+        );
+    });
+}
+
+#[test]
+fn what_is_saved_over_a_file_gets_the_mode_and_time_that_were_for_that() {
+    let save = |fs: &SimFs| fs.write_file("f", "mine", Save::ByRename).unwrap();
+    metadata_before_each_call(save, |sim, at, outcome| {
+        let now = &sim.fs().snapshot()[&p("f")];
+        assert_eq!(now.content, b"mine");
+        assert!(
+            now.mtime != THEIR_TIME,
+            "before call {at}: another's time, {outcome:?}"
+        );
+    });
 }
 
 /// A user's file takes the name of a directory that is made for what comes below it, before each call in turn.
