@@ -156,8 +156,11 @@ impl Session {
     /// The newest of what came before, as a version of its own: what was known to come before it, wherever it is; else
     /// the newest that somebody shows.
     fn older(&self, path: &RelPath, rows: &Rows, lost: &Version) -> Option<Version> {
-        let shown = || rows.iter().flatten().filter_map(Row::present);
-        let files = || shown().filter(|v| v.kind == Kind::File);
+        let written = || rows.iter().flatten().filter(|r| !is_doubted(r));
+        let files = || {
+            let shown = written().filter_map(Row::present);
+            shown.filter(|v| v.kind == Kind::File)
+        };
         let before = lost.prev.iter().find_map(|content| {
             let size = self.size_of(path, *content)?;
             let there = files().find(|v| v.content == *content).cloned();
@@ -191,6 +194,11 @@ impl Session {
         let open = |s: &crate::session::Slot| s.replica.open(path, content).ok().flatten();
         self.slots.iter().find_map(open).map(|c| c.size())
     }
+}
+
+/// Nobody may have written what is shown: a power cut left it empty. An ancestor has no instant either, and is whole.
+fn is_doubted(row: &Row) -> bool {
+    row.shown.is_some_and(|dot| dot.counter > 0) && row.present().is_some_and(|v| v.te == 0)
 }
 
 fn has(row: &Row, content: ContentId) -> bool {

@@ -137,8 +137,8 @@ impl World {
         let row = self.row(i, path);
         let known = row.entry.merge(&Entry::first(dot, lost.clone()));
         let known = known.record(dot, lost);
-        let (entry, shown, before) = match row.present() {
-            None => (known, None, Precondition::Absent),
+        let (entry, shown) = match row.present() {
+            None => (known, None),
             Some(there) => {
                 let file = Version {
                     te: 0,
@@ -147,13 +147,22 @@ impl World {
                     ..there.clone()
                 };
                 let (entry, shown) = known.with_ancestor(dot, file);
-                let before = Precondition::Unchanged {
-                    kind: there.kind,
-                    print: row.print.unwrap(),
-                    content: there.content,
-                };
-                (entry, Some(shown), before)
+                (entry, Some(shown))
             }
+        };
+        self.knows(i, path, entry, shown);
+    }
+
+    /// The row tells something else of what is on disk.
+    fn knows(&self, i: usize, path: &str, entry: Entry, shown: Option<Dot>) {
+        let row = self.row(i, path);
+        let before = match row.present() {
+            None => Precondition::Absent,
+            Some(there) => Precondition::Unchanged {
+                kind: there.kind,
+                print: row.print.unwrap(),
+                content: there.content,
+            },
         };
         let action = Action {
             replica: i,
@@ -169,6 +178,18 @@ impl World {
         self.replicas[i]
             .write_record(Book::Share, "settled", None)
             .unwrap();
+    }
+
+    /// What recovery makes of a file that nobody knew of and that is empty.
+    fn doubts(&self, i: usize, path: &str) {
+        let row = self.row(i, path);
+        let doubted = Version {
+            te: 0,
+            mode_te: 0,
+            ..row.present().unwrap().clone()
+        };
+        let entry = Entry::first(row.shown.unwrap(), doubted);
+        self.knows(i, path, entry, row.shown);
     }
 
     /// A knows of a version of its own whose bytes are nowhere.
@@ -232,6 +253,25 @@ fn what_everybody_still_has_vanishes_for_a_version_that_nobody_has() {
     assert_eq!(world.texts("f"), all(Some("third"), 3));
     let conflicts = world.replicas[0].records(Book::Conflicts).unwrap();
     assert!(conflicts.is_empty(), "{conflicts:?}");
+}
+
+#[test]
+fn what_a_power_cut_left_empty_becomes_the_newest_that_a_user_wrote() {
+    let world = World::new(2);
+    world.write(1, "new", "");
+    world.sync(&[1]);
+    world.doubts(1, "new");
+    world.loses("new", "never written out");
+    let end = world.sync(&[0, 1]);
+    assert_eq!((end.problems, end.state), (vec![], State::InSync));
+    assert_eq!(world.told(), [2121]);
+    for i in 0..2 {
+        let entry = world.row(i, "new").entry;
+        assert!(entry.siblings().iter().all(|(_, v)| v.te == 0), "{entry:?}");
+    }
+    world.write(0, "new", "saved again");
+    world.sync(&[0, 1]);
+    assert_eq!(world.texts("new"), all(Some("saved again"), 2));
 }
 
 #[test]
