@@ -527,6 +527,9 @@ impl LocalReplica {
             dir = match dir.open_dir(name) {
                 Ok(next) => next,
                 Err(e) if e.kind() == FsErrorKind::Absent => {
+                    if self.is_missed(&at) {
+                        return Err(e);
+                    }
                     match dir.make_dir(name, 0o755) {
                         Err(e) if e.kind() != FsErrorKind::Taken => return Err(e),
                         _ => self.env.reach(Step::ParentMade),
@@ -545,6 +548,20 @@ impl LocalReplica {
             };
         }
         Ok(dir)
+    }
+
+    /// Whether a file or link that should be at a path is missing there, and no look has told of it yet. What takes
+    /// the name now would take with it that a user deleted it.
+    fn is_missed(&self, path: &RelPath) -> bool {
+        let row = self.index().get(path);
+        let is_missed = row.map_or(true, |row| {
+            let there = row.as_ref().and_then(Row::present);
+            there.is_some_and(|v| v.kind != Kind::Dir)
+        });
+        if is_missed {
+            self.hint(path.clone());
+        }
+        is_missed
     }
 
     /// What may be recorded of a directory that was just made with a mode. Other permissions are a user's

@@ -28,6 +28,7 @@ list_promises! {
     Writable a_parent_that_stands_for_its_contents_cannot_become_real,
     Writable a_file_cannot_give_way_to_a_directory_of_others,
     Writable a_file_in_the_way_is_removed_for_a_child,
+    Writable a_directory_for_a_child_hides_that_a_file_was_deleted,
     Writable a_deleted_tree_stays_in_part,
     Writable a_directory_goes_with_its_contents,
     Writable a_directory_goes_with_an_unseen_file,
@@ -342,6 +343,24 @@ fn a_file_in_the_way_is_removed_for_a_child(s: &mut Scene<'_>) -> Verdict {
     let outcome = s.apply(&[action], &[b"one"])?;
     ensure!(outcome != [Outcome::Done], "{outcome:?}");
     ensure!(s.user().read(&file)? == b"mine", "the file changed");
+    s.quiet()
+}
+
+/// Else the file would count as kept although its user gave it up.
+fn a_directory_for_a_child_hides_that_a_file_was_deleted(s: &mut Scene<'_>) -> Verdict {
+    let file = s.file("d", b"mine")?;
+    s.observe()?;
+    s.edit(&file, Want::Nothing)?;
+    let child = s.incoming(&p("d/f")?, Want::File(b"theirs"))?;
+    let outcomes = s.apply(core::slice::from_ref(&child), &[b"theirs"])?;
+    ensure!(outcomes == [Outcome::Superseded], "{outcomes:?}");
+    s.observe()?;
+    let entry = s.row(&file)?.entry;
+    ensure!(
+        matches!(entry.siblings(), [(_, v)] if v.is_tomb()),
+        "{entry:?}"
+    );
+    s.done(&child, &[b"theirs"])?;
     s.quiet()
 }
 

@@ -234,7 +234,8 @@ impl State {
         changed.map_err(|_| Outcome::Superseded)
     }
 
-    /// Directories that are missing above a path stand because of it, whatever is known about them.
+    /// Directories that are missing above a path stand because of it, whatever is known about them; but none where a
+    /// file is missing and no look has told of that.
     fn make_parents(&mut self, path: &RelPath) -> Result<(), Outcome> {
         let mut missing = Vec::new();
         let mut dir = path.parent();
@@ -242,6 +243,7 @@ impl State {
             match self.tree.get(&d).map(|n| n.object.is_dir()) {
                 Some(true) => break,
                 Some(false) => return Err(Outcome::Busy),
+                None if self.is_missed(&d) => return Err(Outcome::Superseded),
                 None => missing.push(d.clone()),
             }
             dir = d.parent();
@@ -260,6 +262,11 @@ impl State {
             });
         }
         Ok(())
+    }
+
+    fn is_missed(&self, path: &RelPath) -> bool {
+        let there = self.index.get(path).and_then(Row::present);
+        there.is_some_and(|v| v.kind != Kind::Dir)
     }
 
     /// Takes what is at the action's path away and keeps it; nothing there is fine.
