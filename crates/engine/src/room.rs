@@ -157,9 +157,10 @@ impl Session {
                 .flatten()
                 .is_some_and(|r| r.is_derived_dir())
         });
-        if derived && known.is_empty() {
-            // There may be a file that cannot be read yet, for which its directory stays: not at once, or each
-            // would have the other planned for ever.
+        // What is there yet may stay for a while: a file that cannot be read, or that a program has open. Its directory
+        // cannot go, the replica points at the file, and each would have the other planned for ever.
+        let failed = self.later.get(path).is_some_and(|l| l.tries > 0);
+        if derived && (known.is_empty() || failed) {
             self.retry(parent, None, 1);
         } else if derived {
             self.dirty.insert(parent);
@@ -280,5 +281,70 @@ impl Session {
             let _found_later = read;
         }
         self.dirty.extend(below);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
+mod tests {
+    use std::sync::Arc;
+
+    use instep_core::id::{ActorId, ContentId, Dot};
+    use instep_core::plan::{Action, Goal, Keep, Precondition};
+    use instep_core::time::Mtime;
+    use instep_core::version::Version;
+    use instep_replica::content::NoSources;
+    use instep_replica::env::StepEnv;
+
+    use super::*;
+
+    fn dir_at(path: &RelPath) -> Action {
+        let dot = Dot {
+            actor: ActorId([7; 8]),
+            counter: 1,
+        };
+        let dir = Version {
+            kind: Kind::Dir,
+            content: ContentId::NONE,
+            size: 0,
+            mode: 0o755,
+            mtime: Mtime::default(),
+            te: 1,
+            mode_te: 1,
+            attributes: None,
+            target: Box::default(),
+            prev: Vec::new(),
+            moved: None,
+            meta_only: false,
+            policy_epoch: 0,
+        };
+        Action {
+            replica: 0,
+            path: path.clone(),
+            before: Precondition::Absent,
+            goal: Goal::Dir { mode: 0o755 },
+            keep: Keep::Trash,
+            entry: Entry::first(dot, dir),
+            shown: Some(dot),
+        }
+    }
+
+    #[test]
+    fn a_directory_is_tried_without_rest_while_a_program_holds_what_is_in_it() {
+        let mut session = Session::of_two(&Arc::new(StepEnv::default()));
+        let [above, path] = [b"d".as_slice(), b"d/e"].map(|p| RelPath::new(p).unwrap());
+        let brought = dir_at(&path);
+        let replica = session.slots[0].replica.clone();
+        replica
+            .apply(std::slice::from_ref(&brought), &NoSources)
+            .unwrap();
+        let revisits = |session: &mut Session| {
+            session.revisit_parent(&path, &brought.entry, &Pass::default());
+            session.retry(path.clone(), None, 5);
+            session.dirty.remove(&above)
+        };
+        let at_once: Vec<bool> = (0..5).map(|_| revisits(&mut session)).collect();
+        assert_eq!(at_once, [true, true, false, false, false]);
+        assert!(session.later.contains_key(&above), "it is forgotten");
     }
 }
