@@ -275,7 +275,7 @@ impl Session {
             .flatten()
             .any(|r| r.is_derived_dir() || r.present().is_some_and(|v| v.kind == Kind::Dir));
         let yields = known.is_empty() || shown.is_some_and(|k| k != Kind::Dir);
-        let may_be_above = || is_dir || !pass.derived_in(path).is_empty();
+        let may_be_above = || is_dir || !pass.derived_in(path).is_empty() || pass.is_alive_in(path);
         let alive_below = yields && may_be_above() && self.alive_below(path, pass);
         self.hands_off_damage(path, &mut sides);
         if self.cover(path, &mut sides, pass) {
@@ -511,8 +511,11 @@ impl Session {
                 self.uncover(&action.path);
                 self.count(i, action, pass);
             }
-            Outcome::Superseded => self.retry(action.path.clone(), None, 1),
-            Outcome::Busy => self.retry(action.path.clone(), None, 5),
+            Outcome::Superseded | Outcome::Busy => {
+                let delay_ms = if outcome == Outcome::Busy { 5 } else { 1 };
+                self.retry(action.path.clone(), None, delay_ms);
+                self.revisit_above(i, action, pass);
+            }
             Outcome::Blocked(problem) => {
                 let content = match action.goal {
                     Goal::File { content, .. } => Some(content),

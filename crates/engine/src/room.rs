@@ -69,6 +69,14 @@ impl Pass {
         };
         below.filter_map(child).collect()
     }
+
+    /// Whether something below a path was found to be alive.
+    pub(crate) fn is_alive_in(&self, dir: &RelPath) -> bool {
+        let from = (Bound::Excluded(dir), Bound::Unbounded);
+        let below = self.alive.range::<RelPath, _>(from);
+        let mut below = below.take_while(|(path, _)| path.is_within(dir));
+        below.any(|(_, alive)| *alive)
+    }
 }
 
 impl Session {
@@ -140,6 +148,26 @@ impl Session {
             self.covered.remove(&path);
             self.dirty.insert(path);
         }
+    }
+
+    /// What was to come to a path did not. If something else than a directory is above it, that is planned again, now
+    /// that something below is known to be alive.
+    pub(crate) fn revisit_above(&mut self, i: usize, action: &Action, pass: &Pass) {
+        if matches!(
+            action.goal,
+            Goal::Absent | Goal::Record | Goal::Metadata { .. }
+        ) {
+            return;
+        }
+        let replica = &self.slots[i].replica;
+        let is_taken = |dir: &RelPath| {
+            let row = replica.row(dir).ok().flatten();
+            row.is_some_and(|r| r.present().is_some_and(|v| v.kind != Kind::Dir))
+        };
+        let taken = above(&action.path).find(is_taken);
+        // Once in a pass, because it may have what is below planned again, too.
+        let taken = taken.filter(|dir| !pass.decided.contains(dir));
+        self.dirty.extend(taken);
     }
 
     /// Nothing is at a path any more: a directory above it that stood for this alone has its name for nothing.

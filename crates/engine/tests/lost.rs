@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use instep_chunk::content_id;
 use instep_core::entry::Entry;
-use instep_core::id::{Dot, ShareId};
+use instep_core::id::{ContentId, Dot, ShareId};
 use instep_core::path::RelPath;
 use instep_core::plan::{Action, Code, Goal, Keep, Outcome, Precondition};
 use instep_core::row::Row;
+use instep_core::time::Mtime;
 use instep_core::version::{Kind, Version};
 use instep_engine::report::{Event, Monitor, State};
 use instep_engine::session::End;
@@ -321,5 +322,41 @@ fn a_save_over_what_is_left_supersedes_a_version_that_its_user_never_saw() {
         assert!(kept.is_some(), "the version of C is lost");
         let conflicts = world.replicas[0].records(Book::Conflicts).unwrap();
         assert_eq!(conflicts.len(), usize::from(!delete));
+    }
+}
+
+#[test]
+fn what_is_known_below_a_file_is_missed_for_ever() {
+    let world = World::new(2);
+    let dir = Version {
+        kind: Kind::Dir,
+        content: ContentId::NONE,
+        size: 0,
+        mode: 0o755,
+        mtime: Mtime::default(),
+        te: world.env.wall_ns(),
+        mode_te: 0,
+        attributes: None,
+        target: Box::default(),
+        prev: Vec::new(),
+        moved: None,
+        meta_only: false,
+        policy_epoch: 0,
+    };
+    let dot = world.replicas[0].mint().unwrap();
+    // Of what was a directory, a power cut left the file that was there before, and the row of what was in it.
+    world.learns(0, "f/inside", dot, dir);
+    let end = world.sync(&[0, 1]);
+    assert_eq!((end.problems, end.state), (vec![], State::InSync));
+    for replica in &world.replicas {
+        let here = |path: &RelPath| replica.row(path).unwrap().unwrap_or_default();
+        assert!(here(&p("f/inside")).present().is_some());
+        let mut files = 0;
+        let count = &mut |_, row: Row| {
+            files += usize::from(row.present().is_some_and(|v| v.kind == Kind::File));
+            std::ops::ControlFlow::Continue(())
+        };
+        replica.children(&RelPath::root(), count).unwrap();
+        assert_eq!(files, 1, "what was the file is beside it");
     }
 }
