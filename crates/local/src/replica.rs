@@ -553,15 +553,10 @@ impl LocalReplica {
     /// Whether a file or link that should be at a path is missing there, and no look has told of it yet. What takes
     /// the name now would take with it that a user deleted it.
     fn is_missed(&self, path: &RelPath) -> bool {
-        let row = self.index().get(path);
-        let is_missed = row.map_or(true, |row| {
+        self.index().get(path).map_or(true, |row| {
             let there = row.as_ref().and_then(Row::present);
             there.is_some_and(|v| v.kind != Kind::Dir)
-        });
-        if is_missed {
-            self.hint(path.clone());
-        }
-        is_missed
+        })
     }
 
     /// What may be recorded of a directory that was just made with a mode. Other permissions are a user's

@@ -1,11 +1,12 @@
 //! Absences settle: what comes back at once was never gone.
 
+use instep_core::plan::Outcome;
 use instep_core::version::Kind;
 use instep_fs::sim::SimConfig;
 use instep_local::Settings;
 use instep_replica::conformance::User as _;
 use instep_replica::look::Found;
-use instep_replica::{Look, Replica, Scope};
+use instep_replica::{HintSet, Look, Replica, Scope};
 
 use super::acts::{look, observe, record, row};
 use crate::support::p;
@@ -170,6 +171,19 @@ fn a_chmod_of_a_directory_that_stands_for_its_contents_is_forgotten() {
             .present()
             .is_some_and(|v| v.kind == Kind::Dir && v.mode == 0o700)
     );
+}
+
+#[test]
+fn a_file_that_waits_for_an_absence_asks_for_looks_without_rest() {
+    let sim = with_files(&["d"]);
+    let arrives = super::acts::incoming(sim.replica(), &p("d/f"), Some(b"f"), 1);
+    let given = super::acts::Given::of(&[b"f"]);
+    sim.remove(&p("d")).unwrap();
+    look(sim.replica());
+    sim.replica().take_hints();
+    let outcomes = sim.replica().apply(&[arrives], &given).unwrap();
+    assert_eq!(outcomes, [Outcome::Superseded]);
+    assert_eq!(sim.replica().take_hints(), HintSet::default());
 }
 
 #[test]
