@@ -17,7 +17,7 @@ use instep_core::time::{Mtime, effective_time};
 use instep_core::version::{Kind, Version};
 use instep_core::view::view;
 
-use crate::plan::Rows;
+use crate::plan::{Pass, Rows};
 use crate::problems::is_unseen;
 use crate::report::Event;
 use crate::session::Session;
@@ -35,7 +35,9 @@ impl Session {
         // What takes its place may turn out to be lost, too.
         let before = self.resolutions.get(path).cloned();
         let is_decided = before.is_some();
-        let known = reconcile::merged(&self.sides(&rows), &before.unwrap_or_default());
+        let called = self.called_for(path, &rows);
+        let before = before.unwrap_or_default().merge(&called);
+        let known = reconcile::merged(&self.sides(&rows), &before);
         let shown = view(&known, &self.share.policies).dot();
         let shown = shown.and_then(|d| Some((d, known.get(d)?.clone())));
         let is_lost = |(_, v): &(Dot, Version)| v.kind == Kind::File && v.content == content;
@@ -45,9 +47,9 @@ impl Session {
             }
             return is_decided;
         };
-        // What moved to make room, or is a copy, waits: what else goes there may not have arrived yet. And whoever wrote
-        // under an actor that no member knows may have it.
-        if self.share.record.label_of(dot.actor).is_none() {
+        // What moved to make room waits: what else goes there may not have arrived yet. And whoever wrote under an actor
+        // that no member knows may have it.
+        if !self.is_of_member(dot) && !self.is_copy_of_member(dot, &lost) {
             return false;
         }
         let at_hand = rows.iter().flatten().any(|r| has(r, content));
@@ -63,6 +65,31 @@ impl Session {
         self.monitor.event(Event::Notice { code, text });
         self.retry(path.clone(), None, 1);
         true
+    }
+
+    fn is_of_member(&self, dot: Dot) -> bool {
+        self.share.record.label_of(dot.actor).is_some()
+    }
+
+    /// It is the copy of a loser that a member wrote, and nobody shows that any more.
+    fn is_copy_of_member(&self, dot: Dot, lost: &Version) -> bool {
+        let Some(from) = &lost.moved else {
+            return false;
+        };
+        let Some(rows) = self.rows_of_all(from) else {
+            return false;
+        };
+        let known = reconcile::merged(&self.sides(&rows), &Entry::default());
+        let mut losers = known.siblings().iter().map(|(d, _)| *d);
+        let at_hand = rows.iter().flatten().any(|r| has(r, lost.content));
+        !at_hand && losers.any(|d| conflict::derived_dot(d) == dot && self.is_of_member(d))
+    }
+
+    /// What other paths call for at this one, and no row tells of.
+    fn called_for(&mut self, path: &RelPath, rows: &Rows) -> Entry {
+        let mut pass = Pass::default();
+        self.recall_copy(path, rows, &mut pass);
+        pass.known(path)
     }
 
     /// The rows of every member of the share, if all are here and have been looked at.

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use instep_chunk::content_id;
+use instep_core::conflict;
 use instep_core::entry::Entry;
 use instep_core::id::{ContentId, Dot, ShareId};
 use instep_core::path::RelPath;
@@ -325,12 +326,10 @@ fn a_save_over_what_is_left_supersedes_a_version_that_its_user_never_saw() {
     }
 }
 
-#[test]
-fn what_is_known_below_a_file_is_missed_for_ever() {
-    let world = World::new(2);
-    let dir = Version {
-        kind: Kind::Dir,
-        content: ContentId::NONE,
+fn made(world: &World, kind: Kind, content: ContentId) -> Version {
+    Version {
+        kind,
+        content,
         size: 0,
         mode: 0o755,
         mtime: Mtime::default(),
@@ -342,7 +341,56 @@ fn what_is_known_below_a_file_is_missed_for_ever() {
         moved: None,
         meta_only: false,
         policy_epoch: 0,
+    }
+}
+
+#[test]
+fn the_copy_of_a_loser_that_nobody_has_is_missed_for_ever() {
+    let world = World::new(2);
+    let dots = [0, 1].map(|i: usize| world.replicas[i].mint().unwrap());
+    let loser = Version {
+        size: 4,
+        ..made(&world, Kind::File, content_id(b"lost"))
     };
+    let dir = made(&world, Kind::Dir, ContentId::NONE);
+    let copy = conflict::copy_path(&p("both"), dots[1], &loser).unwrap();
+    let both = Entry::first(dots[0], dir).merge(&Entry::first(dots[1], loser));
+    world.knows(0, "both", both, None);
+    let end = world.sync(&[0, 1]);
+    assert_eq!((end.problems, end.state), (vec![], State::InSync));
+    assert_eq!(world.told(), [2121]);
+    for i in 0..2 {
+        assert!(world.row(i, "both").present().is_some());
+        assert!(world.row(i, &copy.to_string()).present().is_none());
+    }
+    assert_eq!(world.sync(&[0, 1]).summary.changes, 0);
+    assert!(world.told().is_empty());
+}
+
+#[test]
+fn the_copy_of_a_loser_is_given_up_while_the_one_who_has_it_is_away() {
+    let world = World::new(3);
+    world.write(2, "both", "theirs");
+    world.sync(&[2]);
+    let dot = world.replicas[0].mint().unwrap();
+    let dir = made(&world, Kind::Dir, ContentId::NONE);
+    let theirs = world.row(2, "both").entry;
+    let (loser, version) = theirs.siblings()[0].clone();
+    let copy = conflict::copy_path(&p("both"), loser, &version).unwrap();
+    let both = Entry::first(dot, dir).merge(&theirs);
+    world.knows(0, "both", both, None);
+    let end = world.sync(&[0, 1]);
+    let codes: Vec<Code> = end.problems.iter().map(|(_, q)| q.code).collect();
+    assert_eq!(codes, [Code::ContentMissing; 2]);
+    assert!(world.told().is_empty());
+    assert_eq!(world.sync(&[0, 1, 2]).problems, []);
+    assert_eq!(world.texts(&copy.to_string()), all(Some("theirs"), 3));
+}
+
+#[test]
+fn what_is_known_below_a_file_is_missed_for_ever() {
+    let world = World::new(2);
+    let dir = made(&world, Kind::Dir, ContentId::NONE);
     let dot = world.replicas[0].mint().unwrap();
     // Of what was a directory, a power cut left the file that was there before, and the row of what was in it.
     world.learns(0, "f/inside", dot, dir);
