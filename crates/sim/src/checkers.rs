@@ -390,10 +390,11 @@ pub(crate) fn gone(disks: &[SimFs], all: &[Known], mirror: bool) -> BTreeSet<Rel
     };
     let mut out = BTreeSet::new();
     for (path, entry) in all.iter().flat_map(|k| &k.entries) {
-        for (dot, _) in entry.siblings().iter().filter(|(_, v)| lacks(path, v)) {
-            if waits(dot) {
-                add_upwards(path, &mut out);
-            }
+        let missed = entry.siblings().iter().filter(|(_, v)| lacks(path, v));
+        for (dot, version) in missed.filter(|(dot, _)| waits(dot)) {
+            add_upwards(path, &mut out);
+            // Its copy waits with it.
+            out.extend(instep_core::conflict::copy_path(path, *dot, version));
         }
     }
     out
