@@ -51,6 +51,11 @@ pub(crate) fn adopt_move(
         } else {
             (there.remove(path), source)
         };
+        // Who is told twice has it under its new name already.
+        let is_had = |r: &&Row| r.entry == theirs.entry && r.shown == theirs.materialised();
+        let had = old.as_ref().filter(|_| !path.is_within(from));
+        let source = source.filter(|r| r.print.is_some());
+        let source = source.or(had.filter(is_had));
         let print = source.and_then(|r| r.print);
         let is_told = path.is_within(from) || print.is_some();
         let new = Row {

@@ -175,7 +175,7 @@ pub trait Replica: Send + Sync {
     fn rename(&self, from: &RelPath, to: &RelPath) -> Result<Outcome>;
 
     /// After [`Replica::rename`]: the rows below `from` become rows below `to` with the entries that the
-    /// mover recorded. `entries` are the mover's rows, old and new paths alike.
+    /// mover recorded. `entries` are the mover's rows, old and new paths alike. Told twice it is as told once.
     fn adopt_move(&self, from: &RelPath, to: &RelPath, entries: &[(RelPath, Row)]) -> Result<()>;
 
     /// A dot for a decision that a person took here.

@@ -16,6 +16,7 @@ list_promises! {
     Writable an_adopted_move_is_found_again,
     Writable an_adopted_move_hides_a_later_edit,
     Writable an_adopted_move_hides_an_earlier_deletion,
+    Writable a_move_that_is_adopted_twice_is_forgotten,
     Writable ignored_files_stay_behind_in_a_move,
     Writable a_file_that_moved_is_at_both_paths,
     Writable a_file_moves_with_an_unseen_edit,
@@ -164,6 +165,31 @@ fn an_adopted_move_hides_an_earlier_deletion(s: &mut Scene<'_>) -> Verdict {
     let row = s.row(&p("to/sub/b")?)?;
     ensure!(row.present().is_none(), "it is still there: {row:?}");
     Ok(())
+}
+
+/// An answer was lost, and it is told again.
+fn a_move_that_is_adopted_twice_is_forgotten(s: &mut Scene<'_>) -> Verdict {
+    let (from, to) = make(s)?;
+    let rows = movers_rows(s, &from, &to)?;
+    let outcome = s.replica().rename(&from, &to)?;
+    ensure!(outcome == Outcome::Done, "{outcome:?}");
+    s.replica().adopt_move(&from, &to, &rows)?;
+    s.replica().adopt_move(&from, &to, &rows)?;
+    for (path, theirs) in &rows {
+        let row = s.row(path)?;
+        ensure!(
+            row.shown == theirs.shown && row.print.is_some() == path.is_within(&to),
+            "{path}: {row:?}"
+        );
+    }
+    s.edit(&p("to/sub/b")?, Want::Nothing)?;
+    s.observe()?;
+    let row = s.row(&p("to/sub/b")?)?;
+    ensure!(
+        row.on_disk().is_some_and(Version::is_tomb),
+        "a deletion was not noticed: {row:?}"
+    );
+    s.quiet()
 }
 
 fn ignored_files_stay_behind_in_a_move(s: &mut Scene<'_>) -> Verdict {
