@@ -21,7 +21,7 @@ use instep_store::Durability;
 use crate::attributes::Object;
 use crate::content::{self, Failed};
 use crate::groups;
-use crate::print::print;
+use crate::print::{print, unlike};
 use crate::prune;
 use crate::recover;
 use crate::replace;
@@ -821,7 +821,7 @@ impl Worker<'_> {
             // Written meanwhile: the look from before is recorded, which nothing has any more.
             Ok(Ok(now
                 .filter(|_| !written)
-                .map_or_else(|| print(&stat), |s| print(&s))))
+                .map_or_else(|| print(&stat), |s| self.as_set(&s, mode))))
         };
         match set() {
             Ok(Ok(print)) => Done::with(Some(print)).wearing(seen),
@@ -831,6 +831,17 @@ impl Worker<'_> {
                 Done::not(failed(path, &e))
             }
         }
+    }
+
+    /// What may be recorded of something whose permissions were just set. Others are a user's change, which the
+    /// next look must find.
+    fn as_set(&self, stat: &Stat, mode: u16) -> Print {
+        let seen = print(stat);
+        let is_link = stat.kind == instep_fs::Kind::Link;
+        if seen.mode == mode || is_link || !self.replica.profile.modes {
+            return seen;
+        }
+        unlike(seen, mode)
     }
 
     /// One object of this replica moves to the action's path.
@@ -888,7 +899,7 @@ impl Worker<'_> {
             // Written meanwhile: the look from before is recorded, which nothing has any more.
             Ok(Ok(now
                 .filter(|_| !written)
-                .map_or_else(|| print(&before), |s| print(&s))))
+                .map_or_else(|| print(&before), |s| self.as_set(&s, mode))))
         };
         match move_it() {
             Ok(Ok(print)) => Done::with(Some(print)).wearing(seen),

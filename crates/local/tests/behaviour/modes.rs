@@ -6,6 +6,7 @@ use instep_core::plan::{Action, Goal, Outcome, Precondition};
 use instep_core::version::Kind;
 use instep_fs::sim::SimConfig;
 use instep_replica::Replica;
+use instep_replica::conformance::User as _;
 
 use super::acts::{Given, incoming, observe, row};
 use crate::support::p;
@@ -70,4 +71,40 @@ fn a_directory_that_nobody_touches_does_not_get_its_mode() {
     assert_eq!(outcomes, [Outcome::Done]);
     assert_eq!(sim.fs().stat("d").unwrap().mode & 0o777, 0o555);
     assert_eq!(shown(&sim), 0o555);
+}
+
+/// The user sets the permissions again right after ours were set, to what they were before.
+#[test]
+fn the_mode_that_a_user_sets_back_at_once_is_taken_for_ours() {
+    for dir in [true, false] {
+        let sim = Sim::new(SimConfig::ext4(1));
+        let fs = sim.fs();
+        if dir {
+            sim.mkdir(&p("d")).unwrap();
+        } else {
+            sim.write(&p("d"), b"bytes").unwrap();
+        }
+        fs.chmod("d", 0o755).unwrap();
+        assert_eq!(shown(&sim), 0o755);
+        let mut action = incoming(sim.replica(), &p("d"), Some(b"bytes"), 1);
+        let (dot, mut version) = action.entry.siblings()[0].clone();
+        if let Some(here) = row(sim.replica(), &p("d")).present() {
+            version = here.clone();
+        }
+        version.mode = 0o600;
+        let mtime = (!dir).then_some(version.mtime);
+        action.entry = action.entry.record(dot, version);
+        action.goal = Goal::Metadata { mode: 0o600, mtime };
+        let was_set = AtomicU32::new(0);
+        fs.set_hook(Box::new(move |fs, op| match op {
+            "set_mode" | "file_set_mode" => was_set.store(1, Ordering::SeqCst),
+            "stat" if was_set.swap(0, Ordering::SeqCst) == 1 => fs.chmod("d", 0o755).unwrap(),
+            _ => {}
+        }));
+        let outcomes = sim.replica().apply(&[action], &Given::default()).unwrap();
+        sim.fs().clear_hook();
+        assert_eq!(outcomes, [Outcome::Done]);
+        let mode = sim.fs().stat("d").unwrap().mode & 0o777;
+        assert_eq!((mode, shown(&sim)), (0o755, 0o755), "a directory: {dir}");
+    }
 }
