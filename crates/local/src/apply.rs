@@ -214,9 +214,11 @@ fn write_rows(replica: &LocalReplica, actions: &[Action], done: Vec<Done>) -> Re
             // What the batch brought below a path that was absent made a directory of it.
             let is_made = only_told && action.before == Precondition::Absent;
             let made = old.as_ref().filter(|old| is_made && old.is_derived_dir());
+            // What could not be put there, and what was there before, are both known.
+            let shown = action.shown.filter(|_| done.outcome == Outcome::Done);
             let row = Row {
                 entry: done.entry.unwrap_or_else(|| action.entry.clone()),
-                shown: action.shown.filter(|_| !done.is_ignored && made.is_none()),
+                shown: shown.filter(|_| !done.is_ignored && made.is_none()),
                 print: seen.or(made.and_then(|made| made.print)),
                 seen: if only_told {
                     old.as_ref().and_then(|old| old.seen.clone())

@@ -121,14 +121,31 @@ pub fn exchange(replica: &LocalReplica, action: &Action, dir: &Dir, staged: &str
         }
     };
     replica.env.reach(Step::Guarded);
-    let swapped = staging
-        .stat(ours(staged))
-        .and_then(|before| Ok((before, swap(replica, dir, name, staging, staged)?)));
+    let swapped = staging.stat(ours(staged)).map_err(Unswapped::from);
+    let swapped =
+        swapped.and_then(|before| Ok((before, swap(replica, dir, name, staging, staged)?)));
     let (before, displaced) = match swapped {
         Ok(done) => done,
-        Err(e) => {
+        Err(Unswapped::Undone(e)) => {
             discard(replica, staged);
             return Done::not(failed(&action.path, &e));
+        }
+        Err(Unswapped::Away(e, aside)) => {
+            discard(replica, staged);
+            let late = release(guarded.lease);
+            let mut done = away(action, dir, name, &e);
+            let (aside, expected) = (ours(&aside), &guarded.stat);
+            keep(
+                replica,
+                action,
+                staging,
+                aside,
+                expected,
+                late,
+                "interrupted",
+                &mut done,
+            );
+            return done;
         }
     };
     replica.env.reach(Step::Exchanged);
@@ -178,6 +195,30 @@ pub fn displace(replica: &LocalReplica, action: &Action, dir: &Dir) -> Done {
     done
 }
 
+/// Why names did not change places.
+enum Unswapped {
+    /// All is as it was.
+    Undone(instep_fs::Error),
+    /// What had the name could not be given back: it is in the staging directory, under this name.
+    Away(instep_fs::Error, String),
+}
+
+impl From<instep_fs::Error> for Unswapped {
+    fn from(e: instep_fs::Error) -> Self {
+        Self::Undone(e)
+    }
+}
+
+/// Nothing was put there, and what was there is not: that is known, and not for the next look to take for a
+/// deletion. Where a user made something there meanwhile, the row stays, and they changed what it tells of.
+fn away(action: &Action, dir: &Dir, name: Name<'_>, e: &instep_fs::Error) -> Done {
+    let is_taken = matches!(dir.stat(name), Ok(Some(_)));
+    Done {
+        print: (!is_taken).then_some(None),
+        ..Done::not(failed(&action.path, e))
+    }
+}
+
 /// The names change places; where the file system cannot do that, the old object is moved away first.
 /// Returns the name in the staging directory of what was displaced.
 fn swap(
@@ -186,11 +227,11 @@ fn swap(
     name: Name<'_>,
     staging: &Dir,
     staged: &str,
-) -> instep_fs::Result<String> {
+) -> core::result::Result<String, Unswapped> {
     if replica.profile.exchange {
         match staging.exchange(ours(staged), dir, name) {
             Err(e) if matches!(e.kind(), ErrorKind::Unsupported | ErrorKind::OtherDevice) => {}
-            result => return result.map(|()| staged.to_owned()),
+            result => return Ok(result.map(|()| staged.to_owned())?),
         }
     }
     // RACE: between the two renames the name is absent. Declared as "weaker replace"; a crash here is
@@ -199,11 +240,11 @@ fn swap(
     tree::take(dir, name, staging, ours(&aside))?;
     replica.env.reach(Step::Aside);
     if let Err(e) = tree::give(staging, ours(staged), dir, name) {
-        // The user gets it back; where the name was taken meanwhile, it is kept as any displaced object.
-        if tree::give(staging, ours(&aside), dir, name).is_err() {
-            trash::put(replica, staging, ours(&aside), Keep::Trash)?;
-        }
-        return Err(e);
+        // The user gets it back; where that fails, too, it is kept as any displaced object.
+        return match tree::give(staging, ours(&aside), dir, name) {
+            Ok(()) => Err(Unswapped::Undone(e)),
+            Err(_) => Err(Unswapped::Away(e, aside)),
+        };
     }
     Ok(aside)
 }
@@ -255,31 +296,29 @@ fn keep(
         None => action.keep,
     };
     replica.env.reach(Step::Judged);
-    match trash::put(replica, staging, name, keep) {
-        Ok(key) => {
-            replica.env.reach(match keep {
-                Keep::Trash => Step::Trashed,
-                Keep::Version(_) => Step::Stored,
-            });
-            let mut what = displaced(action, why, expected.size);
-            what.keep = keep;
-            if let Some(scan_found) = surprise {
-                what.why = "conflict";
-                if let instep_replica::Found::Present {
-                    kind,
-                    content,
-                    size,
-                    ..
-                } = scan_found
-                {
-                    (what.kind, what.content, what.size) = (kind, content, size);
-                }
-            }
-            done.displaced.push((key, what));
+    let key = trash::put(replica, staging, name, keep).unwrap_or_else(|e| {
+        replica.note_problem(&action.path, &e);
+        trash::leave(replica, name, keep)
+    });
+    replica.env.reach(match keep {
+        Keep::Trash => Step::Trashed,
+        Keep::Version(_) => Step::Stored,
+    });
+    let mut what = displaced(action, why, expected.size);
+    what.keep = keep;
+    if let Some(scan_found) = surprise {
+        what.why = "conflict";
+        if let instep_replica::Found::Present {
+            kind,
+            content,
+            size,
+            ..
+        } = scan_found
+        {
+            (what.kind, what.content, what.size) = (kind, content, size);
         }
-        // It stays in the staging directory, under the intent, and is kept when the root is opened next.
-        Err(e) => replica.note_problem(&action.path, &e),
     }
+    done.displaced.push((key, what));
 }
 
 /// What was displaced, if it is not what was expected: a user's save of that very moment.
@@ -385,17 +424,22 @@ fn husk(replica: &LocalReplica, action: &Action, staging: &Dir, name: Name<'_>, 
             let Some((dirs, parent)) = replica.ours().zip(action.path.parent()) else {
                 return;
             };
-            let undone = tree::open(&replica.root, &parent).and_then(|dir| {
-                if let Some(at) = action.path.name() {
-                    let staged = std::str::from_utf8(name.as_bytes()).unwrap_or_default();
-                    discard(replica, &swap(replica, &dir, at, &dirs.staging, staged)?);
-                }
-                Ok(dir)
-            });
-            *done = Done::not(match undone {
-                Ok(dir) => apply::not_empty(replica, action, &dir),
-                Err(e) => apply::failed(&action.path, &e),
-            });
+            let Some(at) = action.path.name() else { return };
+            let staged = std::str::from_utf8(name.as_bytes()).unwrap_or_default();
+            *done = match tree::open(&replica.root, &parent) {
+                Err(e) => Done::not(failed(&action.path, &e)),
+                Ok(dir) => match swap(replica, &dir, at, &dirs.staging, staged) {
+                    Ok(brought) => {
+                        discard(replica, &brought);
+                        Done::not(apply::not_empty(replica, action, &dir))
+                    }
+                    Err(Unswapped::Undone(e)) => Done::not(failed(&action.path, &e)),
+                    Err(Unswapped::Away(e, brought)) => {
+                        discard(replica, &brought);
+                        away(action, &dir, at, &e)
+                    }
+                },
+            };
         }
     }
 }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use instep_core::id::{ActorId, ContentId, Dot, ReplicaId, ShareId};
 use instep_core::path::RelPath;
-use instep_core::plan::{Action, Code, Goal, Outcome, Problem};
+use instep_core::plan::{Action, Code, Goal, Keep, Outcome, Problem};
 use instep_core::policy::Role;
 use instep_core::row::{Print, Row};
 use instep_core::version::Kind;
@@ -172,6 +172,8 @@ pub struct LocalReplica {
     pub(crate) noted: Mutex<Vec<Problem>>,
     pub(crate) accounts: Mutex<attributes::Accounts>,
     pub(crate) by_content: Mutex<trash::ByContent>,
+    /// What was displaced and could not be moved to where it is kept: its name in the staging directory.
+    pub(crate) left: Mutex<Vec<(String, Keep)>>,
     pub(crate) damaged: check::Damaged,
     next_unwatched_ns: Mutex<u64>,
     pub(crate) kept: Mutex<crate::reading::Kept>,
@@ -269,6 +271,7 @@ impl LocalReplica {
             noted: Mutex::default(),
             accounts: Mutex::default(),
             by_content: Mutex::default(),
+            left: Mutex::default(),
             damaged: check::Damaged::default(),
             next_unwatched_ns: Mutex::default(),
             kept: Mutex::default(),
@@ -901,6 +904,7 @@ impl Replica for LocalReplica {
     }
 
     fn barrier(&self) -> Result<()> {
+        trash::put_left(self);
         if !self.index().needs_barrier() {
             return Ok(());
         }

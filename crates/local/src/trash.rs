@@ -190,11 +190,13 @@ pub fn find(replica: &LocalReplica, content: ContentId) -> Vec<(Dir, String)> {
         by_content.0 = Some(known);
     }
     let places = by_content.0.as_ref().and_then(|known| known.get(&content));
-    let dir = |table| {
-        let stored = table == Table::Stored;
-        if stored { &ours.versions } else { &ours.trash }
+    let left = locked(&replica.left);
+    let dir = |table, key: &String| match table {
+        _ if left.iter().any(|(left, _)| left == key) => &ours.staging,
+        Table::Stored => &ours.versions,
+        _ => &ours.trash,
     };
-    let open = |(table, key): &(Table, String)| (dir(*table).clone(), key.clone());
+    let open = |(table, key): &(Table, String)| (dir(*table, key).clone(), key.clone());
     places.into_iter().flatten().map(open).collect()
 }
 
@@ -205,6 +207,7 @@ pub fn purge(replica: &LocalReplica, before_ns: i64) -> instep_replica::Result<u
         return Ok(0);
     };
     locked(&replica.by_content).forget();
+    put_left(replica);
     let mut count = 0;
     for (table, dir) in [(Table::Trash, &ours.trash), (Table::Stored, &ours.versions)] {
         let unwanted = unwanted(&mut replica.index(), table, before_ns)?;
@@ -287,6 +290,35 @@ pub fn put(
     }
 }
 
+/// What could not be moved to where it is kept stays in the staging directory for a while, and is listed under the name
+/// that it has there; returns that name.
+pub(crate) fn leave(replica: &LocalReplica, name: Name<'_>, keep: Keep) -> String {
+    let key = String::from_utf8_lossy(name.as_bytes()).into_owned();
+    locked(&replica.left).push((key.clone(), keep));
+    key
+}
+
+/// Moves what was left in the staging directory to where it is kept.
+pub(crate) fn put_left(replica: &LocalReplica) {
+    let Some(dirs) = replica.ours() else { return };
+    locked(&replica.left).retain(|(key, keep)| {
+        let to = place(replica, *keep);
+        let taken = to.map(|to| tree::take(&dirs.staging, ours(key), to, ours(key)));
+        matches!(taken, Some(Err(e)) if e.kind() != ErrorKind::Absent)
+    });
+}
+
+/// Where an object that was left in the staging directory is to be kept, if a record lists it.
+pub(crate) fn listed<'a>(replica: &'a LocalReplica, name: Name<'_>) -> Option<&'a Dir> {
+    let dirs = replica.ours()?;
+    let mut index = replica.index();
+    let mut has = |table| matches!(index.store().record(table, name.as_bytes()), Ok(Some(_)));
+    if has(Table::Stored) {
+        return Some(&dirs.versions);
+    }
+    has(Table::Trash).then_some(&dirs.trash)
+}
+
 /// Brings an object back under a free path, as a user would. The loser of an open conflict stays where it is,
 /// too: the conflict is still to be settled.
 pub fn restore(
@@ -297,6 +329,7 @@ pub fn restore(
     let fail = |why: String| instep_replica::Error::new(instep_replica::ErrorKind::Other, why);
     let missing = || fail(format!("find {key} in the trash"));
     locked(&replica.by_content).forget();
+    put_left(replica);
     let dirs = replica.ours().ok_or_else(missing)?;
     let (table, dir, record) = {
         let mut index = replica.index();

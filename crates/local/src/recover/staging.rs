@@ -12,6 +12,7 @@ use super::intent::Intended;
 use super::on_disk::content;
 use crate::replica::LocalReplica;
 use crate::trash::{self, Displaced};
+use crate::tree;
 
 /// Clears the staging directory: a displaced file that had not reached its place is kept, the rest was
 /// never anybody's.
@@ -67,6 +68,11 @@ fn keep_or_drop(
     stat: &Stat,
     intents: &[Intended],
 ) {
+    if let Some(to) = trash::listed(replica, name) {
+        // Where it cannot be moved now either, it stays until the next start.
+        let _left_if_full = tree::take(staging, name, to, name);
+        return;
+    }
     let Ok(Some((kind, id))) = content(staging, name, stat) else {
         return;
     };

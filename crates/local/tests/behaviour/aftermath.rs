@@ -232,3 +232,77 @@ fn an_object_in_the_trash_is_listed_as_what_a_power_cut_took_of_it() {
     }
     assert!(kept > 0 && taken > 0, "{kept} kept, {taken} taken");
 }
+
+/// Another's version takes the place of ours, which lost a conflict, and calls of `op` fail from the `nth` on.
+fn on_a_full_disk(config: SimConfig, op: &'static str, nth: u32) -> (Sim, Vec<Outcome>) {
+    let sim = settled(config);
+    let mut action = incoming(sim.replica(), &p("f"), Some(NEW), 1);
+    action.keep = Keep::Version(row(sim.replica(), &p("f")).shown.unwrap());
+    let mut calls = 0;
+    sim.fs().set_hook(Box::new(move |fs, called| {
+        if called == op {
+            calls += 1;
+            if calls == nth {
+                fs.inject(op, 1000, 28);
+            }
+        }
+    }));
+    let given = Given::of(&[NEW]);
+    let outcomes = sim.replica().apply(&[action], &given).unwrap();
+    sim.fs().clear_hook();
+    (sim, outcomes)
+}
+
+/// The old content can be had, and is listed as what lost.
+fn is_stored(sim: &Sim) -> bool {
+    let known = records(sim, Table::Stored);
+    let listed = known
+        .values()
+        .all(|record| record.loser.is_some() && record.content == content_id(OLD).to_string());
+    let content = sim.replica().open(&p("f"), content_id(OLD)).unwrap();
+    known.len() == 1 && listed && content.is_some()
+}
+
+#[test]
+fn a_loser_that_could_not_be_put_away_at_once_is_thrown_into_the_trash() {
+    for dies in [false, true] {
+        let (mut sim, outcomes) = on_a_full_disk(SimConfig::ext4(1), "rename_noreplace", 1);
+        assert_eq!(outcomes, [Outcome::Done]);
+        assert!(is_stored(&sim) && objects(&sim, ".instep/versions").is_empty());
+        sim.replica().barrier().unwrap();
+        assert!(is_stored(&sim) && objects(&sim, ".instep/versions").is_empty());
+        sim.fs().clear_faults();
+        if dies {
+            sim.kill();
+        }
+        sim.replica().barrier().unwrap();
+        assert!(is_stored(&sim), "dies: {dies}");
+        assert_eq!(objects(&sim, ".instep/versions").len(), 1, "dies: {dies}");
+        assert!(objects(&sim, ".instep/staging").is_empty());
+    }
+}
+
+#[test]
+fn a_file_that_could_not_be_given_back_is_taken_for_a_deletion() {
+    let (sim, outcomes) = on_a_full_disk(weak(), "rename_noreplace", 2);
+    assert!(
+        matches!(outcomes.as_slice(), [Outcome::Blocked(_)]),
+        "{outcomes:?}"
+    );
+    assert!(sim.read(&p("f")).is_err(), "it was given back");
+    assert!(is_stored(&sim));
+    let before = row(sim.replica(), &p("f"));
+    assert_eq!((before.shown, before.print), (None, None));
+    watch(&sim);
+    assert_eq!(row(sim.replica(), &p("f")), before, "something was minted");
+    // As soon as there is room it is brought as any that is not there.
+    sim.fs().clear_faults();
+    let action = incoming(sim.replica(), &p("f"), Some(NEW), 1);
+    let given = Given::of(&[NEW]);
+    let outcomes = sim.replica().apply(&[action], &given).unwrap();
+    assert_eq!(outcomes, [Outcome::Done]);
+    assert_eq!(sim.read(&p("f")).unwrap(), NEW);
+    sim.replica().barrier().unwrap();
+    assert!(is_stored(&sim));
+    assert_eq!(objects(&sim, ".instep/versions").len(), 1);
+}
