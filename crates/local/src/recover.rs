@@ -43,7 +43,7 @@ use crate::index::store_error;
 use crate::prune;
 use crate::replica::LocalReplica;
 
-pub use doubt::{Doubt, begin as begin_doubt, looked, trusted, unsure};
+pub use doubt::{Doubt, begin as begin_doubt, is_unsure, looked, trusted, unsure};
 pub use intent::{Intended, decode, fulfilled, intend};
 pub(crate) use on_disk::content;
 pub(crate) use staging::sweep;

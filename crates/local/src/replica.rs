@@ -594,15 +594,16 @@ impl LocalReplica {
     /// Opens for use: recovers from a crash, and notes that this process is at work.
     pub fn begin(&self) -> Result<()> {
         let boot = self.env.boot_id();
-        let (clean, last_boot) = {
+        let (is_well, other_boot) = {
             let mut index = self.index();
-            (
-                index.meta(b"clean")?.is_none_or(|b| b == b"1"),
-                index.meta(b"boot")?,
-            )
+            let other_boot = index.meta(b"boot")?.as_deref() != Some(boot.as_bytes());
+            let clean = index.meta(b"clean")?.is_none_or(|b| b == b"1");
+            // A clean end says nothing of data that an earlier call had lost.
+            let lost = other_boot && recover::is_unsure(&mut index)?;
+            (clean && !lost, other_boot)
         };
-        if !clean {
-            recover::after_crash(self, last_boot.as_deref() != Some(boot.as_bytes()))?;
+        if !is_well {
+            recover::after_crash(self, other_boot)?;
             self.index().inherit_unsettled();
         } else {
             // What could not be moved to where it is kept is still there.

@@ -36,6 +36,11 @@ pub fn unsure(index: &mut Index) -> Result<()> {
     index.commit(Durability::Power)
 }
 
+/// Whether data may be lost that is still seen until the machine starts again.
+pub fn is_unsure(index: &mut Index) -> Result<bool> {
+    Ok(index.meta(UNSURE)?.is_some())
+}
+
 /// The last epoch that surely is durable.
 pub(super) fn sure_epoch(index: &mut Index) -> Result<u32> {
     let unsure = index.meta(UNSURE)?.and_then(|b| b.try_into().ok());

@@ -1,12 +1,14 @@
 //! What a user had done when the power was cut, and the index does not know of.
 
+use instep_core::id::ActorId;
+use instep_core::plan::Outcome;
 use instep_core::policy::Role;
 use instep_core::version::Kind;
 use instep_fs::sim::SimConfig;
 use instep_replica::Replica as _;
 use instep_replica::conformance::User as _;
 
-use super::acts::{observe, row};
+use super::acts::{Given, OTHER, incoming, observe, row};
 use crate::support::p;
 use crate::support::sim::Sim;
 
@@ -42,6 +44,31 @@ fn a_directory_that_a_mirrors_user_put_in_the_place_of_a_file_stays_unknown_afte
         );
     }
     assert!(kept > 0, "no index ever knew of the file");
+}
+
+/// The cache goes on showing what a call that failed has lost, and whoever writes the rest later is told that all is
+/// well.
+#[test]
+fn what_a_failed_sync_lost_is_minted_when_the_session_ended_well_before_the_power_cut() {
+    let mut torn = 0;
+    for seed in 0..64 {
+        let mut sim = Sim::new(SimConfig::ext4(seed));
+        rest(&sim);
+        let action = incoming(sim.replica(), &p("f"), Some(b"theirs"), 1);
+        let done = sim.replica().apply(&[action], &Given::of(&[b"theirs"]));
+        assert_eq!(done.unwrap(), [Outcome::Done]);
+        sim.fs().fail_next("sync_fs", 1, 5);
+        sim.replica().barrier().unwrap_err();
+        sim.replica().close().unwrap();
+        sim.power_cut(seed);
+        let left = sim.fs().snapshot().remove(&p("f")).map(|n| n.content);
+        torn += u32::from(left.is_none_or(|bytes| bytes.iter().all(|b| *b == 0)));
+        rest(&sim);
+        let row = row(sim.replica(), &p("f"));
+        let actors: Vec<ActorId> = row.entry.siblings().iter().map(|(d, _)| d.actor).collect();
+        assert_eq!(actors, [OTHER], "seed {seed}: {row:?}");
+    }
+    assert!(torn > 0, "no seed lost the bytes");
 }
 
 #[test]
