@@ -400,11 +400,15 @@ pub(crate) fn gone(disks: &[SimFs], all: &[Known], mirror: bool) -> BTreeSet<Rel
     out
 }
 
-/// Versions that the engine itself minted in doubt, as the only ones of their paths: after a power cut a file
-/// that is all zeros and that nobody knows may be what is left of one that it was bringing.
+/// Versions that the engine itself minted in doubt: after a power cut a file that is all zeros and that nobody
+/// knows may be what is left of one that it was bringing. It stays where it is the only one of its path, and where
+/// the path waits for a person, because there every replica goes on showing what it shows.
 fn doubted(all: &[Known]) -> BTreeSet<&RelPath> {
+    let frozen = frozen(all);
+    let stays = |path: &RelPath, e: &Entry| e.siblings().len() == 1 || frozen.contains(path);
     let entries = all.iter().flat_map(|k| &k.entries);
-    let doubted = entries.filter(|(_, e)| matches!(e.siblings(), [(_, v)] if v.te == 0));
+    let doubted =
+        entries.filter(|(p, e)| stays(p, e) && e.siblings().iter().any(|(_, v)| v.te == 0));
     doubted.map(|(path, _)| path).collect()
 }
 
@@ -448,6 +452,10 @@ mod tests {
     use instep_core::time::Mtime;
 
     fn alone(n: u8) -> Known {
+        alone_at(n, 1)
+    }
+
+    fn alone_at(n: u8, te: i64) -> Known {
         let dot = Dot {
             actor: ActorId([n; 8]),
             counter: 1,
@@ -458,8 +466,8 @@ mod tests {
             size: 1,
             mode: 0o644,
             mtime: Mtime::default(),
-            te: 1,
-            mode_te: 1,
+            te,
+            mode_te: te,
             attributes: None,
             target: Box::default(),
             prev: Vec::new(),
@@ -480,5 +488,25 @@ mod tests {
         let all = [alone(1), alone(2)];
         assert!(frozen(&all[..1]).is_empty());
         assert_eq!(frozen(&all).len(), 1);
+    }
+
+    #[test]
+    fn what_a_power_cut_left_empty_is_excused_where_something_else_takes_its_place() {
+        let path = RelPath::new(b"f").unwrap();
+        let is_excused = |all: &[Known]| {
+            let each = all.iter().map(|k| &k.entries[&path]);
+            let entry = each.fold(Entry::default(), |sum, e| sum.merge(e));
+            let mut known = alone(1);
+            known.entries.insert(path.clone(), entry);
+            !doubted(&[known]).is_empty()
+        };
+        let (left, user) = (alone_at(1, 0), alone(2));
+        assert!(is_excused(&[left]));
+        assert!(!is_excused(&[alone_at(1, 0), user]), "it has to give way");
+        assert!(
+            is_excused(&[alone_at(1, 0), alone(2), alone(3)]),
+            "to which?"
+        );
+        assert!(!is_excused(&[alone(1)]), "a user wrote it");
     }
 }
