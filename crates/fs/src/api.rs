@@ -97,6 +97,15 @@ pub struct Profile {
     pub fs_id: u64,
 }
 
+impl Profile {
+    /// A file has the same inode number after the file system was mounted again. FUSE and FAT file systems give
+    /// numbers as they come, and of an unknown one nobody knows.
+    pub fn keeps_inodes(&self) -> bool {
+        let kinds = ["ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs"];
+        kinds.contains(&self.fs_type.as_str())
+    }
+}
+
 /// A failed call: what was attempted, on what, and what the system said.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{attempt}: {} (errno {errno})", words(*errno))]

@@ -77,7 +77,9 @@ fn suspect(replica: &LocalReplica, path: RelPath, row: &Row) -> Result<()> {
     };
     let seen = on_disk(replica, &path);
     let is_missing = matches!(seen, OnDisk::Nothing);
-    let new = match decide(seen, version) {
+    // By its number a file is known again only where it keeps that.
+    let number = row.print.filter(|_| replica.profile.keeps_inodes());
+    let new = match decide(seen, version, number.map(|p| p.ino)) {
         Remedy::Leave => return Ok(()),
         Remedy::SetAside => {
             let intended = Intended {
@@ -99,7 +101,7 @@ fn suspect(replica: &LocalReplica, path: RelPath, row: &Row) -> Result<()> {
     replica.index().put(&path, Some(row), &new)
 }
 
-fn decide(seen: OnDisk, version: &Version) -> Remedy {
+fn decide(seen: OnDisk, version: &Version, known: Option<u64>) -> Remedy {
     let file = seen.file().filter(|_| !version.is_tomb());
     match seen {
         OnDisk::Unknown if version.is_tomb() => Remedy::Leave,
@@ -120,6 +122,7 @@ fn decide(seen: OnDisk, version: &Version) -> Remedy {
             content,
             size,
             mtime,
+            print,
             ..
         } => {
             let came_before = version.prev.contains(&content);
@@ -127,8 +130,10 @@ fn decide(seen: OnDisk, version: &Version) -> Remedy {
                 return Remedy::Ancestor(file, print);
             }
             let superseded = came_before || content == version.content;
-            // Shorter and newer is a save that nobody had seen yet.
-            let short = size < version.size && mtime <= version.mtime;
+            // Shorter and newer is a save that nobody had seen yet; shorter and another file is one that a user
+            // moved here.
+            let is_it = known.is_none_or(|ino| ino == print.ino);
+            let short = is_it && size < version.size && mtime <= version.mtime;
             let torn = short || content == zeros(size);
             if superseded || (torn && !version.is_tomb()) {
                 return Remedy::SetAside;

@@ -1,5 +1,6 @@
 //! What a user had done when the power was cut, and the index does not know of.
 
+use instep_chunk::content_id;
 use instep_core::id::ActorId;
 use instep_core::plan::Outcome;
 use instep_core::policy::Role;
@@ -44,6 +45,48 @@ fn a_directory_that_a_mirrors_user_put_in_the_place_of_a_file_stays_unknown_afte
         );
     }
     assert!(kept > 0, "no index ever knew of the file");
+}
+
+/// How often a shorter and older file that a user had moved over another is in the trash after a power cut, and how
+/// often it is what is known.
+fn moved_over(config: fn(u64) -> SimConfig) -> (u32, u32) {
+    let (mut trashed, mut minted) = (0, 0);
+    for seed in 0..64 {
+        let mut sim = Sim::new(config(seed));
+        sim.write(&p("older"), b"short").unwrap();
+        rest(&sim);
+        sim.replica().barrier().unwrap();
+        sim.fs().advance(5_000_000_000);
+        sim.write(&p("f"), MINE).unwrap();
+        rest(&sim);
+        sim.fs().rename("older", "f").unwrap();
+        sim.fs().settle();
+        sim.power_cut(seed);
+        if row(sim.replica(), &p("f")).entry.is_empty() {
+            continue;
+        }
+        let nodes = sim.fs().snapshot();
+        let is_there = nodes.get(&p("f")).is_some_and(|n| n.content == b"short");
+        trashed += u32::from(!is_there);
+        rest(&sim);
+        let row = row(sim.replica(), &p("f"));
+        let mine = row
+            .present()
+            .is_some_and(|v| v.content == content_id(b"short"));
+        minted += u32::from(mine);
+        assert!(is_there == mine, "seed {seed}: {row:?}");
+    }
+    (trashed, minted)
+}
+
+#[test]
+fn an_older_file_that_a_user_moved_over_another_is_taken_for_torn() {
+    let (trashed, minted) = moved_over(SimConfig::ext4);
+    assert_eq!(trashed, 0);
+    assert!(minted > 0, "no index ever knew of the file");
+    // Where a number says nothing it may as well be what is left of the other.
+    let (trashed, minted) = moved_over(SimConfig::poor);
+    assert!(trashed > 0 && minted == 0, "{trashed}, {minted}");
 }
 
 /// The cache goes on showing what a call that failed has lost, and whoever writes the rest later is told that all is
