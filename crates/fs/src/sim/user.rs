@@ -247,15 +247,17 @@ impl World {
     }
 
     fn write_by_fd(&mut self, fd: &UserFd, offset: u64, bytes: &[u8]) -> Sys<()> {
-        let open = self.user_fds.get_mut(&fd.0).ok_or(no(Errno::BADF))?;
-        let (id, place, mapped) = (open.id, open.place.clone(), open.mapped);
-        let silent = core::mem::replace(&mut open.stored, mapped);
+        let open = self.user_fds.get(&fd.0).ok_or(no(Errno::BADF))?;
+        let (id, place, mapped, silent) = (open.id, open.place.clone(), open.mapped, open.stored);
         let before = self.node(id)?.inode.meta.clone();
         let end = offset + bytes.len() as u64;
         if mapped && end > self.node(id)?.inode.content().map_or(0, Content::len) {
             return Err(no(Errno::FAULT));
         }
         let done = self.write_as(id, offset, bytes, silent.then_some(before));
+        if let Some(open) = self.user_fds.get_mut(&fd.0).filter(|_| done.is_ok()) {
+            open.stored = mapped;
+        }
         if !mapped {
             self.emit_node(id, Some(&place), Signal::Modify);
         }

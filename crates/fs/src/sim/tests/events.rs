@@ -94,6 +94,20 @@ fn stores_to_a_mapping_are_silent_until_it_ends() {
 }
 
 #[test]
+fn a_store_after_one_that_failed_moves_no_time() {
+    let (fs, root, _) = watched();
+    fs.write_file("f", "0000", Save::InPlace).unwrap();
+    let map = fs.user_map("f").unwrap();
+    let before = root.stat(n("f")).unwrap().unwrap().mtime;
+    fs.configure(|config| config.read_only = true);
+    fs.user_write(&map, 0, "1").unwrap_err();
+    fs.configure(|config| config.read_only = false);
+    fs.user_write(&map, 1, "2").unwrap();
+    assert_eq!(fs.read("f").unwrap(), b"0200");
+    assert!(root.stat(n("f")).unwrap().unwrap().mtime > before);
+}
+
+#[test]
 fn watches_follow_a_directory_that_moves_and_end_when_it_leaves() {
     let (fs, root, w) = watched();
     fs.mkdir_all("d/e").unwrap();
