@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use instep_core::id::{ActorId, Dot};
 use instep_core::path::RelPath;
+use instep_core::policy::Role;
 use instep_core::row::Row;
 use instep_core::time::Hlc;
 use instep_core::version::Version;
@@ -49,7 +50,7 @@ pub fn record(replica: &LocalReplica, look: &Look, share: &ShareState) -> Result
         };
         let basis = doubt.map(|d| d.basis(replica, &row, &finding.found));
         let basis = basis.as_ref().unwrap_or(&row);
-        let mut new = mint::after(basis, &finding.found, moved_to.as_ref(), &mut next);
+        let mut new = minted(replica, basis, finding, moved_to.as_ref(), share, &mut next);
         if let Some(e) = failed {
             return Err(e);
         }
@@ -85,6 +86,21 @@ fn recorded(replica: &LocalReplica, look: &Look) -> Result<()> {
     let gone = look.findings.iter();
     let gone = gone.filter(|f| matches!(f.found, Found::Absent { .. }));
     prune::above(replica, gone.map(|f| &f.path))
+}
+
+/// What a finding makes of a row; a mirror's source decides alone what is shown.
+fn minted(
+    replica: &LocalReplica,
+    row: &Row,
+    finding: &Finding,
+    moved_to: Option<&RelPath>,
+    share: &ShareState,
+    next: &mut dyn FnMut() -> Event,
+) -> Row {
+    match replica.settings.role {
+        Role::Both => mint::after_unseen(row, &finding.found, moved_to, &share.policies, next),
+        Role::Source | Role::Target => mint::after(row, &finding.found, moved_to, next),
+    }
 }
 
 /// Rows of one directory, read together where several of its paths are recorded.

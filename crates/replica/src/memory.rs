@@ -389,8 +389,13 @@ impl Replica for MemoryReplica {
             let path = &finding.path;
             let row = state.index.get(path).cloned().unwrap_or_default();
             let moved_to = mint::moved_to(&look.moves, path);
-            let mut next = || state.event(self.actor, share.policies.epoch());
-            let after = mint::after(&row, &finding.found, moved_to.as_ref(), &mut next);
+            let policies = &share.policies;
+            let mut next = || state.event(self.actor, policies.epoch());
+            let (found, to) = (&finding.found, moved_to.as_ref());
+            let after = match self.description.role {
+                Role::Both => mint::after_unseen(&row, found, to, policies, &mut next),
+                Role::Source | Role::Target => mint::after(&row, found, to, &mut next),
+            };
             if after != row {
                 state.put(path, |row| *row = after);
                 changed.push(path.clone());

@@ -3,16 +3,19 @@
 //! Pure, so that every implementation of [`crate::Replica::record`] mints the same version for the same
 //! finding. Invariants: at most one dot is taken per finding, and none when nothing changed that users care
 //! about; a change made while the row was materialised supersedes all siblings, one made while it was not is
-//! concurrent with them. Nothing here writes anything.
+//! concurrent with them, and one made while another version was to take the place of what is shown supersedes
+//! what is shown alone. Nothing here writes anything.
 
 use instep_core::attributes::{self, Attributes, Said, Sayings, Since};
 use instep_core::entry::{Context, Entry};
 use instep_core::id::{ContentId, Dot};
 use instep_core::limits::PREVIOUS_MAX;
 use instep_core::path::RelPath;
+use instep_core::policy::Policies;
 use instep_core::row::{Held, Print, Row};
 use instep_core::time::{Hlc, Mtime, effective_time};
 use instep_core::version::{Kind, Version};
+use instep_core::view::view;
 
 use crate::look::{Found, Move};
 
@@ -82,6 +85,34 @@ pub fn after(
             };
             seen.record(row, next)
         }
+    }
+}
+
+/// As [`after`], where another version was to take the place of what is shown: nobody here has seen that one, so that
+/// a change of what is shown supersedes that alone. A mirror has no such versions: its source decides.
+pub fn after_unseen(
+    row: &Row,
+    found: &Found,
+    moved_to: Option<&RelPath>,
+    policies: &Policies,
+    next: &mut dyn FnMut() -> Event,
+) -> Row {
+    let new = after(row, found, moved_to, next);
+    let minted = new.shown.filter(|dot| row.entry.get(*dot).is_none());
+    let (Some(was), Some(dot)) = (row.shown, minted) else {
+        return new;
+    };
+    let awaited = row.entry.get_shown(view(&row.entry, policies).dot());
+    let (Some(awaited), Some(before)) = (awaited, row.entry.get(was)) else {
+        return new;
+    };
+    let Some(version) = new.entry.get(dot).filter(|_| !awaited.same_content(before)) else {
+        return new;
+    };
+    let seen = Context::from_iter([was]);
+    Row {
+        entry: row.entry.record_beside(&seen, dot, version.clone()),
+        ..new
     }
 }
 
@@ -366,8 +397,12 @@ impl Seen<'_> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
 mod tests {
-    use super::*;
+    use std::collections::BTreeMap;
+
     use instep_core::id::ActorId;
+    use instep_core::policy::ConflictPolicy;
+
+    use super::*;
 
     const NOW: Hlc = 1_800_000_000 * 1_000_000_000;
 
@@ -537,6 +572,56 @@ mod tests {
             "unseen content is not superseded"
         );
         assert!(!shown(&other).meta_only);
+    }
+
+    /// What is left of two siblings, the later of which is not shown yet or is, after a change of what is shown.
+    fn left(found: &Found, shows_later: bool, policy: ConflictPolicy) -> Vec<Dot> {
+        let mut row = history(Row::default(), &[file(1, 0o644, 1_700_000_000)]);
+        let mut theirs = || Event {
+            dot: dot(2, 1),
+            hlc: NOW,
+            policy_epoch: 0,
+        };
+        let later = file(2, 0o644, 1_700_000_100);
+        let later = after(&Row::default(), &later, None, &mut theirs);
+        row.entry = row.entry.merge(&later.entry);
+        if shows_later {
+            row.shown = later.shown;
+        }
+        let policies = Policies(BTreeMap::from([(0, policy)]));
+        let mut event = || Event {
+            dot: dot(3, 1),
+            hlc: NOW + 1,
+            policy_epoch: 0,
+        };
+        let new = after_unseen(&row, found, None, &policies, &mut event);
+        assert_eq!(new.shown, Some(dot(3, 1)));
+        assert!(
+            row.entry
+                .siblings()
+                .iter()
+                .all(|(d, _)| new.entry.ctx().covers(*d))
+        );
+        new.entry.siblings().iter().map(|(d, _)| *d).collect()
+    }
+
+    #[test]
+    fn what_waits_to_be_shown_is_superseded_by_a_user_who_never_saw_it() {
+        let edit = file(3, 0o644, 1_700_000_500);
+        let touch = file(1, 0o600, 1_700_000_000);
+        let absent = Found::Absent { was: Kind::File };
+        for found in [&edit, &touch, &absent] {
+            let unseen = left(found, false, ConflictPolicy::Newest);
+            assert_eq!(unseen, [dot(2, 1), dot(3, 1)], "{found:?}");
+            let seen = left(found, true, ConflictPolicy::Newest);
+            assert_eq!(seen, [dot(3, 1)], "a loser is kept, and does not come back");
+            let asked = left(found, false, ConflictPolicy::Manual);
+            assert_eq!(
+                asked,
+                [dot(3, 1)],
+                "all that a person is asked about is kept"
+            );
+        }
     }
 
     #[test]
