@@ -11,7 +11,7 @@ use instep_core::entry::Entry;
 use instep_core::id::{ContentId, Dot};
 use instep_core::path::RelPath;
 use instep_core::plan::{self, Action, Code, Problem};
-use instep_core::policy::ConflictPolicy;
+use instep_core::policy::{ConflictPolicy, Role};
 use instep_core::reconcile::{self, Decision};
 use instep_core::version::Kind;
 use instep_core::view::view;
@@ -92,8 +92,11 @@ impl Session {
             let mut before = known[..n].iter();
             before.find_map(|(_, other)| Some((*i, entry.reused(other)?)))
         });
-        let contradicting = known.iter().enumerate().find_map(|(n, (i, entry))| {
-            let mut before = known[..n].iter();
+        // What a mirror's target has superseded is put back to it, which its knowledge outlives; nobody takes it over.
+        let speaks = |(i, _): &(usize, &Entry)| self.slots[*i].role != Role::Target;
+        let speaking: Vec<(usize, &Entry)> = known.iter().copied().filter(speaks).collect();
+        let contradicting = speaking.iter().enumerate().find_map(|(n, (i, entry))| {
+            let mut before = speaking[..n].iter();
             before.find_map(|(j, other)| entry.contradicts(other).then_some((*i, *j)))
         });
         if let Some((i, j)) = contradicting {

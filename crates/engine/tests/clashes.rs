@@ -748,18 +748,16 @@ fn one_of_two_contents_that_claim_one_dot_is_lost_without_an_alarm() {
     assert!(kept.is_some());
 }
 
-#[test]
-fn two_histories_that_contradict_each_other_are_merged_without_an_alarm() {
-    let world = World::new(PolicyRecord::Newest, 1);
-    let dot = |i: usize| Dot {
-        actor: world.replicas[i].actor(),
+/// Two replicas have "one" and "two" at `x`, and each says that it has seen, and superseded, what the other has.
+fn contradict(one: &MemoryReplica, two: &MemoryReplica) {
+    let dot = |r: &MemoryReplica| Dot {
+        actor: r.actor(),
         counter: 9000,
     };
-    for (i, text) in [b"one", b"two"].into_iter().enumerate() {
-        install(&world.replicas[i], &p("x"), text, dot(i));
-        // Each says that it has seen, and superseded, what the other has.
-        let row = world.replicas[i].row(&p("x")).unwrap().unwrap();
-        let ctx = [dot(0), dot(1)].into_iter().collect();
+    for (replica, text) in [(one, b"one"), (two, b"two")] {
+        install(replica, &p("x"), text, dot(replica));
+        let row = replica.row(&p("x")).unwrap().unwrap();
+        let ctx = [dot(one), dot(two)].into_iter().collect();
         let entry = Entry::from_parts(ctx, row.entry.siblings().to_vec()).unwrap();
         let action = Action {
             replica: 0,
@@ -774,9 +772,15 @@ fn two_histories_that_contradict_each_other_are_merged_without_an_alarm() {
             entry,
             shown: row.shown,
         };
-        let done = world.replicas[i].apply(&[action], &NoSources).unwrap();
+        let done = replica.apply(&[action], &NoSources).unwrap();
         assert_eq!(done, [Outcome::Done]);
     }
+}
+
+#[test]
+fn two_histories_that_contradict_each_other_are_merged_without_an_alarm() {
+    let world = World::new(PolicyRecord::Newest, 1);
+    contradict(&world.replicas[0], &world.replicas[1]);
     let end = world.sync(&[0, 1, 2]);
     let codes: Vec<_> = end.problems.iter().map(|(_, p)| p.code).collect();
     assert_eq!(codes, [Code::Contradiction]);
@@ -784,6 +788,35 @@ fn two_histories_that_contradict_each_other_are_merged_without_an_alarm() {
         let content = content_id(text.as_bytes());
         let kept = (0..3).any(|i| world.replicas[i].open(&p("x"), content).unwrap().is_some());
         assert!(kept, "{text}");
+    }
+}
+
+#[test]
+fn what_a_mirrors_targets_had_of_their_own_alarms_a_person() {
+    let world = World::new(PolicyRecord::Newest, 1);
+    let roles = [
+        ("A", Role::Source),
+        ("B", Role::Target),
+        ("C", Role::Target),
+    ];
+    let replicas = roles.map(|(label, role)| {
+        let env = world.env.clone() as Arc<dyn Env>;
+        MemoryReplica::new(label, ShareId([1; 16]), env)
+            .with_role(role)
+            .into()
+    });
+    let world = World {
+        replicas: replicas.into(),
+        mirror: true,
+        ..world
+    };
+    world.write(0, "x");
+    contradict(&world.replicas[1], &world.replicas[2]);
+    let end = world.sync(&[0, 1, 2]);
+    let mut codes = end.problems.iter().map(|(_, p)| p.code);
+    assert!(codes.all(|c| c != Code::Contradiction));
+    for i in [1, 2] {
+        assert_eq!(world.replicas[i].user_read(&p("x")).unwrap(), b"x by 0");
     }
 }
 
