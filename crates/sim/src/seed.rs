@@ -327,7 +327,7 @@ impl Course<'_> {
             // No event tells of a write through another name (semantics, F33).
             return Vec::new();
         }
-        let real = self.real_problems(&disks, end, all, state.is_cut());
+        let real = self.real_problems(&disks, end, all);
         if end.state != State::InSync && !(end.state == State::Problem && real.is_empty()) {
             // What is below a path that waits for a person may be tried again and again.
             let waits = all.iter().any(|k| !k.frozen.is_empty());
@@ -491,7 +491,7 @@ impl Course<'_> {
     /// What a session did or left undone. A content that a power cut took from everybody stays missed.
     fn unrest(&self, end: &End, all: &[Known]) -> Vec<String> {
         let state = self.world.state();
-        let real = self.real_problems(&state.disks, end, all, state.is_cut());
+        let real = self.real_problems(&state.disks, end, all);
         let mut out: Vec<String> = real.iter().map(|p| format!("{p:?}")).collect();
         let paths: BTreeSet<&RelPath> = end.problems.iter().map(|(_, p)| &p.path).collect();
         if end.summary.changes > 0 {
@@ -521,20 +521,10 @@ impl Course<'_> {
         }
     }
 
-    /// Problems but for contents that a power cut took from everybody.
-    fn real_problems(
-        &self,
-        disks: &[SimFs],
-        end: &End,
-        all: &[Known],
-        cut: bool,
-    ) -> Vec<(usize, Problem)> {
+    /// Problems but for contents that nobody here has and somebody who is away may have.
+    fn real_problems(&self, disks: &[SimFs], end: &End, all: &[Known]) -> Vec<(usize, Problem)> {
         let gone = checkers::gone(disks, all, self.plan.mirror);
-        // The copy of a loser goes with it; what was really lost is for the ledger to say.
-        let is_copy = |p: &RelPath| cut && p.to_string().contains(".conflict-");
-        let missing = |p: &Problem| {
-            p.code == Code::ContentMissing && (gone.contains(&p.path) || is_copy(&p.path))
-        };
+        let missing = |p: &Problem| p.code == Code::ContentMissing && gone.contains(&p.path);
         let real = end.problems.iter().filter(|(_, p)| !missing(p));
         real.cloned().collect()
     }
