@@ -5,6 +5,7 @@
 //! unlinks what a user wrote.
 
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 
 use instep_core::id::{ContentId, Dot};
 use instep_core::path::{Name, RelPath};
@@ -142,7 +143,7 @@ pub fn records(
             if let (Some(key), Ok(record)) = (key, serde_json::from_slice(body)) {
                 out.push((key.to_owned(), record));
             }
-            std::ops::ControlFlow::Continue(())
+            ControlFlow::Continue(())
         })
         .map_err(|e| crate::index::store_error("read the trash", e))?;
     Ok(out)
@@ -256,6 +257,23 @@ fn settled_ns(index: &mut Index, loser: &str) -> instep_replica::Result<Option<i
     Ok(conflict
         .filter(|c| c.resolved.is_some())
         .and_then(|c| c.resolved_ns))
+}
+
+/// As what a content lost a conflict that nobody has settled, if it did.
+pub(crate) fn open_loser(index: &mut Index, content: ContentId) -> Option<Dot> {
+    let content = content.to_string();
+    let mut loser = None;
+    let read = index.store().records(Table::Conflict, &mut |_, body| {
+        let record = serde_json::from_slice::<ConflictRecord>(body).ok();
+        let open = record.filter(|c| c.resolved.is_none() && c.content == content);
+        loser = open.and_then(|c| c.loser.parse().ok());
+        if loser.is_some() {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    });
+    read.ok().and(loser)
 }
 
 /// Removes one object of ours; trash holds files, links and empty directories only.

@@ -86,8 +86,14 @@ fn keep_or_drop(
         replica.env.reach(Step::StrayDropped);
         return;
     }
-    let what = Displaced::interrupted(displaced.map(|i| &i.path), kind, id, stat.size);
-    if let Ok(key) = trash::put(replica, staging, name, Keep::Trash) {
+    // The trash is emptied some day; what a person has yet to decide about is not.
+    let loser = trash::open_loser(&mut replica.index(), id);
+    let keep = loser.map_or(Keep::Trash, Keep::Version);
+    let what = Displaced {
+        keep,
+        ..Displaced::interrupted(displaced.map(|i| &i.path), kind, id, stat.size)
+    };
+    if let Ok(key) = trash::put(replica, staging, name, keep) {
         replica.env.reach(Step::StrayKept);
         let mut index = replica.index();
         // Without its record the object is still in the trash directory, only unlisted.

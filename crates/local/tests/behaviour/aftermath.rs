@@ -9,9 +9,9 @@ use instep_core::id::ActorId;
 use instep_core::plan::{Keep, Outcome};
 use instep_core::version::Version;
 use instep_fs::sim::{Save, SimConfig};
-use instep_replica::Replica;
 use instep_replica::conformance::User as _;
-use instep_replica::records::TrashRecord;
+use instep_replica::records::{ConflictRecord, TrashRecord};
+use instep_replica::{Book, Replica};
 use instep_store::{IndexStore as _, Table};
 
 use super::acts::{Given, incoming, look, observe, row};
@@ -200,6 +200,43 @@ fn an_object_in_the_trash_has_no_record_after_a_kill_between_rename_and_commit()
 fn a_loser_in_the_version_store_has_no_record_after_a_kill_between_rename_and_commit() {
     for config in [SimConfig::ext4(1), weak()] {
         assert!(killed_before_the_commit(&config, ".instep/versions", Table::Stored) > 0);
+    }
+}
+
+/// It could not be moved to where it is kept, so that it was still in the staging directory.
+#[test]
+fn the_loser_of_an_open_conflict_goes_to_the_trash_when_the_root_is_opened() {
+    for resolved in [None, Some("newest".to_owned())] {
+        let mut sim = settled(SimConfig::ext4(1));
+        let loser = row(sim.replica(), &p("f")).shown.unwrap();
+        let open = resolved.is_none();
+        let record = ConflictRecord {
+            path: "f".into(),
+            path_hex: "66".into(),
+            loser: loser.to_string(),
+            winner: String::new(),
+            content: content_id(b"loser").to_string(),
+            kind: "file".into(),
+            size: 5,
+            mode: 0o644,
+            te: 1,
+            winner_te: 2,
+            policy: "newest".into(),
+            noticed_ns: 3,
+            resolved,
+            resolved_ns: None,
+        };
+        let body = serde_json::to_string(&record).unwrap();
+        let written = sim
+            .replica()
+            .write_record(Book::Conflicts, &loser.to_string(), Some(&body));
+        written.unwrap();
+        let stray = ".instep/staging/01767225659175942000-f437ce65db69";
+        sim.fs().write_file(stray, b"loser", Save::InPlace).unwrap();
+        sim.kill();
+        let kept = [Table::Stored, Table::Trash].map(|table| records(&sim, table).len());
+        assert_eq!(kept, [usize::from(open), usize::from(!open)]);
+        assert_eq!(objects(&sim, ".instep/versions").len(), kept[0]);
     }
 }
 
