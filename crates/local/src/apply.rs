@@ -4,7 +4,7 @@
 //! parents first; files, links and renames in parallel; what only the index learns; deletions, children
 //! first; at last the modes of directories. Rows are written after the disk, in one transaction.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
 use instep_core::attributes::Seen;
@@ -188,7 +188,12 @@ fn left_alone(replica: &LocalReplica, actions: &[Action]) -> Vec<Mutex<Option<Do
 fn prune(replica: &LocalReplica, actions: &[Action], outcomes: &[Outcome]) -> Result<()> {
     let left = actions.iter().zip(outcomes);
     let left = left.filter(|(a, o)| a.goal == Goal::Absent && **o == Outcome::Done);
-    prune::above(replica, left.map(|(a, _)| &a.path))
+    // What could not be replaced now stays as it was.
+    let replaces = |a: &&Action| matches!(a.goal, Goal::File { .. } | Goal::Link { .. });
+    let replaced: BTreeSet<&RelPath> = actions.iter().filter(replaces).map(|a| &a.path).collect();
+    prune::above(replica, left.map(|(a, _)| &a.path), |dir| {
+        replaced.contains(dir)
+    })
 }
 
 /// What the index learns from a batch.

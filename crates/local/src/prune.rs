@@ -13,17 +13,19 @@ use instep_store::Durability;
 use crate::replica::LocalReplica;
 use crate::tree;
 
-/// Removes the directories above paths that are gone, as far as nothing is left in them.
+/// Removes the directories above paths that are gone, as far as nothing is left in them and nothing else is to take
+/// their place.
 pub(crate) fn above<'a>(
     replica: &LocalReplica,
     gone: impl Iterator<Item = &'a RelPath>,
+    stays: impl Fn(&RelPath) -> bool,
 ) -> Result<()> {
     let mut dirs: BTreeSet<RelPath> = gone.filter_map(RelPath::parent).collect();
     if dirs.is_empty() || !replica.is_writable() || replica.settings.preview {
         return Ok(());
     }
     while let Some(path) = dirs.pop_last() {
-        let Some((parent, name)) = path.split() else {
+        let Some((parent, name)) = path.split().filter(|_| !stays(&path)) else {
             continue;
         };
         let Some(row) = replica.index().get(&path)? else {

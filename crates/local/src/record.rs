@@ -85,7 +85,7 @@ fn recorded(replica: &LocalReplica, look: &Look) -> Result<()> {
     }
     let gone = look.findings.iter();
     let gone = gone.filter(|f| matches!(f.found, Found::Absent { .. }));
-    prune::above(replica, gone.map(|f| &f.path))
+    prune::above(replica, gone.map(|f| &f.path), |_| false)
 }
 
 /// What a finding makes of a row; a mirror's source decides alone what is shown.

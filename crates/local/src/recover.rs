@@ -55,7 +55,7 @@ pub fn after_crash(replica: &LocalReplica, other_boot: bool) -> Result<()> {
         classify::classify(replica, intended, other_boot)?;
         replica.env.reach(Step::Classified);
     }
-    prune::above(replica, all.iter().map(|i| &i.path))?;
+    prune::above(replica, all.iter().map(|i| &i.path), |_| false)?;
     if other_boot {
         let durable = doubt::sure_epoch(&mut replica.index())?;
         crate::relist::ahead(replica, durable)?;

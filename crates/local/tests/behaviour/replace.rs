@@ -361,3 +361,25 @@ fn a_save_is_lost_where_replacing_is_weak() {
         save_before_each_call(&no_noreplace, how, None);
     }
 }
+
+/// What was below a directory is gone, and the file that takes its name cannot be had yet.
+#[test]
+fn a_directory_goes_before_the_file_that_is_to_replace_it_is_there() {
+    let sim = Sim::new(SimConfig::ext4(1));
+    let replica = sim.replica();
+    let brought = incoming(replica, &p("d/f"), Some(b"theirs"), 1);
+    let given = Given::of(&[b"theirs"]);
+    assert_eq!(
+        replica.apply(&[brought], &given).unwrap(),
+        [Outcome::Done],
+        "it does not come"
+    );
+    assert!(row(replica, &p("d")).is_derived_dir());
+    let leaves = incoming(replica, &p("d/f"), None, 2);
+    let file = incoming(replica, &p("d"), Some(b"not to be had"), 3);
+    let outcomes = replica.apply(&[leaves, file], &given).unwrap();
+    assert_eq!(outcomes[0], Outcome::Done);
+    assert_ne!(outcomes[1], Outcome::Done);
+    assert_eq!(sim.fs().stat("d").unwrap().kind, instep_fs::Kind::Dir);
+    assert!(row(replica, &p("d")).is_derived_dir());
+}
