@@ -9,11 +9,16 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::fnv;
-use crate::id::{ActorId, Dot};
+use crate::id::{ActorId, ContentId, Dot};
 use crate::limits::NAME_BYTES_MAX;
 use crate::path::RelPath;
 use crate::time::Mtime;
 use crate::version::{Kind, Version};
+
+/// Digits of the date, the actor and the content in the name of a loser's copy.
+const DATE: usize = 8;
+const ACTOR: usize = 6;
+const HASH: usize = 6;
 
 /// The dot of the entry that shows a loser beside its path.
 pub fn derived_dot(loser: Dot) -> Dot {
@@ -59,8 +64,23 @@ pub fn copy_path(path: &RelPath, dot: Dot, version: &Version) -> Option<RelPath>
     let (y, m, d) = civil(version.te.div_euclid(86_400 * 1_000_000_000));
     let actor = format!("{}", dot.actor);
     let hash = format!("{}", version.content);
-    let of = format!("{y:04}{m:02}{d:02}-{}-{}", &actor[10..], &hash[..6]);
+    let of = format!(
+        "{y:04}{m:02}{d:02}-{}-{}",
+        &actor[actor.len() - ACTOR..],
+        &hash[..HASH]
+    );
     beside(path, &of)
+}
+
+/// Whether a path is that of a loser's copy, and its name tells of another content than this: somebody edited the
+/// copy, or it is not whole.
+pub fn is_copy_of_other(path: &RelPath, content: ContentId) -> bool {
+    let stem = path
+        .split()
+        .map(|(_, name)| split_extension(name.as_bytes()).0);
+    let of = stem.and_then(loser).map(|(_, of)| of);
+    let hash = format!("{content}");
+    of.is_some_and(|of| !of.ends_with(&hash.as_bytes()[..HASH]))
 }
 
 /// Where everything goes that is alive below a path whose name a file or link of a preferred replica takes:
@@ -121,18 +141,27 @@ fn split_extension(name: &[u8]) -> (&[u8], &[u8]) {
 
 /// A stem without the suffix that an earlier conflict gave it.
 fn strip_suffix(stem: &[u8]) -> &[u8] {
-    const MARK: &[u8] = b".conflict-";
     const ROOM: &[u8] = b"dir-";
-    let rest = |tail: usize| {
-        let at = stem.len().checked_sub(MARK.len() + tail)?;
-        let rest = stem[at..].strip_prefix(MARK).filter(|_| at > 0)?;
-        Some((&stem[..at], rest))
-    };
-    let is_digits = |s: &[u8]| s.iter().all(|b| b.is_ascii_hexdigit() || *b == b'-');
-    let loser = rest(8 + 1 + 6 + 1 + 6).filter(|(_, of)| is_digits(of));
     let is_room = |of: &[u8]| of.strip_prefix(ROOM).is_some_and(is_digits);
-    let room = || rest(ROOM.len() + 8).filter(|(_, of)| is_room(of));
-    loser.or_else(room).map_or(stem, |(name, _)| name)
+    let room = || suffix(stem, ROOM.len() + 8).filter(|(_, of)| is_room(of));
+    loser(stem).or_else(room).map_or(stem, |(name, _)| name)
+}
+
+/// A stem in the name that a loser was shown beside, and what tells of the loser.
+fn loser(stem: &[u8]) -> Option<(&[u8], &[u8])> {
+    suffix(stem, DATE + 1 + ACTOR + 1 + HASH).filter(|(_, of)| is_digits(of))
+}
+
+/// A stem in two parts, of which the second follows the mark of a conflict and is `tail` bytes long.
+fn suffix(stem: &[u8], tail: usize) -> Option<(&[u8], &[u8])> {
+    const MARK: &[u8] = b".conflict-";
+    let at = stem.len().checked_sub(MARK.len() + tail)?;
+    let rest = stem[at..].strip_prefix(MARK).filter(|_| at > 0)?;
+    Some((&stem[..at], rest))
+}
+
+fn is_digits(s: &[u8]) -> bool {
+    s.iter().all(|b| b.is_ascii_hexdigit() || *b == b'-')
 }
 
 /// At most `room` bytes, not in the middle of a UTF-8 character.
@@ -174,7 +203,6 @@ pub fn kind_word(kind: Kind) -> String {
 #[allow(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
 mod tests {
     use super::*;
-    use crate::id::ContentId;
 
     fn version(te: i64) -> Version {
         Version {
@@ -225,6 +253,21 @@ mod tests {
         assert_eq!(named(once.as_bytes()), once);
         let bare = named(b"a");
         assert_eq!(named(bare.as_bytes()), bare);
+    }
+
+    #[test]
+    fn a_copy_that_is_not_what_its_name_says_is_found_out() {
+        let (whole, other) = (ContentId([0xab; 32]), ContentId([0xac; 32]));
+        for path in [&b"d/a.txt"[..], b"a", b".profile", &[b'x'; 255]] {
+            let copy = named(path);
+            assert!(!is_copy_of_other(&copy, whole), "{copy}");
+            assert!(is_copy_of_other(&copy, other), "{copy}");
+            let plain = RelPath::new(path).unwrap();
+            assert!(!is_copy_of_other(&plain, other), "{plain}");
+            let room = room_path(&plain).unwrap();
+            assert!(!is_copy_of_other(&room, other), "{room}");
+        }
+        assert!(!is_copy_of_other(&RelPath::root(), other));
     }
 
     #[test]

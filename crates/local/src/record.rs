@@ -55,7 +55,7 @@ pub fn record(replica: &LocalReplica, look: &Look, share: &ShareState) -> Result
             return Err(e);
         }
         if let Some(doubt) = doubt {
-            doubt.age(basis, &finding.found, &mut new);
+            doubt.age(path, basis, &finding.found, &mut new);
         }
         replica.forget_uncarried(&mut new);
         if new != row {

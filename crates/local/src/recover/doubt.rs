@@ -3,8 +3,10 @@
 //! Owns the note that there was a power cut, from recovery until everything has been looked at. Invariant:
 //! what is minted in doubt gives way to what others have, and never destroys it. Nothing on disk is touched.
 
+use instep_core::conflict::is_copy_of_other;
 use instep_core::entry::Entry;
 use instep_core::id::{ContentId, Dot};
+use instep_core::path::RelPath;
 use instep_core::policy::Role;
 use instep_core::row::Row;
 use instep_core::time::Mtime;
@@ -120,21 +122,25 @@ impl Doubt {
         }
     }
 
-    /// A file that nobody knew of and that is empty or all zeros may be what is left of one that was being written.
-    /// What is minted for it gives way to anything that others have at the path.
-    pub fn age(self, basis: &Row, found: &Found, new: &mut Row) {
+    /// A file that nobody knew of may be what is left of one that was being written: if it is empty or all zeros, or
+    /// the copy of a loser and not what its name says. A copy has a name before anything of it is sure to last, so
+    /// that its row and its intent may be gone. What is minted for it gives way to anything that others have at the
+    /// path.
+    pub fn age(self, path: &RelPath, basis: &Row, found: &Found, new: &mut Row) {
         let Found::Present {
             kind: Kind::File,
             content,
             size,
+            mtime,
             ..
         } = found
         else {
             return;
         };
+        let torn_copy = || *mtime <= self.since && is_copy_of_other(path, *content);
         let minted = new.shown.filter(|d| basis.entry.get(*d).is_none());
-        let Some(minted) = minted.filter(|_| basis.present().is_none() && *content == zeros(*size))
-        else {
+        let unknown = minted.filter(|_| basis.present().is_none());
+        let Some(minted) = unknown.filter(|_| *content == zeros(*size) || torn_copy()) else {
             return;
         };
         let aged = |(dot, version): &(Dot, Version)| {

@@ -2,6 +2,7 @@
 
 use instep_chunk::content_id;
 use instep_core::id::ActorId;
+use instep_core::path::RelPath;
 use instep_core::plan::Outcome;
 use instep_core::policy::Role;
 use instep_core::version::Kind;
@@ -141,4 +142,51 @@ fn a_torn_file_stays_in_doubt_when_a_session_ended_before_it_looked() {
         assert!(made.is_some_and(|te| te != 0), "seed {seed}: {made:?}");
     }
     assert!(torn > 0, "no power cut left an empty file");
+}
+
+/// Roots where a power cut left the name of a conflict copy that we were bringing, with some of its bytes, and took its
+/// row; and whether they are all of its bytes.
+fn copies_cut_off() -> Vec<(Sim, RelPath, bool)> {
+    let theirs: Vec<u8> = (0..20_000_u32).flat_map(u32::to_be_bytes).collect();
+    let hash = content_id(&theirs).to_string();
+    let copy = p(&format!("c.conflict-20200913-020202-{}.txt", &hash[..6]));
+    let cut_off = |seed| {
+        let mut sim = Sim::new(SimConfig::adversarial(seed));
+        rest(&sim);
+        sim.replica().barrier().unwrap();
+        let action = incoming(sim.replica(), &copy, Some(&theirs), 1);
+        let done = sim.replica().apply(&[action], &Given::of(&[&theirs]));
+        assert_eq!(done.unwrap(), [Outcome::Done]);
+        sim.power_cut(seed);
+        let left = sim.fs().snapshot().remove(&copy).map(|n| n.content);
+        let left = left.filter(|bytes| bytes.iter().any(|b| *b != 0))?;
+        let is_known = !row(sim.replica(), &copy).entry.is_empty();
+        (!is_known).then(|| (sim, copy.clone(), left == theirs))
+    };
+    (0..128).filter_map(cut_off).collect()
+}
+
+fn instant(sim: &Sim, path: &RelPath) -> Option<i64> {
+    row(sim.replica(), path).present().map(|v| v.te)
+}
+
+#[test]
+fn a_conflict_copy_of_which_a_power_cut_left_a_part_is_minted_as_a_users_file() {
+    let all = copies_cut_off();
+    assert!(all.iter().any(|c| c.2) && all.iter().any(|c| !c.2));
+    for (sim, copy, is_whole) in all {
+        rest(&sim);
+        assert_eq!(instant(&sim, &copy) != Some(0), is_whole);
+    }
+}
+
+#[test]
+fn what_a_user_saves_to_a_conflict_copy_after_a_power_cut_gives_way_as_torn() {
+    for (sim, copy, _) in copies_cut_off() {
+        sim.fs().advance(1_000_000_000);
+        sim.write(&copy, MINE).unwrap();
+        rest(&sim);
+        let te = instant(&sim, &copy);
+        assert!(te.is_some_and(|te| te != 0), "{te:?}");
+    }
 }
