@@ -133,6 +133,10 @@ impl Hands<'_> {
         self.touch(from);
         let old = self.fs.read(to).ok();
         let copied = self.fs.write_file(to, &content, Save::InPlace).is_ok();
+        if copied && self.slow.iter().any(|s| s.half == content) {
+            // What a program has not finished writing is a finished file where another copied it to.
+            self.ledger.allows(&content);
+        }
         if let Some(old) = old.filter(|_| copied) {
             self.ledger.gives_up(&old);
         }
@@ -250,4 +254,41 @@ pub(super) fn unlock(machine: usize, fs: &SimFs, ledger: &mut Ledger) {
         let _gone = fs.remove(lock.as_bytes());
     }
     ledger.acted(machine, &before, &seen(fs), &[]);
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
+
+    use instep_fs::sim::SimConfig;
+
+    use super::*;
+
+    #[test]
+    fn a_copy_of_a_file_that_is_half_written_counts_as_bytes_that_nobody_wrote() {
+        let fs = SimFs::new(SimConfig::ext4(1));
+        fs.write_file("a", b"invented", Save::InPlace).unwrap();
+        fs.write_file("b", b"old", Save::InPlace).unwrap();
+        let (mut ledger, mut rng) = (Ledger::default(), Prng::new(1));
+        let (mut slow, mut linked) = (Vec::new(), false);
+        let mut hands = Hands {
+            machine: 0,
+            fs: &fs,
+            before: &seen(&fs),
+            handled: Vec::new(),
+            slow: &mut slow,
+            weak: false,
+            linked: &mut linked,
+            ledger: &mut ledger,
+            rng: &mut rng,
+        };
+        hands.perform(Step::Open("b".into(), 1));
+        hands.perform(Step::Copy("a".into(), "c".into()));
+        let half = fs.read("b").unwrap();
+        assert!(!hands.ledger.is_known(&half), "only its writer has it");
+        hands.perform(Step::Copy("b".into(), "d".into()));
+        assert_eq!(fs.read("d").unwrap(), half);
+        assert!(hands.ledger.is_known(&half));
+        assert!(!hands.ledger.is_known(&fs.read("c").unwrap()));
+    }
 }
