@@ -459,6 +459,7 @@ impl Course<'_> {
                 .disks
                 .iter()
                 .for_each(instep_fs::sim::SimFs::reset_calls);
+            self.world.let_locks_expire();
             self.world.begin_round(Round::PEACE, false);
             let (ended, bad) = self.session(true, rng.chance(3, 4));
             self.world.end_round();

@@ -6,6 +6,7 @@
 
 mod deaths;
 mod gaps;
+mod locks;
 mod machines;
 mod mishaps;
 mod troubles;
@@ -411,6 +412,12 @@ impl World {
         }
         state.waits += 1;
         let quiet = state.live && state.is_quiet(self.elapsed_ns());
+        if quiet && self.outlive_locks(&state) {
+            // What they held is looked at now, and has its quiet while.
+            state.waits = 0;
+            state.acted_ns = self.elapsed_ns();
+            return;
+        }
         if (quiet || state.life == Life::Dead)
             && let Some(handle) = state.handle.clone()
         {
