@@ -21,6 +21,7 @@ use instep_core::reconcile::{Decision, Side, moved_out, order, reconcile};
 use instep_core::row::{Held, Print, Row};
 use instep_core::time::Mtime;
 use instep_core::version::{Kind, Version};
+use instep_core::view::view;
 
 const L: u8 = 1;
 const R: u8 = 2;
@@ -514,6 +515,44 @@ fn d_what_made_room_may_lose_where_it_goes_so_it_is_kept() {
     };
     assert_eq!(decision.actions[0].keep, Keep::Version(*copy));
     assert_eq!(version.moved, Some(p("x")));
+}
+
+#[test]
+fn d_what_lost_to_what_made_room_is_forgotten_when_both_are_ended() {
+    let prefer_other = of(ConflictPolicy::Prefer([ActorId([3; 8])].into()));
+    let (loser, winner) = (first(L, "fA", 1), first(R, "fB", 2));
+    let known = loser.entry.merge(&winner.entry);
+    let (there, here) = moved_out(&p("x"), &p("y"), &known, &prefer_other).unwrap();
+    assert_eq!(there.siblings().len(), 2);
+    let [lost] = view(&there, &prefer_other).losers[..] else {
+        panic!("one of them loses there, too")
+    };
+    assert!(
+        there
+            .get(lost)
+            .unwrap()
+            .same_content(loser.present().unwrap())
+    );
+    let sides = [side(Some(&loser)), side(Some(&winner))];
+    let decision = reconcile(&p("x"), &sides, &here, false, &prefer_other);
+    assert_eq!(at(&decision, 0), "absent >kept");
+    assert_eq!(decision.actions[0].keep, Keep::Version(lost));
+    // Whoever met the winner first, and the loser only when that had gone, knows the same in the end.
+    let (first_there, first_here) =
+        moved_out(&p("x"), &p("y"), &winner.entry, &prefer_other).unwrap();
+    let late = loser.entry.merge(&first_here);
+    let (late_there, _) = moved_out(&p("x"), &p("y"), &late, &prefer_other).unwrap();
+    assert_eq!(first_there.merge(&late_there), there);
+}
+
+#[test]
+fn d_what_lost_to_a_deletion_comes_to_life_where_others_made_room() {
+    let prefer_r = of(ConflictPolicy::Prefer([ActorId([R; 8])].into()));
+    let old = first(3, "fO", 1);
+    let (edit, gone) = (then(&old, L, "fA", 2), then(&old, R, "tO", 3));
+    let known = edit.entry.merge(&gone.entry);
+    assert_eq!(view(&known, &prefer_r).losers.len(), 1);
+    assert_eq!(moved_out(&p("x"), &p("y"), &known, &prefer_r), None);
 }
 
 // --- E: what is in the way

@@ -190,23 +190,28 @@ fn make_room(events: &[Event], top: &RelPath, rules: Rules, new: &mut Vec<Event>
         .into_iter()
         .filter(|p| *p != top && p.is_within(top))
     {
-        let e = choose(events, path, rules).winner;
-        if is_tomb(e) {
+        let choice = choose(events, path, rules);
+        if is_tomb(choice.winner) {
             continue;
         }
         let to = path.rebase(top, &home).unwrap();
-        let seen = events
+        let seen: BTreeSet<Dot> = events
             .iter()
             .filter(|o| o.path == *path)
             .map(|o| o.dot)
             .collect();
-        new.push(Event {
-            dot: conflict::end_dot(e.dot, &to),
-            path: path.clone(),
-            version: conflict::end_version(&e.version, &to),
-            seen,
-        });
-        new.push(moved(e, to));
+        // What lost loses there again, unless it is an entry of its own beside the winner.
+        let is_beside = choice.winner.version.kind == Kind::Dir || rules.keep_both;
+        let losers = choice.losers.iter().filter(|_| !is_beside);
+        for e in losers.copied().chain([choice.winner]) {
+            new.push(Event {
+                dot: conflict::end_dot(e.dot, &to),
+                path: path.clone(),
+                version: conflict::end_version(&e.version, &to),
+                seen: seen.clone(),
+            });
+            new.push(moved(e, to.clone()));
+        }
     }
 }
 
