@@ -36,6 +36,7 @@ use instep_fs::sim::{Holdings, NodeView, SimFs};
 use instep_replica::records::ShareRecord;
 use instep_replica::{Book, Replica};
 
+use crate::late::PutAway;
 use crate::ledger::{Ledger, is_ours, is_staged, is_trashed, name, seen};
 
 /// Calls that change a disk.
@@ -72,6 +73,7 @@ pub(crate) struct Known {
     members: BTreeSet<String>,
     /// Under which names they mint.
     actors: BTreeSet<String>,
+    put_away: PutAway,
 }
 
 impl Known {
@@ -133,6 +135,7 @@ pub(crate) fn known(replica: &dyn Replica) -> Known {
     let members = share.members.iter().filter(|(_, m)| !m.gone);
     out.members = members.map(|(id, _)| id.clone()).collect();
     out.id = replica.id().to_string();
+    out.put_away = PutAway::of(replica);
     let policies = share.policies();
     let read = replica.subtree(&RelPath::root(), &mut |path, row| {
         if row.is_derived_dir() {
@@ -376,12 +379,18 @@ pub(crate) fn gone(disks: &[SimFs], all: &[Known], mirror: bool) -> BTreeSet<Rel
     let waits = |dot: &Dot| !all_here || !actors.contains(&dot.actor.to_string());
     let mut stored: BTreeSet<ContentId> = BTreeSet::new();
     let mut shown: BTreeSet<(RelPath, ContentId)> = BTreeSet::new();
-    for (path, node) in disks.iter().flat_map(SimFs::snapshot) {
-        let id = instep_chunk::hash::content_id(&node.content);
-        if is_ours(&path) {
-            stored.insert(id);
-        } else {
-            shown.insert((path, id));
+    for (i, fs) in disks.iter().enumerate() {
+        for (path, node) in fs.snapshot() {
+            let id = instep_chunk::hash::content_id(&node.content);
+            let is_late = || {
+                all.get(i)
+                    .is_some_and(|k| k.put_away.is_late(&path, &node, id))
+            };
+            if !is_ours(&path) {
+                shown.insert((path, id));
+            } else if !is_late() {
+                stored.insert(id);
+            }
         }
     }
     let lacks = |path: &RelPath, v: &Version| {

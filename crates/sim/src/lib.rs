@@ -28,6 +28,7 @@ mod counts;
 mod coverage;
 mod eye;
 mod faults;
+mod late;
 mod ledger;
 mod link;
 mod mask;
