@@ -47,7 +47,8 @@ struct Token {
     durable: bool,
     /// A process died since: its successor may have set this aside.
     survived: bool,
-    /// A user gave it another name: it may have both elsewhere, and be given up under one.
+    /// A user gave it another name, or wrote it under two at once: it may have both elsewhere, and be given up under
+    /// one here and under the other there.
     moved: bool,
     /// Users on these machines did something to it besides creating it.
     touched: BTreeSet<usize>,
@@ -108,13 +109,15 @@ impl Ledger {
             }
         }
         let were: BTreeSet<&Vec<u8>> = before.values().collect();
+        let mut new = BTreeSet::new();
         for (path, content) in after {
             if before.get(path) == Some(content) {
                 continue;
             }
+            let is_second = !new.insert(content);
             self.dead.remove(&(path.clone(), content.clone()));
             if let Some(token) = self.tokens.get_mut(content) {
-                token.moved |= were.contains(content);
+                token.moved |= is_second || were.contains(content);
             }
         }
     }
@@ -261,11 +264,13 @@ mod tests {
             "only what came since the death"
         );
         let mut ledger = Ledger::default();
-        for content in ["kept", "moved", "over", "mine"] {
+        for content in ["kept", "moved", "over", "mine", "linked"] {
             ledger.wrote(b"f", content.as_bytes(), true);
         }
         let before = Seen::from([at("a", "moved"), at("b", "over")]);
+        let linked = [at("d", "linked"), at("e", "linked")];
         let after = Seen::from([at("c", "moved"), at("b", "kept")]);
+        let after = after.into_iter().chain(linked).collect();
         ledger.acted(0, &before, &after, &[]);
         let in_reach = BTreeSet::from([b"kept".to_vec()]);
         let away = ledger.put_away(&in_reach);
