@@ -29,6 +29,7 @@ use crate::index::{Index, store_error};
 use crate::observe::{LastLook, Piece};
 use crate::print::{Digest, print, unlike};
 use crate::reading::Unread;
+use crate::root::fresh_actor;
 use crate::rules::{IgnoreOptions, Rules};
 use crate::settle::Missed;
 use crate::tree::{self, Ours, ours};
@@ -603,6 +604,9 @@ impl LocalReplica {
             (clean && !lost, other_boot)
         };
         if !is_well {
+            if other_boot {
+                self.begin_anew()?;
+            }
             recover::after_crash(self, other_boot)?;
             self.index().inherit_unsettled();
         } else {
@@ -618,6 +622,15 @@ impl LocalReplica {
         index.put_meta(b"clean", b"0")?;
         index.put_meta(b"boot", boot.as_bytes())?;
         index.commit(Durability::Power)
+    }
+
+    /// What was recorded last may be forgotten here and known elsewhere: a new dot of the same actor would
+    /// claim to have seen it, and supersede it.
+    fn begin_anew(&self) -> Result<()> {
+        let actor = fresh_actor(self.env.as_ref());
+        self.index().renew(actor)?;
+        *locked(&self.actor) = actor;
+        Ok(())
     }
 
     /// Nobody is at work there any more: the next time it is left alone for a short while again.

@@ -41,6 +41,7 @@ pub use again::open_again;
 pub use evidence::{is_bare_mount_point, known_at};
 pub use examine::{Examination, Left, Standing, close_to_others, examine};
 pub use forget::forget;
+pub(crate) use index_file::fresh_actor;
 pub use inspect::{Inspection, inspect};
 pub use marker::{Membership, MembershipKind, memberships_in};
 pub use open::{OpenOptions, ShareChoice};

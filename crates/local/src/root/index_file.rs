@@ -65,7 +65,7 @@ pub(super) fn read(base: &Dir, file: &str) -> Result<Option<Box<dyn IndexStore>>
 }
 
 /// An actor that nobody was before.
-pub(super) fn fresh_actor(env: &dyn Env) -> ActorId {
+pub(crate) fn fresh_actor(env: &dyn Env) -> ActorId {
     let random = env.random();
     let mut out = [0; 8];
     out.copy_from_slice(&random[..8]);

@@ -1,11 +1,11 @@
 //! What a user had done when the power was cut, and the index does not know of.
 
 use instep_chunk::content_id;
-use instep_core::id::ActorId;
+use instep_core::id::{ActorId, Dot};
 use instep_core::path::RelPath;
 use instep_core::plan::Outcome;
 use instep_core::policy::Role;
-use instep_core::version::Kind;
+use instep_core::version::{Kind, Version};
 use instep_fs::sim::SimConfig;
 use instep_replica::Replica as _;
 use instep_replica::conformance::User as _;
@@ -46,6 +46,35 @@ fn a_directory_that_a_mirrors_user_put_in_the_place_of_a_file_stays_unknown_afte
         );
     }
     assert!(kept > 0, "no index ever knew of the file");
+}
+
+/// What a power cut took from the index is known to whoever had it before.
+#[test]
+fn what_is_left_of_a_file_supersedes_what_the_others_know_of_it() {
+    let mut torn = 0;
+    for seed in 0..64 {
+        let mut sim = Sim::new(SimConfig::ext4(seed));
+        rest(&sim);
+        sim.replica().barrier().unwrap();
+        sim.write(&p("f"), MINE).unwrap();
+        rest(&sim);
+        let told = row(sim.replica(), &p("f")).entry;
+        let dot = told.siblings()[0].0;
+        sim.power_cut(seed);
+        rest(&sim);
+        let left = row(sim.replica(), &p("f"));
+        let is_torn = left
+            .present()
+            .is_some_and(|v| v.content != content_id(MINE));
+        torn += u32::from(is_torn && left.entry.get(dot).is_none());
+        let all = left.entry.merge(&told);
+        let is_known = |(d, v): &(Dot, Version)| *d == dot || v.content == content_id(MINE);
+        assert!(
+            all.siblings().iter().any(is_known),
+            "seed {seed}: {left:?} supersedes {told:?}"
+        );
+    }
+    assert!(torn > 0, "no seed lost the row and left a name");
 }
 
 /// How often a shorter and older file that a user had moved over another is in the trash after a power cut, and how
