@@ -45,8 +45,10 @@ struct Token {
     path: String,
     given_up: bool,
     durable: bool,
-    /// A process died since: its successor may have set this aside.
+    /// A process died since, while at most one machine showed this: its successor may have set that aside.
     survived: bool,
+    /// More than one machine showed it when a process died: no recovery sets that aside everywhere.
+    spread: bool,
     /// A user gave it another name, or wrote it under two at once: it may have both elsewhere, and be given up under
     /// one here and under the other there.
     moved: bool,
@@ -125,7 +127,9 @@ impl Ledger {
     /// Something happened to a root that its user answers for: this is what is left everywhere. What a user had
     /// taken away may be there again.
     pub(crate) fn befell(&mut self, disks: &[SimFs]) {
-        self.died();
+        self.died(disks);
+        // What a copy of a root shows twice was never brought by anybody.
+        self.tokens.values_mut().for_each(|t| t.survived = true);
         let nodes = disks.iter().flat_map(SimFs::snapshot);
         // What somebody was only bringing may be dropped when nobody has it any more.
         let kept = nodes.filter(|(p, _)| !is_staged(p));
@@ -155,9 +159,18 @@ impl Ledger {
     }
 
     /// The process died: what it was doing to places that users emptied meanwhile may be done again.
-    pub(crate) fn died(&mut self) {
+    pub(crate) fn died(&mut self, disks: &[SimFs]) {
         self.dead.clear();
-        self.tokens.values_mut().for_each(|t| t.survived = true);
+        let mut shown: BTreeMap<Vec<u8>, usize> = BTreeMap::new();
+        for tree in disks.iter().map(seen) {
+            let once: BTreeSet<Vec<u8>> = tree.into_values().collect();
+            once.into_iter()
+                .for_each(|c| *shown.entry(c).or_default() += 1);
+        }
+        for (content, token) in &mut self.tokens {
+            token.spread |= shown.get(content).is_some_and(|machines| *machines > 1);
+            token.survived |= !token.spread;
+        }
     }
 
     /// Everything that users wrote on any machine reached its disk.
@@ -171,7 +184,9 @@ impl Ledger {
 
     /// The power was cut, and this is what is left. A save that nobody had synced may be gone.
     pub(crate) fn power_cut(&mut self, disks: &[SimFs], unsynced: &[bool]) {
-        self.died();
+        // What several machines showed, it may have taken from all but one.
+        self.tokens.values_mut().for_each(|t| t.spread = false);
+        self.died(disks);
         let mut left = BTreeSet::new();
         for (fs, unsynced) in disks.iter().zip(unsynced) {
             for (path, node) in fs.snapshot() {
@@ -247,16 +262,37 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
 
     use super::*;
+    use instep_fs::sim::{Save, SimConfig};
 
     fn at(path: &str, content: &str) -> (RelPath, Vec<u8>) {
         (RelPath::new(path.as_bytes()).unwrap(), content.into())
     }
 
     #[test]
+    fn what_a_recovery_takes_from_everybody_is_not_seen() {
+        let disks: Vec<SimFs> = (0..2)
+            .map(|seed| SimFs::new(SimConfig::ext4(seed)))
+            .collect();
+        let mut ledger = Ledger::default();
+        for (content, holders) in [("one", &disks[..1]), ("all", &disks[..])] {
+            ledger.wrote(b"f", content.as_bytes(), true);
+            for fs in holders {
+                fs.write_file(content, content, Save::InPlace).unwrap();
+            }
+        }
+        ledger.died(&disks);
+        let away = ledger.put_away(&BTreeSet::new());
+        assert!(
+            matches!(away.as_slice(), [one] if one.contains("all")),
+            "{away:?}"
+        );
+    }
+
+    #[test]
     fn what_was_thrown_away_although_nobody_superseded_it_is_not_seen() {
         let mut ledger = Ledger::default();
         ledger.wrote(b"f", b"old", true);
-        ledger.died();
+        ledger.died(&[]);
         ledger.wrote(b"f", b"new", true);
         assert_eq!(
             ledger.put_away(&BTreeSet::new()).len(),

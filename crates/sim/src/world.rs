@@ -465,10 +465,10 @@ impl World {
             deaths::bury(&mut state);
         }
         if state.forgetful {
-            state.ledger.died();
+            deaths::died(&mut state);
         }
         if std::mem::take(&mut state.recovering) {
-            state.ledger.died();
+            deaths::died(&mut state);
             state.dark &= state.died;
         }
         state.life = Life::Alive;

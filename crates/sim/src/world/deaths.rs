@@ -61,8 +61,14 @@ pub(super) fn bury(state: &mut State) {
     state.died = true;
     match state.crash.map(|c| c.how) {
         Some(Death::PowerCut) => start_again(state),
-        _ => state.ledger.died(),
+        _ => died(state),
     }
+}
+
+/// The ledger hears of a death.
+pub(super) fn died(state: &mut State) {
+    let State { ledger, disks, .. } = state;
+    ledger.died(disks);
 }
 
 fn kill_indexes(state: &mut State) {

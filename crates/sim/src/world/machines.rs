@@ -74,7 +74,7 @@ impl World {
         let (disks, indexes, boot, identities, order) = {
             let mut state = self.state();
             if std::mem::take(&mut state.died) {
-                state.ledger.died();
+                deaths::died(&mut state);
                 state.recovering = true;
             }
             let mut order: Vec<usize> = (0..state.disks.len()).collect();
@@ -152,7 +152,7 @@ impl World {
         // The old one's hands are off it, and what it had not committed is gone.
         state.indexes[machine].kill();
         (state.died, state.recovering) = (true, true);
-        state.ledger.died();
+        deaths::died(&mut state);
         let (fs, disk) = (state.disks[machine].clone(), state.indexes[machine].clone());
         let (who, boot) = (state.identities[machine], state.boot);
         drop(state);
