@@ -280,16 +280,12 @@ impl Target<'_> {
         is_vain.then(|| self.acting(Goal::Absent, known, None, Keep::Trash))
     }
 
-    fn is_dir(&self) -> bool {
-        self.row.is_derived_dir() || self.row.present().is_some_and(|v| v.kind == Kind::Dir)
-    }
-
     /// A directory for what is below it, whatever else has the name.
     fn standing(&self, known: Entry, view: &View) -> Result<Option<Action>, Problem> {
         if let Some(held) = self.row.held {
             return Err(self.held(held));
         }
-        if self.is_dir() {
+        if self.row.is_dir() {
             return Ok(self.stand_on(known));
         }
         Ok(Some(self.make_standing(known, view)))
@@ -316,7 +312,7 @@ impl Target<'_> {
     }
 
     fn absent(&self, known: Entry, tomb: Dot, view: &View) -> Option<Action> {
-        let is_dir = self.is_dir();
+        let is_dir = self.row.is_dir();
         if is_dir && self.alive_below {
             return self.stand_on(known);
         }

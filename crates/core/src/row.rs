@@ -15,7 +15,7 @@ use alloc::boxed::Box;
 use crate::attributes::Seen;
 use crate::entry::Entry;
 use crate::id::Dot;
-use crate::version::Version;
+use crate::version::{Kind, Version};
 
 /// What an object looked like when it was last examined. Compared for equality only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,5 +79,15 @@ impl Row {
     /// A directory that stands only because something below it is alive.
     pub fn is_derived_dir(&self) -> bool {
         self.shown.is_none() && self.print.is_some()
+    }
+
+    /// A directory is there, for itself or for what is below it.
+    pub fn is_dir(&self) -> bool {
+        self.is_derived_dir() || self.present().is_some_and(|v| v.kind == Kind::Dir)
+    }
+
+    /// A file or link is there.
+    pub fn is_file_or_link(&self) -> bool {
+        self.present().is_some_and(|v| v.kind != Kind::Dir)
     }
 }

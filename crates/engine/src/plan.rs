@@ -174,8 +174,8 @@ impl Session {
         let mut up = action.path.parent();
         while let Some(path) = up.filter(|p| !p.is_root()) {
             let rows = self.rows_at(&path);
-            let here = rows[action.replica].as_ref().and_then(Row::present);
-            if here.is_some_and(|v| v.kind != Kind::Dir) {
+            let here = rows[action.replica].as_ref();
+            if here.is_some_and(Row::is_file_or_link) {
                 let known = reconcile::merged(&self.sides(&rows), &Entry::default());
                 return view_above(&known, true, &self.share.policies).shown == Shown::Frozen;
             }
@@ -270,10 +270,7 @@ impl Session {
             .and_then(|d| known.get(d))
             .map(|v| v.kind);
         let is_tomb = shown == Some(Kind::Tomb);
-        let is_dir = rows
-            .iter()
-            .flatten()
-            .any(|r| r.is_derived_dir() || r.present().is_some_and(|v| v.kind == Kind::Dir));
+        let is_dir = rows.iter().flatten().any(Row::is_dir);
         let yields = known.is_empty() || shown.is_some_and(|k| k != Kind::Dir);
         let may_be_above = || is_dir || !pass.derived_in(path).is_empty() || pass.is_alive_in(path);
         let alive_below = yields && may_be_above() && self.alive_below(path, pass);

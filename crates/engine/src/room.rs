@@ -90,8 +90,7 @@ impl Session {
             .collect();
         let mut in_the_way = |dir: &RelPath| {
             let rows = self.rows_at(dir);
-            let mut shown = rows.iter().flatten().filter_map(Row::present);
-            shown.any(|v| v.kind != Kind::Dir)
+            rows.iter().flatten().any(Row::is_file_or_link)
         };
         let dirs: BTreeSet<RelPath> = more.iter().flat_map(above).collect();
         for dir in dirs.into_iter().filter(|d| in_the_way(d)) {
@@ -131,9 +130,7 @@ impl Session {
             let waits = view(&known, &self.share.policies).shown == Shown::Frozen
                 || reconcile::home(&dir, &known, &self.share.policies).is_some();
             for (side, row) in sides.iter_mut().zip(&rows) {
-                let is_dir = row.as_ref().is_some_and(|r| {
-                    r.is_derived_dir() || r.present().is_some_and(|v| v.kind == Kind::Dir)
-                });
+                let is_dir = row.as_ref().is_some_and(Row::is_dir);
                 side.covered |= waits && !is_dir;
             }
         }
@@ -162,7 +159,7 @@ impl Session {
         let replica = &self.slots[i].replica;
         let is_taken = |dir: &RelPath| {
             let row = replica.row(dir).ok().flatten();
-            row.is_some_and(|r| r.present().is_some_and(|v| v.kind != Kind::Dir))
+            row.is_some_and(|r| r.is_file_or_link())
         };
         let taken = above(&action.path).find(is_taken);
         // Once in a pass, because it may have what is below planned again, too.

@@ -187,7 +187,7 @@ impl LocalReplica {
 
     fn had_dir(&self, path: &RelPath) -> bool {
         let row = self.index().get(path);
-        row.map_or(true, |row| row.is_some_and(|r| scan::is_dir_row(&r)))
+        row.map_or(true, |row| row.is_some_and(|r| r.is_dir()))
     }
 
     /// A piece of what the last walk left to be read: the next one, or the last one once more.

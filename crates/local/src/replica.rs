@@ -557,10 +557,8 @@ impl LocalReplica {
     /// Whether a file or link that should be at a path is missing there, and no look has told of it yet. What takes
     /// the name now would take with it that a user deleted it.
     fn is_missed(&self, path: &RelPath) -> bool {
-        self.index().get(path).map_or(true, |row| {
-            let there = row.as_ref().and_then(Row::present);
-            there.is_some_and(|v| v.kind != Kind::Dir)
-        })
+        let row = self.index().get(path);
+        row.map_or(true, |row| row.is_some_and(|r| r.is_file_or_link()))
     }
 
     /// What may be recorded of a directory that was just made with a mode. Other permissions are a user's
@@ -998,9 +996,7 @@ fn is_still(row: &Row, stat: &instep_fs::Stat) -> bool {
     let version = row.present();
     same_ino
         && match stat.kind {
-            instep_fs::Kind::Dir => {
-                row.is_derived_dir() || version.is_some_and(|v| v.kind == Kind::Dir)
-            }
+            instep_fs::Kind::Dir => row.is_dir(),
             instep_fs::Kind::File => version.is_some_and(|v| {
                 v.kind == Kind::File && v.size == stat.size && v.mtime == stat.mtime
             }),

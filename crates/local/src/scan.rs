@@ -322,7 +322,7 @@ fn examine_path(
             // Another directory under a known name says nothing of what was in the one before; it may have
             // that one's inode number, but it does not have its watch.
             let same = |row: &&Row| row.print.is_some_and(|p| p.ino == stat.ino);
-            let known_dir = row.as_ref().filter(same).is_some_and(is_dir_row)
+            let known_dir = row.as_ref().filter(same).is_some_and(Row::is_dir)
                 && !replica.is_watch_missing(path);
             let enter = examine(replica, dir, path, &stat, row, rules, out);
             if enter && (whole || !known_dir) {
@@ -335,11 +335,6 @@ fn examine_path(
         }
         Err(e) => out.problem(path, Code::Unreadable, e.to_string()),
     }
-}
-
-/// Whether the index has a directory.
-pub(crate) fn is_dir_row(row: &Row) -> bool {
-    row.is_derived_dir() || row.present().is_some_and(|v| v.kind == Kind::Dir)
 }
 
 fn walk_dir(
@@ -631,7 +626,7 @@ fn absent(
         }
         return;
     }
-    if is_dir_row(&row) {
+    if row.is_dir() {
         match below(replica, path, out, |r| r.print.is_some()) {
             Some(mut below) => out.gone.append(&mut below),
             None => return,
@@ -673,7 +668,7 @@ fn examine(
     }
     out.present.push(path.clone());
     let seen = print(stat);
-    let was_dir = row.as_ref().is_some_and(is_dir_row);
+    let was_dir = row.as_ref().is_some_and(Row::is_dir);
     if was_dir && stat.kind != FsKind::Dir {
         // What was below the directory is gone, whatever took its name.
         absent_below(replica, path, rules, out);
@@ -733,7 +728,7 @@ fn examine(
 /// A rule excludes something that was synchronized, with everything below it.
 fn leave_alone(replica: &LocalReplica, path: &RelPath, row: &Row, out: &mut Walked) {
     held(path, Some(row), Held::Ignored, out);
-    if is_dir_row(row) {
+    if row.is_dir() {
         let tracked = below(replica, path, out, |r| r.print.is_some()).unwrap_or_default();
         for g in tracked {
             held(&g.path, Some(&g.row), Held::Ignored, out);

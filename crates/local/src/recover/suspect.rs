@@ -59,7 +59,7 @@ pub(super) fn orphans(replica: &LocalReplica) -> Result<()> {
             // Each comes after what it is in: a directory that is an orphan makes orphans of all that is below it.
             if path.parent().is_none_or(|dir| !dirs.contains(&dir)) {
                 orphans.push((path, row));
-            } else if row.is_derived_dir() || row.present().is_some_and(|v| v.kind == Kind::Dir) {
+            } else if row.is_dir() {
                 dirs.insert(path);
             }
             ControlFlow::Continue(())

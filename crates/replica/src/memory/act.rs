@@ -265,8 +265,7 @@ impl State {
     }
 
     fn is_missed(&self, path: &RelPath) -> bool {
-        let there = self.index.get(path).and_then(Row::present);
-        there.is_some_and(|v| v.kind != Kind::Dir)
+        self.index.get(path).is_some_and(Row::is_file_or_link)
     }
 
     /// Takes what is at the action's path away and keeps it; nothing there is fine.

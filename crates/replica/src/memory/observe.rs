@@ -81,9 +81,7 @@ impl State {
     }
 
     fn is_indexed_dir(&self, path: &RelPath) -> bool {
-        self.index.get(path).is_some_and(|row| {
-            row.is_derived_dir() || row.present().is_some_and(|v| v.kind == Kind::Dir)
-        })
+        self.index.get(path).is_some_and(Row::is_dir)
     }
 
     fn is_below_unreadable(&self, path: &RelPath) -> bool {
