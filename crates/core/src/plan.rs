@@ -8,7 +8,7 @@ use crate::id::{ContentId, Dot};
 use crate::path::RelPath;
 use crate::row::Print;
 use crate::time::Mtime;
-use crate::version::Kind;
+use crate::version::{Kind, Version};
 
 /// What must be at a path for an action to run; the replica verifies it immediately before acting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +68,26 @@ pub enum Goal {
         /// Where it is now.
         from: RelPath,
     },
+}
+
+impl Goal {
+    /// What shows a version, with these permission bits.
+    pub fn of(version: &Version, mode: u16) -> Self {
+        match version.kind {
+            Kind::File => Self::File {
+                content: version.content,
+                size: version.size,
+                mode,
+                mtime: version.mtime,
+            },
+            Kind::Dir => Self::Dir { mode },
+            Kind::Link => Self::Link {
+                target: version.target.clone(),
+                mtime: version.mtime,
+            },
+            Kind::Tomb => Self::Absent,
+        }
+    }
 }
 
 /// Where displaced content goes. Nothing is ever unlinked by an action.

@@ -359,21 +359,8 @@ impl Target<'_> {
             let goal = Goal::Metadata { mode, mtime: None };
             return Ok(Some(self.acting(goal, known, Some(dot), Keep::Trash)));
         }
-        let goal = match version.kind {
-            Kind::File => Goal::File {
-                content: version.content,
-                size: version.size,
-                mode,
-                mtime: version.mtime,
-            },
-            Kind::Dir => Goal::Dir { mode },
-            Kind::Link => Goal::Link {
-                target: version.target.clone(),
-                mtime: version.mtime,
-            },
-            Kind::Tomb => Goal::Absent,
-        };
         let keep = self.keep(&known, view);
+        let goal = Goal::of(version, mode);
         Ok(Some(self.acting(goal, known, Some(dot), keep)))
     }
 

@@ -207,7 +207,7 @@ fn must_ask(rivals: &[Sibling<'_>]) -> bool {
 }
 
 /// Whether it is something that can be lost.
-pub(crate) fn has_content(v: &Version) -> bool {
+pub fn has_content(v: &Version) -> bool {
     matches!(v.kind, Kind::File | Kind::Link)
 }
 

@@ -173,9 +173,9 @@ impl Session {
         }
         let mut up = action.path.parent();
         while let Some(path) = up.filter(|p| !p.is_root()) {
-            let rows = self.rows_at(&path);
-            let here = rows[action.replica].as_ref();
-            if here.is_some_and(Row::is_file_or_link) {
+            let here = self.row_at(action.replica, &path);
+            if here.is_some_and(|r| r.is_file_or_link()) {
+                let rows = self.rows_at(&path);
                 let known = reconcile::merged(&self.sides(&rows), &Entry::default());
                 return view_above(&known, true, &self.share.policies).shown == Shown::Frozen;
             }
@@ -227,17 +227,19 @@ impl Session {
     /// One path's row from every replica that is online. One that cannot be read is so no longer: that its row
     /// is missing says nothing, and it takes no part in what is decided.
     pub(crate) fn rows_at(&mut self, path: &RelPath) -> Rows {
-        let mut rows = vec![None; self.slots.len()];
-        for (i, here) in rows.iter_mut().enumerate() {
-            if !self.slots[i].online() {
-                continue;
-            }
-            match self.slots[i].replica.row(path) {
-                Ok(row) => *here = row,
-                Err(e) => self.replica_failed(i, &e),
+        let all = 0..self.slots.len();
+        all.map(|i| self.row_at(i, path)).collect()
+    }
+
+    fn row_at(&mut self, i: usize, path: &RelPath) -> Option<Row> {
+        let slot = self.slots.get(i).filter(|s| s.online())?;
+        match slot.replica.row(path) {
+            Ok(row) => row,
+            Err(e) => {
+                self.replica_failed(i, &e);
+                None
             }
         }
-        rows
     }
 
     pub(crate) fn sides<'a>(&self, rows: &'a [Option<Row>]) -> Vec<Side<'a>> {

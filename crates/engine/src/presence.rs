@@ -32,6 +32,11 @@ impl Slot {
         !self.failed && self.role != Role::Source && !self.replica.capabilities().writable
     }
 
+    /// Nothing on it waits to be looked at, as far as it can be.
+    pub(crate) fn is_looked_at(&self) -> bool {
+        !self.online() || (self.hints.is_empty() && !self.look_everywhere && self.rest.is_none())
+    }
+
     /// When its place is to be seen to.
     pub(crate) fn attention_ns(&self) -> u64 {
         if self.failed || self.only_read() {

@@ -16,7 +16,7 @@ use instep_core::policy::ConflictPolicy;
 use instep_core::reconcile::{self, Side};
 use instep_core::row::Row;
 use instep_core::version::{Kind, Version};
-use instep_core::view::{Shown, view, view_above};
+use instep_core::view::{Shown, has_content, view, view_above};
 
 use crate::plan::{Pass, Rows};
 use crate::session::Session;
@@ -32,23 +32,6 @@ fn is_taken(problem: &Problem) -> bool {
 /// The directories above a path, innermost first, without the root.
 fn above(path: &RelPath) -> impl Iterator<Item = RelPath> {
     std::iter::successors(path.parent(), RelPath::parent).filter(|d| !d.is_root())
-}
-
-/// What shows a file or link.
-fn goal_of(version: &Version) -> Option<Goal> {
-    match version.kind {
-        Kind::File => Some(Goal::File {
-            content: version.content,
-            size: version.size,
-            mode: version.mode,
-            mtime: version.mtime,
-        }),
-        Kind::Link => Some(Goal::Link {
-            target: version.target.clone(),
-            mtime: version.mtime,
-        }),
-        Kind::Dir | Kind::Tomb => None,
-    }
 }
 
 /// Whether any replica has this on disk.
@@ -248,7 +231,8 @@ impl Session {
         }
         (action.goal, action.shown) = (Goal::Record, shown);
         let version = action.entry.get_shown(meanwhile).filter(|_| is_free);
-        if let Some(goal) = version.and_then(goal_of) {
+        if let Some(version) = version.filter(|v| has_content(v)) {
+            let goal = Goal::of(version, version.mode);
             (action.goal, action.shown) = (goal, meanwhile);
         }
         self.retry(action.path.clone(), None, 1);
@@ -258,8 +242,12 @@ impl Session {
     /// where it is called from; and a mirror's source knows nothing of the copies that its targets show, so that they
     /// look like extras. Whether such a copy is still called for is asked there.
     pub(crate) fn recall_copy(&mut self, path: &RelPath, rows: &Rows, pass: &mut Pass) {
+        let called = self.called.remove(path);
+        if called.is_none() && !self.options.mirror {
+            return;
+        }
         let known = reconcile::merged(&self.sides(rows), &Entry::default());
-        let mut from = self.called.remove(path).unwrap_or_default();
+        let mut from = called.unwrap_or_default();
         if self.options.mirror && known.is_empty() {
             let shown = rows.iter().flatten().filter_map(Row::present);
             from.extend(shown.filter_map(|v| v.moved.clone()));

@@ -418,9 +418,7 @@ impl Session {
         self.dirty.is_empty()
             && self.later.is_empty()
             && self.in_flight.is_empty()
-            && self.slots.iter().all(|s| {
-                !s.online() || (s.hints.is_empty() && !s.look_everywhere && s.rest.is_none())
-            })
+            && self.slots.iter().all(Slot::is_looked_at)
     }
 
     /// With `once`: idle, or what is left was tried often enough.
@@ -438,9 +436,7 @@ impl Session {
         self.dirty.is_empty()
             && self.in_flight.is_empty()
             && hopeless
-            && self.slots.iter().all(|s| {
-                !s.online() || (s.hints.is_empty() && !s.look_everywhere && s.rest.is_none())
-            })
+            && self.slots.iter().all(Slot::is_looked_at)
     }
 
     /// Waits for hints, requests, or the next thing that is due.
