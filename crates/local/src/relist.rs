@@ -1,6 +1,7 @@
 //! Objects in the trash and the version store that no record lists: a kill came between the rename that
-//! displaced them and the commit that would have said so. They are found again after a crash, because one
-//! of them may be the only copy of a version. So may what a power cut left of one whose record is ahead of it.
+//! displaced them and the commit that would have said so, or the index that listed them is lost. They are found
+//! again when the root is opened, because one of them may be the only copy of a version. So may what a power cut
+//! left of one whose record is ahead of it.
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;

@@ -593,13 +593,14 @@ impl LocalReplica {
     /// Opens for use: recovers from a crash, and notes that this process is at work.
     pub fn begin(&self) -> Result<()> {
         let boot = self.env.boot_id();
-        let (is_well, other_boot) = {
+        let (is_well, other_boot, is_empty) = {
             let mut index = self.index();
-            let other_boot = index.meta(b"boot")?.as_deref() != Some(boot.as_bytes());
+            let last = index.meta(b"boot")?;
+            let other_boot = last.as_deref() != Some(boot.as_bytes());
             let clean = index.meta(b"clean")?.is_none_or(|b| b == b"1");
             // A clean end says nothing of data that an earlier call had lost.
             let lost = other_boot && recover::is_unsure(&mut index)?;
-            (clean && !lost, other_boot)
+            (clean && !lost, other_boot, last.is_none())
         };
         if !is_well {
             if other_boot {
@@ -610,7 +611,12 @@ impl LocalReplica {
         } else {
             // What could not be moved to where it is kept is still there.
             recover::sweep(self, &[]);
-            crate::relist::again(self)?;
+            if is_empty {
+                // The index that listed what is kept here may be gone; the copies of others, too.
+                crate::relist::unlisted(self, &[])?;
+            } else {
+                crate::relist::again(self)?;
+            }
         }
         let mut index = self.index();
         if self.is_rejoining() {

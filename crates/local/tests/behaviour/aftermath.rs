@@ -12,7 +12,7 @@ use instep_fs::sim::{Save, SimConfig};
 use instep_replica::conformance::User as _;
 use instep_replica::records::{ConflictRecord, TrashRecord};
 use instep_replica::{Book, Replica};
-use instep_store::{IndexStore as _, Table};
+use instep_store::{IndexStore as _, MemoryDisk, Table};
 
 use super::acts::{Given, incoming, look, observe, row};
 use crate::support::p;
@@ -200,6 +200,27 @@ fn an_object_in_the_trash_has_no_record_after_a_kill_between_rename_and_commit()
 fn a_loser_in_the_version_store_has_no_record_after_a_kill_between_rename_and_commit() {
     for config in [SimConfig::ext4(1), weak()] {
         assert!(killed_before_the_commit(&config, ".instep/versions", Table::Stored) > 0);
+    }
+}
+
+#[test]
+fn what_was_displaced_cannot_be_had_any_more_when_the_index_is_lost() {
+    for table in [Table::Trash, Table::Stored] {
+        let mut sim = settled(SimConfig::ext4(1));
+        let mut action = incoming(sim.replica(), &p("f"), Some(NEW), 1);
+        if table == Table::Stored {
+            action.keep = Keep::Version(row(sim.replica(), &p("f")).shown.unwrap());
+        }
+        let given = Given::of(&[NEW]);
+        let outcomes = sim.replica().apply(&[action], &given).unwrap();
+        assert_eq!(outcomes, [Outcome::Done]);
+        sim.replica().close().unwrap();
+        sim.disk = MemoryDisk::new();
+        sim.open();
+        let known = records(&sim, table);
+        assert_eq!(known.len(), 1, "{known:?}");
+        let content = sim.replica().open(&p("f"), content_id(OLD)).unwrap();
+        assert!(content.is_some(), "the old content is not found");
     }
 }
 
