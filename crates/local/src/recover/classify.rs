@@ -46,9 +46,10 @@ pub(super) fn classify(
         other_boot,
         exchange: replica.profile.exchange,
     };
-    let new = match decide(on_disk(replica, path), intended, old.as_ref(), death) {
+    let seen = on_disk(replica, path);
+    let new = match decide(seen, intended, old.as_ref(), death) {
         Remedy::Leave => return Ok(()),
-        Remedy::SetAside => return set_aside(replica, intended),
+        Remedy::SetAside => return set_aside(replica, intended, seen),
         Remedy::Unseen => unseen(&old.clone().unwrap_or_default()),
         Remedy::Ancestor(file, print) => {
             ancestor(replica, &old.clone().unwrap_or_default(), *file, print)

@@ -16,6 +16,7 @@ use crate::replica::LocalReplica;
 use crate::tree;
 
 /// What is at a path: nothing, or its kind, content and look.
+#[derive(Debug, Clone, Copy)]
 pub(super) enum OnDisk {
     /// There is no such name.
     Nothing,

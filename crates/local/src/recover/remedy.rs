@@ -10,7 +10,7 @@ use instep_core::version::{Kind, Version};
 use instep_replica::{Result, Step};
 
 use super::intent::Intended;
-use super::on_disk::{OnDisk, on_disk};
+use super::on_disk::OnDisk;
 use crate::replica::LocalReplica;
 use crate::trash::{self, Displaced};
 use crate::tree;
@@ -70,8 +70,8 @@ pub(super) fn unknown(replica: &LocalReplica, row: &Row) -> Row {
     unseen(row)
 }
 
-/// Moves what is at a path to trash and leaves the path to be fetched again.
-pub(super) fn set_aside(replica: &LocalReplica, intended: &Intended) -> Result<()> {
+/// Moves what is at a path, and was seen there, to trash and leaves the path to be fetched again.
+pub(super) fn set_aside(replica: &LocalReplica, intended: &Intended, seen: OnDisk) -> Result<()> {
     let path = &intended.path;
     let OnDisk::Something {
         kind,
@@ -79,7 +79,7 @@ pub(super) fn set_aside(replica: &LocalReplica, intended: &Intended) -> Result<(
         size,
         print,
         ..
-    } = on_disk(replica, path)
+    } = seen
     else {
         return Ok(());
     };

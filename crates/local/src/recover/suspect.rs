@@ -88,7 +88,7 @@ fn suspect(replica: &LocalReplica, path: RelPath, row: &Row) -> Result<()> {
                 entry: row.entry.clone(),
                 shown: row.shown,
             };
-            return set_aside(replica, &intended);
+            return set_aside(replica, &intended, seen);
         }
         Remedy::Unseen if is_missing => unseen(row),
         Remedy::Unseen => unknown(replica, row),

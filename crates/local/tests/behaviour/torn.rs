@@ -119,6 +119,52 @@ fn an_older_file_that_a_user_moved_over_another_is_taken_for_torn() {
     assert!(trashed > 0 && minted == 0, "{trashed}, {minted}");
 }
 
+/// The bytes of a file that a row vouches for by its fingerprint alone.
+fn vouched(sim: &Sim) -> Option<(Vec<u8>, Version)> {
+    let version = row(sim.replica(), &p("f")).present()?.clone();
+    let mut open = sim.replica().open(&p("f"), version.content).unwrap()?;
+    let mut bytes = vec![0; version.size as usize];
+    assert_eq!(open.read_at(0, &mut bytes).unwrap(), bytes.len());
+    Some((bytes, version))
+}
+
+/// Recovery read it once and saw what it is.
+#[test]
+fn a_torn_file_passes_for_whole_when_it_cannot_be_read_again_after_a_power_cut() {
+    let mut torn = 0;
+    for seed in 0..64 {
+        for (op, nth) in ["stat", "open_file", "read_at"]
+            .into_iter()
+            .flat_map(|op| (1..4).map(move |nth| (op, nth)))
+        {
+            let mut sim = Sim::new(SimConfig::ext4(seed));
+            rest(&sim);
+            sim.write(&p("f"), MINE).unwrap();
+            rest(&sim);
+            sim.power_cut_and(seed, |fs| {
+                let mut calls = 0;
+                fs.set_hook(Box::new(move |fs, called| {
+                    calls += u32::from(called == op);
+                    if called == op && calls == nth {
+                        fs.fail_next(op, 1, 5);
+                    }
+                }));
+                torn += u32::from(fs.read("f").is_ok_and(|bytes| bytes != MINE));
+            });
+            sim.fs().clear_hook();
+            sim.fs().clear_faults();
+            if let Some((bytes, version)) = vouched(&sim) {
+                assert_eq!(
+                    version.content,
+                    content_id(&bytes),
+                    "seed {seed}: {op} {nth}"
+                );
+            }
+        }
+    }
+    assert!(torn > 0, "no seed tore the file");
+}
+
 /// The cache goes on showing what a call that failed has lost, and whoever writes the rest later is told that all is
 /// well.
 #[test]

@@ -206,7 +206,13 @@ impl Sim {
 
     /// Cuts the power, of the file system and of the index alike, and starts again.
     pub(crate) fn power_cut(&mut self, seed: u64) {
+        self.power_cut_and(seed, |_| {});
+    }
+
+    /// As [`Sim::power_cut`]; something befalls the file system before it is used again.
+    pub(crate) fn power_cut_and(&mut self, seed: u64, befalls: impl FnOnce(&SimFs)) {
         let after = self.fs().crash(seed);
+        befalls(&after);
         self.disk.power_cut(seed);
         *self.env.fs.lock().unwrap() = after;
         self.env.boot.fetch_add(1, Ordering::SeqCst);
