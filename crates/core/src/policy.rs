@@ -20,7 +20,8 @@ pub enum ConflictPolicy {
 }
 
 /// The share's conflict policies by epoch. A conflict falls under the newest epoch among its siblings, so
-/// that a change of policy decides later conflicts and leaves the old ones as they are.
+/// that a change of policy decides later conflicts and leaves the old ones as they are: where a later version
+/// joins an old conflict, it competes with the winner of that alone.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Policies(pub BTreeMap<u32, ConflictPolicy>);
 

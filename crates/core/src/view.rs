@@ -116,7 +116,6 @@ fn shown(winner: Sibling<'_>, siblings: &[(Dot, Version)]) -> Shown {
 
 /// Known on entry: at least two siblings, none of which saw another.
 fn concurrent(siblings: &[(Dot, Version)], policies: &Policies) -> View {
-    let policy = policies.at(epoch(siblings));
     // 1. A change of metadata alone does not compete with a change of content or a deletion.
     let mut rivals: Vec<Sibling<'_>> = siblings
         .iter()
@@ -126,52 +125,16 @@ fn concurrent(siblings: &[(Dot, Version)], policies: &Policies) -> View {
         // Changes of metadata to contents that followed each other in a circle: nobody gives way.
         rivals = siblings.iter().collect();
     }
-    // What was minted without an instant (an ancestor, or bytes that a power cut may have torn) only yields:
-    // nobody is asked about it, nobody prefers it, and it does not outlive a deletion.
-    let dated: Vec<Sibling<'_>> = rivals.iter().copied().filter(|s| s.1.te != 0).collect();
-    let weighed = if dated.is_empty() { &rivals } else { &dated };
-    let asks = policy == ConflictPolicy::Manual && must_ask(weighed);
-    let preferred = prefers(&policy, weighed);
-    // 2. Frozen is what a person must decide: anything with content against something else.
-    if asks {
-        let losers = rivals
-            .iter()
-            .filter(|s| has_content(&s.1))
-            .map(|s| s.0)
-            .collect();
+    let policy = policies.at(epoch(siblings));
+    let Some(winner) = decided(&rivals, &policy, policies) else {
+        let losers = rivals.iter().filter(|s| has_content(&s.1));
         return View {
             shown: Shown::Frozen,
-            losers,
-            beside: Vec::new(),
-        };
-    }
-    // 3. An edit beats a deletion, unless the preferred replica is the one that deleted.
-    let is_deleted =
-        preferred.map_or_else(|| weighed.iter().all(|s| s.1.is_tomb()), |s| s.1.is_tomb());
-    let counts = |s: &Sibling<'_>| is_deleted || !s.1.is_tomb();
-    let weighed: Vec<Sibling<'_>> = weighed.iter().copied().filter(counts).collect();
-    rivals.retain(counts);
-    let Some(newest) = weighed.iter().copied().max_by_key(|s| key(s)) else {
-        // Never: there are siblings, and each step above leaves at least one of them.
-        return View {
-            shown: Shown::Unknown,
-            losers: Vec::new(),
+            losers: losers.map(|s| s.0).collect(),
             beside: Vec::new(),
         };
     };
-    let dir = weighed
-        .iter()
-        .copied()
-        .filter(|s| s.1.kind == Kind::Dir)
-        .max_by_key(|s| key(s));
-    // 4. A directory keeps the name, because its children cannot be moved atomically everywhere; but not
-    // against the preferred replica.
-    let all_same = rivals.iter().all(|s| s.1.same_content(&newest.1));
-    let winner = match preferred.or(dir) {
-        Some(chosen) if !all_same => chosen,
-        _ => newest,
-    };
-    // 5. Whoever has other content than the winner lost; equal losers are one loser.
+    // 6. Whoever has other content than the winner lost; equal losers are one loser.
     let mut lost: Vec<Sibling<'_>> = Vec::new();
     for s in rivals.iter().rev().copied() {
         let known = lost.iter().any(|l| l.1.same_content(&s.1));
@@ -188,6 +151,63 @@ fn concurrent(siblings: &[(Dot, Version)], policies: &Policies) -> View {
         shown: shown(winner, siblings),
         losers,
         beside,
+    }
+}
+
+/// Who wins; none if a person must decide. `policy` is that of the newest epoch.
+fn decided<'a>(
+    rivals: &[Sibling<'a>],
+    policy: &ConflictPolicy,
+    policies: &Policies,
+) -> Option<Sibling<'a>> {
+    // 2. What arose under an earlier policy was decided by it: only who won then competes with what came later.
+    let mut epochs: Vec<u32> = rivals.iter().map(|s| s.1.policy_epoch).collect();
+    epochs.sort_unstable();
+    epochs.dedup();
+    let newest = epochs.pop()?;
+    let mut standing: Vec<Sibling<'a>> = Vec::new();
+    let of = |epoch: u32| {
+        let arose = rivals.iter().copied();
+        arose.filter(move |s| s.1.policy_epoch == epoch)
+    };
+    for epoch in epochs {
+        standing.extend(of(epoch));
+        if let Some(winner) = winner(&standing, &policies.at(epoch)) {
+            standing = Vec::from([winner]);
+        }
+    }
+    standing.extend(of(newest));
+    winner(&standing, policy)
+}
+
+/// Who wins under a policy; none if a person must decide.
+fn winner<'a>(rivals: &[Sibling<'a>], policy: &ConflictPolicy) -> Option<Sibling<'a>> {
+    // What was minted without an instant (an ancestor, or bytes that a power cut may have torn) only yields:
+    // nobody is asked about it, nobody prefers it, and it does not outlive a deletion.
+    let dated: Vec<Sibling<'_>> = rivals.iter().copied().filter(|s| s.1.te != 0).collect();
+    let weighed = if dated.is_empty() { rivals } else { &dated };
+    // 3. A person must decide about anything with content against something else.
+    if *policy == ConflictPolicy::Manual && must_ask(weighed) {
+        return None;
+    }
+    let preferred = prefers(policy, weighed);
+    // 4. An edit beats a deletion, unless the preferred replica is the one that deleted.
+    let is_deleted =
+        preferred.map_or_else(|| weighed.iter().all(|s| s.1.is_tomb()), |s| s.1.is_tomb());
+    let counts = |s: &&Sibling<'a>| is_deleted || !s.1.is_tomb();
+    let newest_of = |kind: Option<Kind>| {
+        let some = weighed.iter().filter(counts).copied();
+        let some = some.filter(|s| kind.is_none_or(|kind| s.1.kind == kind));
+        some.max_by_key(|s| key(s))
+    };
+    let newest = newest_of(None)?;
+    // 5. A directory keeps the name, because its children cannot be moved atomically everywhere; but not
+    // against the preferred replica.
+    let mut counted = rivals.iter().filter(counts);
+    let all_same = counted.all(|s| s.1.same_content(&newest.1));
+    match preferred.or_else(|| newest_of(Some(Kind::Dir))) {
+        Some(chosen) if !all_same => Some(chosen),
+        _ => Some(newest),
     }
 }
 

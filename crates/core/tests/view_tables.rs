@@ -290,6 +290,52 @@ fn a_conflict_falls_under_the_newest_policy_that_its_versions_know() {
     assert_eq!(of_epochs(7, 1), "2|1|1");
 }
 
+#[test]
+fn an_old_conflict_is_decided_anew_when_a_later_version_joins_it_under_another_policy() {
+    let prefer = ConflictPolicy::Prefer([ActorId([1; 8])].into());
+    let of = |policies: [ConflictPolicy; 2], siblings: [(&str, u32); 3]| {
+        let entries = siblings.into_iter().zip(1..);
+        let entries = entries.map(|((text, policy_epoch), n)| {
+            let v = sibling(text, i64::from(n));
+            Entry::first(dot(n), Version { policy_epoch, ..v })
+        });
+        let all = entries.fold(Entry::default(), |all, one| all.merge(&one));
+        told(&view(&all, &Policies((0..).zip(policies).collect())))
+    };
+    let newest_then =
+        |policy: &ConflictPolicy, siblings| of([ConflictPolicy::Newest, policy.clone()], siblings);
+    // The deletion had lost, and so had the version: what is preferred now must be newer than that.
+    assert_eq!(
+        newest_then(&prefer, [("tA", 0), ("fB", 0), ("fC", 1)]),
+        "3|2|"
+    );
+    assert_eq!(
+        newest_then(&prefer, [("fA", 0), ("fB", 0), ("fC", 1)]),
+        "3|1 2|"
+    );
+    assert_eq!(
+        newest_then(&prefer, [("tA", 1), ("fB", 0), ("fC", 0)]),
+        "1|2 3|"
+    );
+    // Alone it had lost against nobody.
+    assert_eq!(
+        newest_then(&prefer, [("tA", 0), ("fB", 1), ("fC", 1)]),
+        "1|2 3|"
+    );
+    let manual = ConflictPolicy::Manual;
+    assert_eq!(
+        newest_then(&manual, [("fA", 0), ("fB", 0), ("fB", 1)]),
+        "3|1|"
+    );
+    assert_eq!(
+        newest_then(&manual, [("fA", 0), ("fB", 0), ("fC", 1)]),
+        "frozen|1 2 3|"
+    );
+    // Nobody has decided the old one: what comes later decides it with itself.
+    let siblings = [("fA", 0), ("fB", 0), ("fC", 1)];
+    assert_eq!(of([manual, prefer], siblings), "1|2 3|");
+}
+
 fn any_sibling() -> impl Strategy<Value = Version> {
     let kind = prop::sample::select(vec![Kind::File, Kind::Dir, Kind::Link, Kind::Tomb]);
     let prev = vec((0..3_u8).prop_map(|c| ContentId([c; 32])), 0..3);
