@@ -27,13 +27,10 @@ impl Session {
         let mut worked = !looks.is_empty();
         let mut hinted: BTreeSet<RelPath> = BTreeSet::new();
         for i in 0..self.slots.len() {
-            if let Some(scope) = self.scope(i) {
+            if let Some(scope) = self.scope(i, &mut hinted) {
                 worked = true;
                 if let Some(look) = self.look(i, &scope) {
                     looks.push((i, look));
-                }
-                if let Scope::Some { paths, .. } = scope {
-                    hinted.extend(paths);
                 }
             }
         }
@@ -64,8 +61,9 @@ impl Session {
         Ok(worked)
     }
 
-    /// Where to look on a replica now, if anywhere.
-    fn scope(&mut self, i: usize) -> Option<Scope> {
+    /// Where to look on a replica now, if anywhere. What was hinted is added, also where that is everywhere: what is
+    /// to be planned again comes as a hint.
+    fn scope(&mut self, i: usize, hinted: &mut BTreeSet<RelPath>) -> Option<Scope> {
         let now = self.env.monotonic_ns();
         let slot = &mut self.slots[i];
         if !slot.online() {
@@ -82,6 +80,7 @@ impl Session {
             return Some(Scope::Rest(piece));
         }
         let hints = std::mem::take(&mut slot.hints);
+        hinted.extend(hints.paths.iter().cloned());
         if hints.root || hints.lost {
             slot.look_everywhere |= hints.lost;
             if let Err(e) = slot.replica.guard() {
@@ -332,6 +331,28 @@ mod tests {
     use instep_replica::env::StepEnv;
 
     use super::*;
+
+    #[test]
+    fn what_is_to_be_planned_again_is_forgotten_when_everything_is_looked_at() {
+        for everywhere in [false, true] {
+            let env = Arc::new(StepEnv::default());
+            let mut session = Session::of_two(&env);
+            session.cycle().unwrap();
+            let path = RelPath::new(b"d").unwrap();
+            session.made_on_first(&path);
+            session.retry(path.clone(), None, 1);
+            env.advance(1_000_000);
+            for slot in &mut session.slots {
+                slot.look_everywhere = everywhere;
+            }
+            session.cycle().unwrap();
+            let brought = session.slots[1].replica.row(&path).unwrap();
+            assert!(
+                brought.is_some_and(|r| r.is_dir()),
+                "everywhere: {everywhere}"
+            );
+        }
+    }
 
     #[test]
     fn a_path_that_is_tried_for_another_reason_is_never_looked_at() {

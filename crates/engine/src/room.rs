@@ -302,57 +302,17 @@ impl Session {
 mod tests {
     use std::sync::Arc;
 
-    use instep_core::id::{ActorId, ContentId, Dot};
-    use instep_core::plan::{Action, Goal, Keep, Precondition};
-    use instep_core::time::Mtime;
-    use instep_core::version::Version;
-    use instep_replica::content::NoSources;
     use instep_replica::env::StepEnv;
 
     use super::*;
-
-    fn dir_at(path: &RelPath) -> Action {
-        let dot = Dot {
-            actor: ActorId([7; 8]),
-            counter: 1,
-        };
-        let dir = Version {
-            kind: Kind::Dir,
-            content: ContentId::NONE,
-            size: 0,
-            mode: 0o755,
-            mtime: Mtime::default(),
-            te: 1,
-            mode_te: 1,
-            attributes: None,
-            target: Box::default(),
-            prev: Vec::new(),
-            moved: None,
-            meta_only: false,
-            policy_epoch: 0,
-        };
-        Action {
-            replica: 0,
-            path: path.clone(),
-            before: Precondition::Absent,
-            goal: Goal::Dir { mode: 0o755 },
-            keep: Keep::Trash,
-            entry: Entry::first(dot, dir),
-            shown: Some(dot),
-        }
-    }
 
     #[test]
     fn a_directory_is_tried_without_rest_while_a_program_holds_what_is_in_it() {
         let mut session = Session::of_two(&Arc::new(StepEnv::default()));
         let [above, path] = [b"d".as_slice(), b"d/e"].map(|p| RelPath::new(p).unwrap());
-        let brought = dir_at(&path);
-        let replica = session.slots[0].replica.clone();
-        replica
-            .apply(std::slice::from_ref(&brought), &NoSources)
-            .unwrap();
+        let brought = session.made_on_first(&path);
         let revisits = |session: &mut Session| {
-            session.revisit_parent(&path, &brought.entry, &Pass::default());
+            session.revisit_parent(&path, &brought, &Pass::default());
             session.retry(path.clone(), None, 5);
             session.dirty.remove(&above)
         };

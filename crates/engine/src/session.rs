@@ -674,4 +674,42 @@ impl Session {
         )
         .expect("replicas in memory do not fail")
     }
+
+    /// Makes a directory on the first replica that only that one knows of, as an action would.
+    pub(crate) fn made_on_first(&self, path: &RelPath) -> instep_core::entry::Entry {
+        use instep_core::plan::{Action, Goal, Keep, Precondition};
+        let dot = instep_core::id::Dot {
+            actor: instep_core::id::ActorId([7; 8]),
+            counter: 1,
+        };
+        let dir = instep_core::version::Version {
+            kind: instep_core::version::Kind::Dir,
+            content: ContentId::NONE,
+            size: 0,
+            mode: 0o755,
+            mtime: instep_core::time::Mtime::default(),
+            te: 1,
+            mode_te: 1,
+            attributes: None,
+            target: Box::default(),
+            prev: Vec::new(),
+            moved: None,
+            meta_only: false,
+            policy_epoch: 0,
+        };
+        let entry = instep_core::entry::Entry::first(dot, dir);
+        let action = Action {
+            replica: 0,
+            path: path.clone(),
+            before: Precondition::Absent,
+            goal: Goal::Dir { mode: 0o755 },
+            keep: Keep::Trash,
+            entry: entry.clone(),
+            shown: Some(dot),
+        };
+        let sources = instep_replica::content::NoSources;
+        let done = self.slots[0].replica.apply(&[action], &sources);
+        done.expect("replicas in memory do not fail");
+        entry
+    }
 }
