@@ -5,7 +5,7 @@
 //! first; at last the modes of directories. Rows are written after the disk, in one transaction.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use instep_core::attributes::Seen;
 use instep_core::group;
@@ -19,6 +19,7 @@ use instep_replica::{Content, Result, Sources, Step};
 use instep_store::Durability;
 
 use crate::attributes::Object;
+use crate::below;
 use crate::content::{self, Failed};
 use crate::groups;
 use crate::print::{print, unlike};
@@ -123,6 +124,7 @@ pub fn apply(
         sources,
         slots: &slots,
         spelled: Mutex::default(),
+        places: OnceLock::new(),
     };
     worker.run();
     let done: Vec<Done> = slots
@@ -166,17 +168,10 @@ fn left_alone(replica: &LocalReplica, actions: &[Action]) -> Vec<Mutex<Option<Do
             let rules = replica.rules.of_dir(&parent);
             (parent, rules)
         }));
-        let was_dir = matches!(
-            action.before,
-            Precondition::Unchanged {
-                kind: Kind::Dir,
-                ..
-            }
-        );
         let is_dir = match action.goal {
             Goal::Dir { .. } => true,
             Goal::File { .. } | Goal::Link { .. } | Goal::Rename { .. } => false,
-            Goal::Absent | Goal::Metadata { .. } | Goal::Record => was_dir,
+            Goal::Absent | Goal::Metadata { .. } | Goal::Record => was_dir(action),
         };
         rules.ignores(name, is_dir)
     };
@@ -249,6 +244,8 @@ struct Worker<'a> {
     slots: &'a [Mutex<Option<Done>>],
     /// Directories of the batch, and whether they are spelled on disk as in their paths.
     spelled: Mutex<BTreeMap<RelPath, bool>>,
+    /// Where in the batch each path is.
+    places: OnceLock<BTreeMap<&'a RelPath, usize>>,
 }
 
 /// The order of stages within a batch.
@@ -355,6 +352,9 @@ impl Worker<'_> {
         if self.is_clash(action, &dir) {
             return Done::not(clash(action));
         }
+        if ends_dir(action) && self.is_left_in(&action.path) {
+            return Done::not(Outcome::Busy);
+        }
         match &action.goal {
             Goal::File { .. } => self.file(action, &dir, buffer),
             Goal::Dir { mode } => self.dir(action, &dir, *mode),
@@ -398,6 +398,23 @@ impl Worker<'_> {
             a.path == base && done.as_ref().is_some_and(|d| d.outcome != Outcome::Done)
         });
         failed || groups::is_written(self.replica, &base)
+    }
+
+    /// Whether the index has something in a directory that this batch did not take away.
+    fn is_left_in(&self, dir: &RelPath) -> bool {
+        let places = self.places.get_or_init(|| {
+            let actions = self.actions.iter().enumerate();
+            actions.map(|(i, a)| (&a.path, i)).collect()
+        });
+        let went = |path: &RelPath| {
+            places.get(path).is_some_and(|i| {
+                let done = self.slots[*i]
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner);
+                done.as_ref().is_some_and(|d| d.print == Some(None))
+            })
+        };
+        below::is_left(self.replica, dir, went).unwrap_or(true)
     }
 
     /// The directory that the action's path is in; made, for its contents' sake, where it is missing and
@@ -948,14 +965,27 @@ pub fn not_empty(replica: &LocalReplica, action: &Action, dir: &Dir) -> Outcome 
     }
 }
 
-fn stage(action: &Action) -> Stage {
-    let was_dir = matches!(
+/// Whether a directory is no directory afterwards.
+fn ends_dir(action: &Action) -> bool {
+    let ends = matches!(
+        action.goal,
+        Goal::Absent | Goal::File { .. } | Goal::Link { .. }
+    );
+    ends && was_dir(action)
+}
+
+fn was_dir(action: &Action) -> bool {
+    matches!(
         action.before,
         Precondition::Unchanged {
             kind: Kind::Dir,
             ..
         }
-    );
+    )
+}
+
+fn stage(action: &Action) -> Stage {
+    let was_dir = was_dir(action);
     match action.goal {
         Goal::Dir { .. } => Stage::Dirs,
         Goal::Absent if was_dir => Stage::DeleteDirs,

@@ -20,6 +20,7 @@
 mod adopt;
 pub mod apply;
 mod attributes;
+mod below;
 mod check;
 pub mod content;
 pub mod groups;

@@ -10,6 +10,7 @@ use instep_core::row::Row;
 use instep_replica::{Result, Step};
 use instep_store::Durability;
 
+use crate::below;
 use crate::replica::LocalReplica;
 use crate::tree;
 
@@ -32,6 +33,9 @@ pub(crate) fn above<'a>(
             continue;
         };
         if !row.is_derived_dir() || row.entry.siblings().iter().any(|(_, v)| !v.is_tomb()) {
+            continue;
+        }
+        if below::is_left(replica, &path, |_| false)? {
             continue;
         }
         // Where something is left in it, it goes on standing for that.

@@ -8,6 +8,7 @@ mod support;
 mod acts;
 mod aftermath;
 mod attributes;
+mod below;
 mod check;
 mod groups;
 mod hints;
