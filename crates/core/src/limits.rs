@@ -38,6 +38,8 @@ pub const EPOCH_BYTES_MAX: u64 = 256 * 1024 * 1024;
 pub const OPEN_FILES: usize = 512;
 /// Days that displaced content stays in the trash.
 pub const TRASH_DAYS: u64 = 30;
+/// How long something displaced waits until it can be judged; then it is kept for ever, whatever it is.
+pub const UNJUDGED_MS: u64 = 10 * 60 * 1000;
 /// Bytes of one ignore file or list of rules; what follows is not read, and that is reported.
 pub const RULE_SOURCE_BYTES_MAX: usize = 1024 * 1024;
 /// Bytes of one ignore pattern: as long as the longest path a program can name.

@@ -29,7 +29,7 @@ use crate::replace;
 use crate::replica::LocalReplica;
 use crate::rules::DirRules;
 use crate::spelling::{self, Spelled};
-use crate::trash::{self, Displaced};
+use crate::trash::{self, Displaced, Judged};
 use crate::tree::{self, ours};
 
 /// `ENOENT`.
@@ -1066,5 +1066,6 @@ pub fn displaced(action: &Action, why: &'static str, size: u64) -> Displaced {
             .map(|d| d.actor.to_string())
             .unwrap_or_default(),
         keep: action.keep,
+        judged: Judged::Yes,
     }
 }

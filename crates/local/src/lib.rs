@@ -25,6 +25,7 @@ mod check;
 pub mod content;
 pub mod groups;
 pub mod index;
+mod judge;
 pub mod moves;
 mod observe;
 pub mod print;
@@ -42,6 +43,7 @@ mod settle;
 mod spelling;
 pub mod trash;
 pub mod tree;
+mod unjudged;
 pub mod watch;
 
 pub use replica::{LocalReplica, Parts, Settings};

@@ -17,7 +17,7 @@ use crate::index::Index;
 use crate::print::Digest;
 use crate::reading::Unread;
 use crate::replica::{LocalReplica, locked};
-use crate::{groups, record, scan};
+use crate::{groups, record, scan, unjudged};
 
 /// What a look leaves for the record that follows it.
 #[derive(Debug, Default)]
@@ -122,6 +122,7 @@ impl LocalReplica {
             locked(&self.ahead).take();
         }
         self.begin_listing();
+        self.await_judgement(scope, &mut look);
         let (scope, sees_all_missed) = self.with_missed(scope);
         let mut walked = scan::walk(self, &groups::widen(scope));
         scan::free_rows(self, &mut walked);
@@ -171,6 +172,16 @@ impl LocalReplica {
         look.rules_changed = self.rules.tell_changed();
         let digests = std::mem::take(&mut walked.digests);
         self.finish_look(look, digests, hinted)
+    }
+
+    /// A path is not in sync while something that was displaced there waits to be judged.
+    fn await_judgement(&self, scope: &Scope, look: &mut Look) {
+        let mut waits = unjudged::paths(self);
+        if let Scope::Some { paths, trees } = scope {
+            waits.retain(|p| paths.contains(p) || is_at_or_below(p, trees));
+        }
+        let again = waits.into_iter().map(|p| (p, unjudged::AGAIN_MS));
+        look.again.extend(again);
     }
 
     /// What only concerned the look before this one is let go of. Where no listing waits to be settled, rows that

@@ -67,7 +67,7 @@ pub fn after_crash(replica: &LocalReplica, other_boot: bool) -> Result<()> {
         // The copy under way may be the last one now: it is kept, whoever had it before.
         all.iter_mut().for_each(|i| i.entry = Entry::default());
     }
-    sweep(replica, &all);
+    sweep(replica, &all, other_boot);
     crate::relist::unlisted(replica, &all)?;
     let mut index = replica.index();
     fulfilled(&mut index)?;

@@ -4,11 +4,12 @@
 //! writable); verify the fingerprint under the lease, so that the bytes are known to be those that the
 //! index hashed; exchange the names atomically; release the lease, which lets a blocked writer go on, in
 //! the displaced file; look at what was displaced. If it is not what was expected, a user saved at that
-//! very moment: those bytes are a version of their own, concurrent with the one just installed.
+//! very moment: those bytes are a version of their own, concurrent with the one just installed. What cannot
+//! be judged now may be such bytes, and waits (`unjudged`).
 //!
-//! Where there are no leases, the displaced file is hashed instead, and the replica says "weaker".
+//! Where there is no lease, the displaced file is hashed instead; where there never are any, the replica says
+//! "weaker".
 
-use instep_core::id::ContentId;
 use instep_core::path::Name;
 use instep_core::plan::{Action, Keep, Outcome, Precondition};
 use instep_core::version::Kind;
@@ -16,14 +17,10 @@ use instep_fs::{Dir, ErrorKind, File, Lease, Stat};
 use instep_replica::Step;
 
 use crate::apply::{self, Done, displaced, failed, matches};
-use crate::content::{Hashed, hash_file};
+use crate::judge::{Patience, Verdict, judge};
 use crate::replica::LocalReplica;
-use crate::scan;
-use crate::trash;
+use crate::trash::{self, Displaced, Judged};
 use crate::tree::{self, ours};
-
-/// How long a writer that we made wait gets to finish before its file is looked at, in milliseconds.
-const LATE_WRITER_MS: u64 = 250;
 
 /// A hold on what has the name: nobody can open it for writing without our knowing.
 pub(crate) struct Guarded {
@@ -132,16 +129,13 @@ pub fn exchange(replica: &LocalReplica, action: &Action, dir: &Dir, staged: &str
         }
         Err(Unswapped::Away(e, aside)) => {
             discard(replica, staged);
-            let late = release(guarded.lease);
+            let held = Before::let_go(guarded);
             let mut done = away(action, dir, name, &e);
-            let (aside, expected) = (ours(&aside), &guarded.stat);
             keep(
                 replica,
                 action,
-                staging,
-                aside,
-                expected,
-                late,
+                (staging, ours(&aside)),
+                held,
                 "interrupted",
                 &mut done,
             );
@@ -149,19 +143,11 @@ pub fn exchange(replica: &LocalReplica, action: &Action, dir: &Dir, staged: &str
         }
     };
     replica.env.reach(Step::Exchanged);
-    let late = release(guarded.lease);
+    let held = Before::let_go(guarded);
     let now = dir.stat(name).ok().flatten();
     let mut done = Done::with(before.map(|b| replica.vouched(&action.path, &b, now.as_ref())));
-    keep(
-        replica,
-        action,
-        staging,
-        ours(&displaced),
-        &guarded.stat,
-        late,
-        "overwritten",
-        &mut done,
-    );
+    let displaced = (staging, ours(&displaced));
+    keep(replica, action, displaced, held, "overwritten", &mut done);
     done
 }
 
@@ -180,18 +166,10 @@ pub fn displace(replica: &LocalReplica, action: &Action, dir: &Dir) -> Done {
         return Done::not(failed(&action.path, &e));
     }
     replica.env.reach(Step::Taken);
-    let late = release(guarded.lease);
+    let held = Before::let_go(guarded);
     let mut done = Done::with(None);
-    keep(
-        replica,
-        action,
-        &ours_dirs.staging,
-        ours(&staged),
-        &guarded.stat,
-        late,
-        "deleted",
-        &mut done,
-    );
+    let displaced = (&ours_dirs.staging, ours(&staged));
+    keep(replica, action, displaced, held, "deleted", &mut done);
     done
 }
 
@@ -249,6 +227,49 @@ fn swap(
     Ok(aside)
 }
 
+/// What was displaced, and how it was held until then.
+#[derive(Debug, Clone, Copy)]
+struct Before {
+    stat: Stat,
+    grip: Grip,
+}
+
+/// How a file was held while it was displaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Grip {
+    /// Nobody wrote to it.
+    Firm,
+    /// Somebody asked to write to it, and goes on now.
+    Wanted,
+    /// There was no lease.
+    None,
+}
+
+impl Before {
+    /// Lets a blocked writer go on.
+    fn let_go(guarded: Guarded) -> Self {
+        let had_lease = guarded.lease.is_some();
+        let grip = match release(guarded.lease) {
+            true => Grip::Wanted,
+            false if had_lease => Grip::Firm,
+            false => Grip::None,
+        };
+        let stat = guarded.stat;
+        Self { stat, grip }
+    }
+
+    /// What is there now is that very object, and nobody wrote to it.
+    fn is_still(self, staging: &Dir, name: Name<'_>) -> bool {
+        let same = |s: Stat| {
+            s.ino == self.stat.ino
+                && s.size == self.stat.size
+                && s.mtime == self.stat.mtime
+                && s.kind == self.stat.kind
+        };
+        self.grip == Grip::Firm && matches!(staging.stat(name), Ok(Some(s)) if same(s))
+    }
+}
+
 /// Lets a blocked writer go on; whether there was one.
 pub(crate) fn release(lease: Option<Lease>) -> bool {
     let Some(lease) = lease else { return false };
@@ -268,125 +289,61 @@ fn discard(replica: &LocalReplica, staged: &str) {
 }
 
 /// Looks at what was displaced into the staging directory, and moves it to where it is kept.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "the end of both protocols, with what each knows"
-)]
 fn keep(
     replica: &LocalReplica,
     action: &Action,
-    staging: &Dir,
-    name: Name<'_>,
-    expected: &Stat,
-    late: bool,
+    (staging, name): (&Dir, Name<'_>),
+    held: Before,
     why: &'static str,
     done: &mut Done,
 ) {
-    if expected.kind == instep_fs::Kind::Dir {
+    if held.stat.kind == instep_fs::Kind::Dir {
         return husk(replica, action, staging, name, done);
     }
-    let surprise = surprise(replica, action, staging, name, expected, late);
-    let keep = match &surprise {
-        Some(found) => {
-            let Some(dot) = sibling(replica, action, found, done) else {
-                return;
-            };
-            Keep::Version(dot)
-        }
-        None => action.keep,
+    let mut what = displaced(action, why, held.stat.size);
+    let verdict = if held.is_still(staging, name) {
+        Verdict::Expected
+    } else {
+        let patience = match held.grip {
+            Grip::Wanted => Patience::More,
+            Grip::Firm | Grip::None => Patience::Some,
+        };
+        judge(replica, staging, name, what.content, patience)
+    };
+    what.judged = match &verdict {
+        Verdict::Gone => return,
+        Verdict::Foreign => return give_back(replica, action, name, done),
+        Verdict::Expected => Judged::Yes,
+        Verdict::Unknown => Judged::NotYet,
+        Verdict::Saved(found) => match sibling(replica, action, found, done) {
+            Some(dot) => {
+                what.was_saved(found, dot);
+                Judged::Yes
+            }
+            None => Judged::NotYet,
+        },
     };
     replica.env.reach(Step::Judged);
-    let key = trash::put(replica, staging, name, keep).unwrap_or_else(|e| {
-        replica.note_problem(&action.path, &e);
-        trash::leave(replica, name, keep)
-    });
-    replica.env.reach(match keep {
-        Keep::Trash => Step::Trashed,
-        Keep::Version(_) => Step::Stored,
-    });
-    let mut what = displaced(action, why, expected.size);
-    what.keep = keep;
-    if let Some(scan_found) = surprise {
-        what.why = "conflict";
-        if let instep_replica::Found::Present {
-            kind,
-            content,
-            size,
-            ..
-        } = scan_found
-        {
-            (what.kind, what.content, what.size) = (kind, content, size);
-        }
-    }
+    let key = if what.judged == Judged::Yes {
+        put(replica, staging, name, &what)
+    } else {
+        replica.hint(action.path.clone());
+        trash::leave(replica, name, &what)
+    };
     done.displaced.push((key, what));
 }
 
-/// What was displaced, if it is not what was expected: a user's save of that very moment.
-fn surprise(
-    replica: &LocalReplica,
-    action: &Action,
-    staging: &Dir,
-    name: Name<'_>,
-    expected: &Stat,
-    late: bool,
-) -> Option<instep_replica::Found> {
-    let Precondition::Unchanged { content, .. } = action.before else {
-        return None;
-    };
-    let stat = staging.stat(name).ok().flatten()?;
-    let same = |s: &Stat| {
-        s.ino == expected.ino
-            && s.size == expected.size
-            && s.mtime == expected.mtime
-            && s.kind == expected.kind
-    };
-    if stat.kind == instep_fs::Kind::Link {
-        let target = staging.read_link(name).ok()?;
-        let id = instep_chunk::hash::content_id(&target);
-        let found = || scan::present(Kind::Link, id, &stat, target.into(), false);
-        return (id != content).then(found);
-    }
-    if stat.kind != instep_fs::Kind::File {
-        return None;
-    }
-    if same(&stat) && !late && replica.profile.leases {
-        return None;
-    }
-    let (id, stat, high) = settle(replica, staging, name, late)?;
-    (id != content).then(|| scan::present(Kind::File, id, &stat, Box::default(), high))
-}
-
-/// Waits until nobody writes the displaced file any more, then hashes it.
-fn settle(
-    replica: &LocalReplica,
-    staging: &Dir,
-    name: Name<'_>,
-    late: bool,
-) -> Option<(ContentId, Stat, bool)> {
-    let file = staging.open_file(name).ok()?;
-    let mut buffer = Vec::new();
-    let mut waited = 0;
-    if late {
-        // The writer that we woke needs a moment to get its descriptor.
-        replica.env.sleep_ms(5);
-        waited += 5;
-    }
-    loop {
-        let free = !replica.profile.leases || !matches!(file.read_lease(), Ok(None));
-        let stat = file.stat().ok()?;
-        if (free || waited >= LATE_WRITER_MS)
-            && let Ok(Hashed::Content { id, high_entropy }) =
-                hash_file(&file, &stat, true, &mut buffer)
-        {
-            return Some((id, stat, high_entropy));
-        }
-        if waited >= 4 * LATE_WRITER_MS {
-            // Written without end: what is there stays in our hands and is not lost.
-            return None;
-        }
-        replica.env.sleep_ms(2);
-        waited += 2;
-    }
+/// Moves what was judged to where it is kept; its key there.
+fn put(replica: &LocalReplica, staging: &Dir, name: Name<'_>, what: &Displaced) -> String {
+    let key = trash::put(replica, staging, name, what.keep).unwrap_or_else(|e| {
+        replica.note_problem(&what.path, &e);
+        trash::leave(replica, name, what)
+    });
+    replica.env.reach(match what.keep {
+        Keep::Trash => Step::Trashed,
+        Keep::Version(_) => Step::Stored,
+    });
+    key
 }
 
 /// Registers bytes that were at the path when it was taken, as a sibling of what was put there.
@@ -414,32 +371,66 @@ fn sibling(
 
 /// A directory was displaced: it is empty, or what is in it goes back to the user.
 fn husk(replica: &LocalReplica, action: &Action, staging: &Dir, name: Name<'_>, done: &mut Done) {
-    match staging.remove_dir(name) {
-        Ok(()) => {
-            replica.env.reach(Step::HuskGone);
-            replica.unwatch(&action.path);
-        }
-        Err(_) => {
-            // Something is still in it (an ignored file, or one made just now): undo.
-            let Some((dirs, parent)) = replica.ours().zip(action.path.parent()) else {
-                return;
-            };
-            let Some(at) = action.path.name() else { return };
-            let staged = std::str::from_utf8(name.as_bytes()).unwrap_or_default();
-            *done = match tree::open(&replica.root, &parent) {
-                Err(e) => Done::not(failed(&action.path, &e)),
-                Ok(dir) => match swap(replica, &dir, at, &dirs.staging, staged) {
-                    Ok(brought) => {
-                        discard(replica, &brought);
-                        Done::not(apply::not_empty(replica, action, &dir))
-                    }
-                    Err(Unswapped::Undone(e)) => Done::not(failed(&action.path, &e)),
-                    Err(Unswapped::Away(e, brought)) => {
-                        discard(replica, &brought);
-                        away(action, &dir, at, &e)
-                    }
-                },
-            };
-        }
+    if staging.remove_dir(name).is_ok() {
+        replica.env.reach(Step::HuskGone);
+        replica.unwatch(&action.path);
+        return;
     }
+    // Something is still in it (an ignored file, or one made just now).
+    give_back(replica, action, name, done);
+}
+
+/// What was displaced goes back to its name, and what we put there comes out again.
+fn give_back(replica: &LocalReplica, action: &Action, name: Name<'_>, done: &mut Done) {
+    let Some((dirs, (parent, at))) = replica.ours().zip(action.path.split()) else {
+        return;
+    };
+    let staged = std::str::from_utf8(name.as_bytes()).unwrap_or_default();
+    *done = match tree::open(&replica.root, &parent) {
+        Err(e) => Done::not(failed(&action.path, &e)),
+        Ok(dir) => match tree::give(&dirs.staging, name, &dir, at) {
+            Ok(()) => Done::not(Outcome::Superseded),
+            Err(e) if e.kind() != ErrorKind::Taken => Done::not(failed(&action.path, &e)),
+            Err(_) => swap_back(replica, action, (&dir, at), &dirs.staging, staged),
+        },
+    };
+    replica.hint(action.path.clone());
+}
+
+/// As [`give_back`], where something has the name.
+fn swap_back(
+    replica: &LocalReplica,
+    action: &Action,
+    (dir, at): (&Dir, Name<'_>),
+    staging: &Dir,
+    staged: &str,
+) -> Done {
+    let (mut done, brought) = match swap(replica, dir, at, staging, staged) {
+        Ok(brought) => (Done::not(apply::not_empty(replica, action, dir)), brought),
+        Err(Unswapped::Undone(e)) => return Done::not(failed(&action.path, &e)),
+        Err(Unswapped::Away(e, brought)) => (away(action, dir, at, &e), brought),
+    };
+    let Some(put) = action.entry.get_shown(action.shown) else {
+        return done;
+    };
+    // It was in a user's reach: only what is still ours goes.
+    let name = ours(&brought);
+    let verdict = judge(replica, staging, name, put.content, Patience::Some);
+    if matches!(verdict, Verdict::Expected) || put.kind == Kind::Dir {
+        discard(replica, &brought);
+        return done;
+    }
+    let what = Displaced {
+        path: action.path.clone(),
+        kind: put.kind,
+        content: put.content,
+        size: put.size,
+        why: "overwritten",
+        by: String::new(),
+        keep: Keep::Trash,
+        judged: Judged::NotYet,
+    };
+    let key = trash::leave(replica, name, &what);
+    done.displaced.push((key, what));
+    done
 }

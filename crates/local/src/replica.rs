@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use instep_core::id::{ActorId, ContentId, Dot, ReplicaId, ShareId};
 use instep_core::path::RelPath;
-use instep_core::plan::{Action, Code, Goal, Keep, Outcome, Problem};
+use instep_core::plan::{Action, Code, Goal, Outcome, Problem};
 use instep_core::policy::Role;
 use instep_core::row::{Print, Row};
 use instep_core::version::Kind;
@@ -34,7 +34,7 @@ use crate::rules::{IgnoreOptions, Rules};
 use crate::settle::Missed;
 use crate::tree::{self, Ours, ours};
 use crate::watch::Watch;
-use crate::{adopt, apply, attributes, check, record, recover, trash};
+use crate::{adopt, apply, attributes, check, record, recover, trash, unjudged};
 
 /// What a user may set for one replica.
 #[derive(Debug, Clone)]
@@ -173,8 +173,8 @@ pub struct LocalReplica {
     pub(crate) noted: Mutex<Vec<Problem>>,
     pub(crate) accounts: Mutex<attributes::Accounts>,
     pub(crate) by_content: Mutex<trash::ByContent>,
-    /// What was displaced and could not be moved to where it is kept: its name in the staging directory.
-    pub(crate) left: Mutex<Vec<(String, Keep)>>,
+    /// What was displaced and has not been moved to where it is kept.
+    pub(crate) left: Mutex<Vec<trash::Left>>,
     pub(crate) damaged: check::Damaged,
     next_unwatched_ns: Mutex<u64>,
     pub(crate) kept: Mutex<crate::reading::Kept>,
@@ -329,7 +329,7 @@ impl LocalReplica {
     }
 
     /// Notes that a change of the index failed: what is in memory must not be relied on any more.
-    fn intact<T>(&self, result: Result<T>) -> Result<T> {
+    pub(crate) fn intact<T>(&self, result: Result<T>) -> Result<T> {
         if let Err(e) = &result
             && e.kind != ErrorKind::Gone
         {
@@ -610,7 +610,7 @@ impl LocalReplica {
             self.index().inherit_unsettled();
         } else {
             // What could not be moved to where it is kept is still there.
-            recover::sweep(self, &[]);
+            recover::sweep(self, &[], other_boot);
             if is_empty {
                 // The index that listed what is kept here may be gone; the copies of others, too.
                 crate::relist::unlisted(self, &[])?;
@@ -736,6 +736,7 @@ impl Replica for LocalReplica {
     }
 
     fn take_hints(&self) -> HintSet {
+        unjudged::look(self);
         let mut hints = std::mem::take(&mut *locked(&self.own_hints));
         if let Some(watch) = self.watch.get() {
             hints.extend(watch.take());

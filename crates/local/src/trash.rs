@@ -12,13 +12,14 @@ use instep_core::path::{Name, RelPath};
 use instep_core::plan::Keep;
 use instep_core::version::Kind;
 use instep_fs::{Dir, ErrorKind, File, Stat};
-use instep_replica::Step;
 use instep_replica::records::{ConflictRecord, TrashRecord, hex, path_from_hex};
+use instep_replica::{Found, Step};
 use instep_store::Table;
 
 use crate::index::Index;
 use crate::replica::{LocalReplica, locked};
 use crate::tree::{self, ours};
+use crate::unjudged;
 
 /// Bytes copied in one piece.
 const COPY_BYTES: usize = 256 * 1024;
@@ -40,6 +41,30 @@ pub struct Displaced {
     pub by: String,
     /// Where it goes.
     pub keep: Keep,
+    /// Whether it is known to be that.
+    pub judged: Judged,
+}
+
+/// Whether somebody has looked at what was displaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Judged {
+    /// It is what its record says.
+    Yes,
+    /// It could not be looked at yet, or somebody writes to it.
+    NotYet,
+    /// It is kept for ever, because it may be anything.
+    Never,
+}
+
+/// What was displaced and has not reached where it is kept: it is in the staging directory.
+#[derive(Debug)]
+pub(crate) struct Left {
+    /// Its name there, which is its key.
+    pub(crate) key: String,
+    /// What is known of it.
+    pub(crate) what: Displaced,
+    /// Since when, on the clock that never goes back.
+    pub(crate) since_ns: u64,
 }
 
 impl Displaced {
@@ -58,6 +83,29 @@ impl Displaced {
             why: "interrupted",
             by: String::new(),
             keep: Keep::Trash,
+            judged: Judged::Yes,
+        }
+    }
+
+    /// The table that lists it.
+    pub(crate) fn table(&self) -> Table {
+        match (self.judged, self.keep) {
+            (Judged::Yes | Judged::NotYet, Keep::Trash) => Table::Trash,
+            (Judged::Never, _) | (_, Keep::Version(_)) => Table::Stored,
+        }
+    }
+
+    /// It was not what was expected: a user had saved it, and it is known under a dot of its own.
+    pub(crate) fn was_saved(&mut self, found: &Found, dot: Dot) {
+        (self.keep, self.why) = (Keep::Version(dot), "conflict");
+        if let Found::Present {
+            kind,
+            content,
+            size,
+            ..
+        } = found
+        {
+            (self.kind, self.content, self.size) = (*kind, *content, *size);
         }
     }
 
@@ -67,6 +115,13 @@ impl Displaced {
             Keep::Trash => None,
         }
     }
+}
+
+/// Why something was displaced, from a record of it.
+pub(crate) fn why(said: &str) -> &'static str {
+    let known = ["deleted", "overwritten", "moved", "conflict"];
+    let known = known.into_iter().find(|why| *why == said);
+    known.unwrap_or("interrupted")
 }
 
 /// A name that sorts by age and cannot clash.
@@ -91,11 +146,7 @@ pub fn note(
     name: &str,
     what: &Displaced,
 ) -> instep_replica::Result<()> {
-    let table = match what.keep {
-        Keep::Version(_) => Table::Stored,
-        Keep::Trash => Table::Trash,
-    };
-    note_in(replica, index, table, name, what)
+    note_in(replica, index, what.table(), name, what)
 }
 
 /// Records an object that is kept under `name` in the place that belongs to a table.
@@ -117,6 +168,7 @@ pub(crate) fn note_in(
         content: what.content.to_string(),
         loser: what.loser().map(|d| d.to_string()),
         epoch: index.epoch(),
+        unjudged: what.judged == Judged::NotYet,
     };
     let body = serde_json::to_vec(&record).map_err(|e| {
         instep_replica::Error::because(instep_replica::ErrorKind::Other, "write a trash record", e)
@@ -155,7 +207,11 @@ pub(crate) struct ByContent(Option<HashMap<ContentId, Vec<(Table, String)>>>);
 
 impl ByContent {
     fn remember(&mut self, what: &Displaced, table: Table, key: &str) {
-        if let Some(known) = self.0.as_mut().filter(|_| what.kind == Kind::File) {
+        if let Some(known) = self
+            .0
+            .as_mut()
+            .filter(|_| what.kind == Kind::File && what.judged == Judged::Yes)
+        {
             let places = known.entry(what.content).or_default();
             places.push((table, key.to_owned()));
         }
@@ -182,7 +238,10 @@ pub fn find(replica: &LocalReplica, content: ContentId) -> Vec<(Dir, String)> {
             let Ok(records) = records(&mut index, table) else {
                 return Vec::new();
             };
-            for (key, record) in records.into_iter().filter(|(_, r)| r.kind == "file") {
+            for (key, record) in records
+                .into_iter()
+                .filter(|(_, r)| r.kind == "file" && !r.unjudged)
+            {
                 if let Ok(id) = record.content.parse() {
                     known.entry(id).or_default().push((table, key));
                 }
@@ -193,7 +252,7 @@ pub fn find(replica: &LocalReplica, content: ContentId) -> Vec<(Dir, String)> {
     let places = by_content.0.as_ref().and_then(|known| known.get(&content));
     let left = locked(&replica.left);
     let dir = |table, key: &String| match table {
-        _ if left.iter().any(|(left, _)| left == key) => &ours.staging,
+        _ if left.iter().any(|left| left.key == *key) => &ours.staging,
         Table::Stored => &ours.versions,
         _ => &ours.trash,
     };
@@ -235,7 +294,10 @@ fn unwanted(
     before_ns: i64,
 ) -> instep_replica::Result<Vec<String>> {
     let mut out = Vec::new();
-    for (key, record) in records(index, table)? {
+    for (key, record) in records(index, table)?
+        .into_iter()
+        .filter(|(_, r)| !r.unjudged)
+    {
         let since_ns = match &record.loser {
             Some(loser) => settled_ns(index, loser)?,
             None => (table == Table::Trash).then_some(record.at_ns),
@@ -310,31 +372,42 @@ pub fn put(
 
 /// What could not be moved to where it is kept stays in the staging directory for a while, and is listed under the name
 /// that it has there; returns that name.
-pub(crate) fn leave(replica: &LocalReplica, name: Name<'_>, keep: Keep) -> String {
+pub(crate) fn leave(replica: &LocalReplica, name: Name<'_>, what: &Displaced) -> String {
     let key = String::from_utf8_lossy(name.as_bytes()).into_owned();
-    locked(&replica.left).push((key.clone(), keep));
+    locked(&replica.left).push(Left {
+        key: key.clone(),
+        what: what.clone(),
+        since_ns: replica.env.monotonic_ns(),
+    });
     key
 }
 
-/// Moves what was left in the staging directory to where it is kept.
+/// Moves what was left in the staging directory to where it is kept, if it can be judged.
 pub(crate) fn put_left(replica: &LocalReplica) {
+    unjudged::look(replica);
+    move_judged(replica);
+}
+
+/// Moves what was left in the staging directory, and was judged, to where it is kept.
+pub(crate) fn move_judged(replica: &LocalReplica) {
     let Some(dirs) = replica.ours() else { return };
-    locked(&replica.left).retain(|(key, keep)| {
-        let to = place(replica, *keep);
-        let taken = to.map(|to| tree::take(&dirs.staging, ours(key), to, ours(key)));
-        matches!(taken, Some(Err(e)) if e.kind() != ErrorKind::Absent)
+    locked(&replica.left).retain(|Left { key, what, .. }| {
+        let to = match what.table() {
+            Table::Stored => &dirs.versions,
+            _ => &dirs.trash,
+        };
+        let take = || tree::take(&dirs.staging, ours(key), to, ours(key));
+        what.judged == Judged::NotYet || take().is_err_and(|e| e.kind() != ErrorKind::Absent)
     });
 }
 
-/// Where an object that was left in the staging directory is to be kept, if a record lists it.
-pub(crate) fn listed<'a>(replica: &'a LocalReplica, name: Name<'_>) -> Option<&'a Dir> {
-    let dirs = replica.ours()?;
+/// What the record says that lists an object which was left in the staging directory, and the table that it is in.
+pub(crate) fn listed(replica: &LocalReplica, name: Name<'_>) -> Option<(Table, TrashRecord)> {
     let mut index = replica.index();
-    let mut has = |table| matches!(index.store().record(table, name.as_bytes()), Ok(Some(_)));
-    if has(Table::Stored) {
-        return Some(&dirs.versions);
-    }
-    has(Table::Trash).then_some(&dirs.trash)
+    [Table::Stored, Table::Trash].into_iter().find_map(|table| {
+        let body = index.store().record(table, name.as_bytes()).ok()??;
+        Some((table, serde_json::from_slice(&body).ok()?))
+    })
 }
 
 /// Brings an object back under a free path, as a user would. The loser of an open conflict stays where it is,

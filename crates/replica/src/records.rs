@@ -245,6 +245,10 @@ pub struct TrashRecord {
     /// The epoch in which this was written: until that is durable, the record may be ahead of the object.
     #[serde(default)]
     pub epoch: u32,
+    /// Nobody could say yet whether it is what was there before: it waits in the staging directory, under this name,
+    /// for a look that tells, and `content` is what is expected of it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unjudged: bool,
 }
 
 /// A file whose content changed although nobody wrote it, until a person decides which bytes count. Kept in

@@ -362,6 +362,7 @@ mod tests {
             content: String::new(),
             loser: None,
             epoch: 0,
+            unjudged: false,
         };
         Kept {
             replica: 0,

@@ -12,16 +12,20 @@ use super::intent::Intended;
 use super::on_disk::content;
 use crate::replica::LocalReplica;
 use crate::trash::{self, Displaced};
-use crate::tree;
+use crate::unjudged;
 
 /// Clears the staging directory: a displaced file that had not reached its place is kept, the rest was
 /// never anybody's.
-pub(crate) fn sweep(replica: &LocalReplica, intents: &[Intended]) {
+pub(crate) fn sweep(replica: &LocalReplica, intents: &[Intended], other_boot: bool) {
     let Some(dirs) = replica.ours() else { return };
     for name in names(&dirs.staging).unwrap_or_default() {
         let Ok(name) = Name::new(&name) else {
             continue;
         };
+        if let Some((table, record)) = trash::listed(replica, name) {
+            unjudged::recall(replica, name, table, &record, !other_boot);
+            continue;
+        }
         match dirs.staging.stat(name) {
             Ok(Some(stat)) if stat.kind == instep_fs::Kind::Dir => {
                 keep_below(replica, &dirs.staging, name);
@@ -68,11 +72,6 @@ fn keep_or_drop(
     stat: &Stat,
     intents: &[Intended],
 ) {
-    if let Some(to) = trash::listed(replica, name) {
-        // Where it cannot be moved now either, it stays until the next start.
-        let _left_if_full = tree::take(staging, name, to, name);
-        return;
-    }
     let Ok(Some((kind, id))) = content(staging, name, stat) else {
         return;
     };

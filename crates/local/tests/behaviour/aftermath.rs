@@ -20,9 +20,10 @@ use crate::support::sim::Sim;
 
 /// Who mints for the user of the simulated machine.
 const OURS: ActorId = ActorId(*b"simulate");
-const OLD: &[u8] = b"old content, written by a user long ago";
-const NEW: &[u8] = b"new content that comes from another replica, longer than the old one was";
-const MINE: &[u8] = b"what a user wrote after that";
+pub(crate) const OLD: &[u8] = b"old content, written by a user long ago";
+pub(crate) const NEW: &[u8] =
+    b"new content that comes from another replica, longer than the old one was";
+pub(crate) const MINE: &[u8] = b"what a user wrote after that";
 
 /// A file system on which a name that is replaced is absent for a moment.
 fn weak() -> SimConfig {
@@ -33,14 +34,14 @@ fn weak() -> SimConfig {
     }
 }
 
-fn watch(sim: &Sim) {
+pub(crate) fn watch(sim: &Sim) {
     observe(sim.replica(), &|ms| {
         sim.fs().advance(ms.cast_signed() * 1_000_000);
     });
 }
 
 /// A machine whose user has the old content at `f`, known and durable.
-fn settled(config: SimConfig) -> Sim {
+pub(crate) fn settled(config: SimConfig) -> Sim {
     let sim = Sim::new(config);
     sim.write(&p("f"), OLD).unwrap();
     sim.fs().settle();
@@ -127,7 +128,7 @@ fn a_deletion_that_the_index_kept_is_forgotten_after_a_power_cut() {
 }
 
 /// The names in one of our directories.
-fn objects(sim: &Sim, folder: &str) -> Vec<String> {
+pub(crate) fn objects(sim: &Sim, folder: &str) -> Vec<String> {
     let folder = p(folder);
     let all = sim.fs().snapshot().into_keys();
     let within = all.filter(|path| path.parent().as_ref() == Some(&folder));
@@ -137,7 +138,7 @@ fn objects(sim: &Sim, folder: &str) -> Vec<String> {
 }
 
 /// The records that are committed, by name of the object.
-fn records(sim: &Sim, table: Table) -> BTreeMap<String, TrashRecord> {
+pub(crate) fn records(sim: &Sim, table: Table) -> BTreeMap<String, TrashRecord> {
     let mut records = BTreeMap::new();
     let read = sim.disk.open().records(table, &mut |key, body| {
         let key = String::from_utf8(key.to_vec()).unwrap();

@@ -26,3 +26,4 @@ mod settling;
 mod sources;
 mod ticks;
 mod torn;
+mod unjudged;

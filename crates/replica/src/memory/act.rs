@@ -342,6 +342,7 @@ impl State {
             content: node.object.content().to_string(),
             loser: loser.map(|dot| dot.to_string()),
             epoch: 0,
+            unjudged: false,
         };
         // Infallible: the record has no map with keys that are not text.
         let body = serde_json::to_string(&record).unwrap_or_default();
