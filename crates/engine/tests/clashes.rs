@@ -266,8 +266,11 @@ fn a_directory_is_sent_where_the_copy_of_the_file_is_already() {
     world.sync(&[0, 1]);
     let copy = world.tree(0).pop().unwrap();
     assert!(copy.ends_with(": d by 0"), "{copy}");
-    // What comes now falls under another policy, and with it the conflict.
+    // The same file again, in a conflict under another policy.
     world.policy = PolicyRecord::Prefer(world.replicas[0].id().to_string());
+    world.replicas[0].user_remove(&p("d")).unwrap();
+    world.write(0, "d");
+    world.write(1, "d/z");
     world.write(2, "d/y");
     world.sync(&[0, 1, 2]);
     for i in 0..3 {
@@ -275,9 +278,28 @@ fn a_directory_is_sent_where_the_copy_of_the_file_is_already() {
         let room = rooms(&tree).pop_last().unwrap();
         assert!(tree.contains(&"d: d by 0".to_owned()), "on {i}: {tree:?}");
         assert!(tree.contains(&copy), "on {i}: {tree:?}");
-        for line in ["x: d/x by 1", "y: d/y by 2"] {
+        for line in ["y: d/y by 2", "z: d/z by 1"] {
             assert!(tree.contains(&format!("{room}/{line}")), "on {i}: {tree:?}");
         }
+    }
+}
+
+#[test]
+fn an_old_conflict_is_decided_anew_when_another_policy_applies() {
+    let mut world = World::new(PolicyRecord::Newest, 1);
+    world.write(0, "d");
+    world.write(1, "d/x");
+    world.sync(&[0, 1]);
+    let before = world.tree(0);
+    world.policy = PolicyRecord::Prefer(world.replicas[0].id().to_string());
+    world.write(2, "d/y");
+    world.sync(&[0, 1, 2]);
+    for i in 0..3 {
+        let tree = world.tree(i);
+        assert!(
+            before.iter().all(|line| tree.contains(line)),
+            "on {i}: {tree:?}"
+        );
     }
 }
 
