@@ -17,6 +17,7 @@ use instep_replica::error::{Error, ErrorKind};
 use instep_replica::{Step, Totals};
 use instep_store::{Durability, IndexStore, StoreError, Table};
 
+use crate::lately::Lately;
 use crate::print::{Digest, hash_bytes};
 
 type Result<T> = core::result::Result<T, Error>;
@@ -49,6 +50,7 @@ pub struct Index {
     clock: Hlc,
     epoch: u32,
     durable_epoch: u32,
+    lately: Lately,
     totals: Totals,
     digests: HashMap<RelPath, Digest>,
     /// Directories whose digest in memory is ahead of the store's.
@@ -105,6 +107,7 @@ impl Index {
         let clock = number(read(&mut store, KEY_CLOCK)?, i64::MAX as u64)? as i64;
         let durable_epoch = number(read(&mut store, KEY_EPOCH)?, u64::from(u32::MAX / 2))? as u32;
         let totals = totals_from(read(&mut store, KEY_TOTALS)?);
+        let lately = Lately::read(store.as_mut())?;
         let mut digests = HashMap::new();
         store
             .digests(&mut |dir, bytes| {
@@ -119,6 +122,7 @@ impl Index {
             clock,
             epoch: durable_epoch + 1,
             durable_epoch,
+            lately,
             totals,
             digests,
             redigested: HashSet::new(),
@@ -175,6 +179,11 @@ impl Index {
     /// The last epoch known to have survived.
     pub fn durable_epoch(&self) -> u32 {
         self.durable_epoch
+    }
+
+    /// What was at paths since the last barrier, and their versions do not remember.
+    pub(crate) fn lately(&self) -> &Lately {
+        &self.lately
     }
 
     /// Sums over what is materialised.
@@ -252,6 +261,11 @@ impl Index {
         self.account(Some(row), true);
         self.redigest(path, old, Some(row));
         self.touched = true;
+        let open = old.filter(|r| r.epoch > self.durable_epoch);
+        let versions = open.and_then(Row::on_disk).zip(row.on_disk());
+        if let Some((was, now)) = versions.filter(|(was, now)| was.content != now.content) {
+            self.lately.note(self.store.as_mut(), path, was, now)?;
+        }
         let result = if row.entry.is_empty() && row.print.is_none() && row.held.is_none() {
             self.store.remove(path)
         } else {
@@ -398,6 +412,7 @@ impl Index {
     /// The disk holds everything of the open epoch: says so durably, and opens the next.
     pub fn epoch_is_durable(&mut self) -> Result<()> {
         self.put_meta(KEY_EPOCH, &number_bytes(u64::from(self.epoch)))?;
+        self.lately.forget(self.store.as_mut())?;
         self.commit(Durability::Power)?;
         self.reach(Step::EpochDurable);
         self.durable_epoch = self.epoch;

@@ -26,6 +26,7 @@ pub mod content;
 pub mod groups;
 pub mod index;
 mod judge;
+mod lately;
 pub mod moves;
 mod observe;
 pub mod print;

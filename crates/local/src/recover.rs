@@ -7,6 +7,7 @@
 //! |---|---|---|
 //! | the new content | done, commit lost | the row is written; no dot is minted |
 //! | the old content | not done | nothing; it is planned again |
+//! | what was there before that, other boot | a power cut went further back | it stays until the new content takes its place |
 //! | neither, same boot | a user's edit | the next look mints it |
 //! | neither, other boot | torn by a power cut | kept in trash, fetched again; no dot is minted |
 //! | neither, other boot, but saved after what we brought | a user's edit | the next look mints it, beside ours |
@@ -21,7 +22,7 @@
 //! on_disk   what is at a path, by content
 //! classify  what became of an intent        suspect  rows that are ahead of the disk
 //! remedy    what can be done about a path   doubt    what a file without a row may be after a power cut
-//! staging   what was under way
+//! staging   what was under way              earlier  what was at a path before
 //! ```
 //!
 //! Invariant: nothing that we did is taken for something that a user did, and nothing that a user wrote is
@@ -29,6 +30,7 @@
 
 mod classify;
 mod doubt;
+mod earlier;
 mod intent;
 mod on_disk;
 mod remedy;
@@ -42,6 +44,7 @@ use instep_store::{Durability, Table};
 use crate::index::store_error;
 use crate::prune;
 use crate::replica::LocalReplica;
+use earlier::Earlier;
 
 pub use doubt::{Doubt, begin as begin_doubt, is_unsure, looked, trusted, unsure};
 pub use intent::{Intended, decode, fulfilled, intend};
@@ -51,15 +54,20 @@ pub(crate) use staging::sweep;
 /// Brings index and disk together after the process or the machine died. `other_boot` tells which.
 pub fn after_crash(replica: &LocalReplica, other_boot: bool) -> Result<()> {
     let mut all = intent::pending(&mut replica.index())?;
+    let earlier = if other_boot {
+        Earlier::of(&all, replica.index().lately())
+    } else {
+        Earlier::default()
+    };
     for intended in &all {
-        classify::classify(replica, intended, other_boot)?;
+        classify::classify(replica, intended, &earlier, other_boot)?;
         replica.env.reach(Step::Classified);
     }
     prune::above(replica, all.iter().map(|i| &i.path), |_| false)?;
     if other_boot {
         let durable = doubt::sure_epoch(&mut replica.index())?;
         crate::relist::ahead(replica, durable)?;
-        suspect::suspects(replica)?;
+        suspect::suspects(replica, &earlier)?;
         doubt::begin(&mut replica.index(), replica.env.wall_ns())?;
     }
     suspect::orphans(replica)?;

@@ -4,11 +4,13 @@
 //! decision takes values and gives a value; the table of it is in the head of `recover`.
 
 use instep_core::entry::Relation;
+use instep_core::id::ContentId;
 use instep_core::row::{Print, Row};
 use instep_core::version::{Kind, Version};
 use instep_replica::Result;
 
 use super::doubt::zeros;
+use super::earlier::Earlier;
 use super::intent::Intended;
 use super::on_disk::{OnDisk, on_disk};
 use super::remedy::{Remedy, ancestor, set_aside, unseen};
@@ -28,6 +30,7 @@ struct Death {
 pub(super) fn classify(
     replica: &LocalReplica,
     intended: &Intended,
+    earlier: &Earlier,
     other_boot: bool,
 ) -> Result<()> {
     let path = &intended.path;
@@ -47,7 +50,8 @@ pub(super) fn classify(
         exchange: replica.profile.exchange,
     };
     let seen = on_disk(replica, path);
-    let new = match decide(seen, intended, old.as_ref(), death) {
+    let had = |content| earlier.had(path, content);
+    let new = match decide(seen, intended, old.as_ref(), had, death) {
         Remedy::Leave => return Ok(()),
         Remedy::SetAside => return set_aside(replica, intended, seen),
         Remedy::Unseen => unseen(&old.clone().unwrap_or_default()),
@@ -82,7 +86,13 @@ fn has_moved_on(row: &Row, intended: &Intended) -> bool {
     matches!(relation, Relation::After | Relation::Concurrent)
 }
 
-fn decide(seen: OnDisk, intended: &Intended, old: Option<&Row>, death: Death) -> Remedy {
+fn decide(
+    seen: OnDisk,
+    intended: &Intended,
+    old: Option<&Row>,
+    had: impl Fn(ContentId) -> bool,
+    death: Death,
+) -> Remedy {
     let want = intended.entry.get_shown(intended.shown);
     let file = seen.file().filter(|_| !want.is_none_or(Version::is_tomb));
     match seen {
@@ -109,6 +119,10 @@ fn decide(seen: OnDisk, intended: &Intended, old: Option<&Row>, death: Death) ->
                 None => Remedy::Leave,
             }
         }
+        OnDisk::Something { content, .. } if death.other_boot && had(content) => file
+            .map_or(Remedy::SetAside, |(file, print)| {
+                Remedy::Ancestor(file, print)
+            }),
         OnDisk::Something {
             kind: Kind::File,
             content,

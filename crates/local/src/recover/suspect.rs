@@ -7,12 +7,14 @@
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
+use instep_core::id::ContentId;
 use instep_core::path::RelPath;
 use instep_core::row::{Print, Row};
 use instep_core::version::{Kind, Version};
 use instep_replica::{Result, Step};
 
 use super::doubt::{is_sure, sure_epoch, zeros};
+use super::earlier::Earlier;
 use super::intent::Intended;
 use super::on_disk::{OnDisk, on_disk};
 use super::remedy::{Remedy, ancestor, set_aside, unknown, unseen};
@@ -22,7 +24,7 @@ use crate::replica::LocalReplica;
 use crate::tree;
 
 /// After a power cut, rows newer than the last epoch that surely is durable may be ahead of the disk.
-pub(super) fn suspects(replica: &LocalReplica) -> Result<()> {
+pub(super) fn suspects(replica: &LocalReplica, earlier: &Earlier) -> Result<()> {
     let mut rows = Vec::new();
     {
         let mut index = replica.index();
@@ -38,7 +40,7 @@ pub(super) fn suspects(replica: &LocalReplica) -> Result<()> {
             .map_err(|e| store_error("read the index", e))?;
     }
     for (path, row) in rows {
-        suspect(replica, path, &row)?;
+        suspect(replica, path, &row, earlier)?;
         replica.env.reach(Step::Suspected);
     }
     is_sure(&mut replica.index())
@@ -71,7 +73,7 @@ pub(super) fn orphans(replica: &LocalReplica) -> Result<()> {
     Ok(())
 }
 
-fn suspect(replica: &LocalReplica, path: RelPath, row: &Row) -> Result<()> {
+fn suspect(replica: &LocalReplica, path: RelPath, row: &Row, earlier: &Earlier) -> Result<()> {
     let Some(version) = row.on_disk() else {
         return Ok(());
     };
@@ -79,7 +81,8 @@ fn suspect(replica: &LocalReplica, path: RelPath, row: &Row) -> Result<()> {
     let is_missing = matches!(seen, OnDisk::Nothing);
     // By its number a file is known again only where it keeps that.
     let number = row.print.filter(|_| replica.profile.keeps_inodes());
-    let new = match decide(seen, version, number.map(|p| p.ino)) {
+    let had = |content| earlier.had(&path, content);
+    let new = match decide(seen, version, number.map(|p| p.ino), had) {
         Remedy::Leave => return Ok(()),
         Remedy::SetAside => {
             let intended = Intended {
@@ -101,7 +104,12 @@ fn suspect(replica: &LocalReplica, path: RelPath, row: &Row) -> Result<()> {
     replica.index().put(&path, Some(row), &new)
 }
 
-fn decide(seen: OnDisk, version: &Version, known: Option<u64>) -> Remedy {
+fn decide(
+    seen: OnDisk,
+    version: &Version,
+    known: Option<u64>,
+    had: impl Fn(ContentId) -> bool,
+) -> Remedy {
     let file = seen.file().filter(|_| !version.is_tomb());
     match seen {
         OnDisk::Unknown if version.is_tomb() => Remedy::Leave,
@@ -125,7 +133,7 @@ fn decide(seen: OnDisk, version: &Version, known: Option<u64>) -> Remedy {
             print,
             ..
         } => {
-            let came_before = version.prev.contains(&content);
+            let came_before = version.prev.contains(&content) || had(content);
             if let Some((file, print)) = file.filter(|_| came_before) {
                 return Remedy::Ancestor(file, print);
             }

@@ -77,6 +77,73 @@ fn what_is_left_of_a_file_supersedes_what_the_others_know_of_it() {
     assert!(torn > 0, "no seed lost the row and left a name");
 }
 
+/// How often a power cut brought back what was at a path several versions before. Each change is made by `change`.
+fn brought_back(texts: [&[u8]; 6], change: impl Fn(&Sim, u64, &[u8])) -> u32 {
+    let mut far = 0;
+    for seed in 0..64 {
+        let mut sim = Sim::new(SimConfig::ext4(seed));
+        sim.write(&p("f"), texts[0]).unwrap();
+        rest(&sim);
+        sim.replica().barrier().unwrap();
+        for (n, text) in (1..).zip(&texts[1..]) {
+            change(&sim, n, text);
+        }
+        let known = row(sim.replica(), &p("f")).entry;
+        let left = sim.fs().crash(seed).snapshot().remove(&p("f"));
+        let left = left.map(|n| n.content).unwrap_or_default();
+        sim.power_cut(seed);
+        let Some(at) = texts.iter().position(|text| **text == left) else {
+            continue;
+        };
+        // An index that went back as far as the disk sees what users did since.
+        if !row(sim.replica(), &p("f"))
+            .entry
+            .ctx()
+            .includes(known.ctx())
+        {
+            continue;
+        }
+        rest(&sim);
+        let row = row(sim.replica(), &p("f"));
+        far += u32::from(at + 3 < texts.len());
+        let now = sim.fs().snapshot().remove(&p("f")).map(|n| n.content);
+        assert_eq!(now, Some(left), "seed {seed}, {at}");
+        let dots = row.entry.siblings().iter().map(|(d, _)| *d);
+        let is_new = |d: &Dot| d.counter > 0 && !known.ctx().covers(*d);
+        let minted: Vec<Dot> = dots.filter(is_new).collect();
+        assert_eq!(minted, [], "seed {seed}, {at}: {row:?}");
+    }
+    far
+}
+
+/// A version names the two contents before it, and a disk may go further back than that.
+#[test]
+fn what_was_there_several_versions_before_a_power_cut_is_minted_or_put_away_as_torn() {
+    let longer: [&[u8]; 6] = [
+        b"0",
+        b"first",
+        b"second",
+        b"the third",
+        b"the fourth",
+        b"the last one",
+    ];
+    let mut shorter = longer;
+    shorter.reverse();
+    for texts in [longer, shorter] {
+        let brought = |sim: &Sim, n: u64, text: &[u8]| {
+            let action = incoming(sim.replica(), &p("f"), Some(text), n);
+            let done = sim.replica().apply(&[action], &Given::of(&[text]));
+            assert_eq!(done.unwrap(), [Outcome::Done]);
+        };
+        assert!(brought_back(texts, brought) > 0, "no disk went back far");
+        let saved = |sim: &Sim, _: u64, text: &[u8]| {
+            sim.write(&p("f"), text).unwrap();
+            rest(sim);
+        };
+        assert!(brought_back(texts, saved) > 0, "no disk went back far");
+    }
+}
+
 /// How often a shorter and older file that a user had moved over another is in the trash after a power cut, and how
 /// often it is what is known.
 fn moved_over(config: fn(u64) -> SimConfig) -> (u32, u32) {
