@@ -44,7 +44,8 @@ struct Token {
     /// Where it was written, for messages.
     path: String,
     given_up: bool,
-    durable: bool,
+    /// Machines on whose disks it surely is.
+    durable: BTreeSet<usize>,
     /// A process died since, while at most one machine showed this: its successor may have set that aside.
     survived: bool,
     /// More than one machine showed it when a process died: no recovery sets that aside everywhere.
@@ -80,10 +81,9 @@ impl Ledger {
     }
 
     /// A user completed a save of this content.
-    pub(crate) fn wrote(&mut self, path: &[u8], content: &[u8], durable: bool) {
+    pub(crate) fn wrote(&mut self, path: &[u8], content: &[u8]) {
         let token = self.tokens.entry(content.to_vec()).or_default();
         token.path = path.escape_ascii().to_string();
-        token.durable |= durable;
     }
 
     /// A user on `machine` did something that turned one view of the tree into another.
@@ -124,10 +124,15 @@ impl Ledger {
         }
     }
 
-    /// Something happened to a root that its user answers for: this is what is left everywhere. What a user had
-    /// taken away may be there again.
-    pub(crate) fn befell(&mut self, disks: &[SimFs]) {
+    /// Something happened to the root of `machine` that its user answers for: this is what is left everywhere. What a
+    /// user had taken away may be there again. A disk that went away made nothing durable for the others.
+    pub(crate) fn befell(&mut self, machine: usize, disks: &[SimFs]) {
         self.died(disks);
+        let nodes = disks[machine].snapshot();
+        let here: BTreeSet<Vec<u8>> = nodes.into_values().map(|n| n.content).collect();
+        for (_, token) in self.tokens.iter_mut().filter(|(c, _)| !here.contains(*c)) {
+            token.durable.remove(&machine);
+        }
         // What a copy of a root shows twice was never brought by anybody.
         self.tokens.values_mut().for_each(|t| t.survived = true);
         let nodes = disks.iter().flat_map(SimFs::snapshot);
@@ -173,11 +178,11 @@ impl Ledger {
         }
     }
 
-    /// Everything that users wrote on any machine reached its disk.
-    pub(crate) fn all_durable(&mut self, fs: &SimFs) {
+    /// Everything that users wrote, and that `machine` has, reached its disk.
+    pub(crate) fn all_durable(&mut self, machine: usize, fs: &SimFs) {
         for node in fs.snapshot().values() {
             if let Some(token) = self.tokens.get_mut(&node.content) {
-                token.durable = true;
+                token.durable.insert(machine);
             }
         }
     }
@@ -197,7 +202,7 @@ impl Ledger {
             }
         }
         self.tokens
-            .retain(|content, token| token.durable || left.contains(content));
+            .retain(|content, token| !token.durable.is_empty() || left.contains(content));
     }
 
     /// Contents that are nowhere although nobody gave them up.
@@ -275,7 +280,7 @@ mod tests {
             .collect();
         let mut ledger = Ledger::default();
         for (content, holders) in [("one", &disks[..1]), ("all", &disks[..])] {
-            ledger.wrote(b"f", content.as_bytes(), true);
+            ledger.wrote(b"f", content.as_bytes());
             for fs in holders {
                 fs.write_file(content, content, Save::InPlace).unwrap();
             }
@@ -289,11 +294,32 @@ mod tests {
     }
 
     #[test]
+    fn what_was_durable_on_a_disk_that_went_away_is_asked_of_the_others_after_a_power_cut() {
+        for goes in [0, 1] {
+            let disks: Vec<SimFs> = (0..2)
+                .map(|seed| SimFs::new(SimConfig::ext4(seed)))
+                .collect();
+            let mut ledger = Ledger::default();
+            ledger.wrote(b"f", b"one");
+            for fs in &disks {
+                fs.write_file("f", b"one", Save::InPlace).unwrap();
+            }
+            ledger.all_durable(1, &disks[1]);
+            disks[goes].remove("f").unwrap();
+            ledger.befell(goes, &disks);
+            disks[1 - goes].remove("f").unwrap();
+            ledger.power_cut(&disks, &[false, false]);
+            let lost = ledger.lost(&BTreeSet::new());
+            assert_eq!(lost.len(), usize::from(goes == 0), "{lost:?}");
+        }
+    }
+
+    #[test]
     fn what_was_thrown_away_although_nobody_superseded_it_is_not_seen() {
         let mut ledger = Ledger::default();
-        ledger.wrote(b"f", b"old", true);
+        ledger.wrote(b"f", b"old");
         ledger.died(&[]);
-        ledger.wrote(b"f", b"new", true);
+        ledger.wrote(b"f", b"new");
         assert_eq!(
             ledger.put_away(&BTreeSet::new()).len(),
             1,
@@ -301,7 +327,7 @@ mod tests {
         );
         let mut ledger = Ledger::default();
         for content in ["kept", "moved", "over", "mine", "linked"] {
-            ledger.wrote(b"f", content.as_bytes(), true);
+            ledger.wrote(b"f", content.as_bytes());
         }
         let before = Seen::from([at("a", "moved"), at("b", "over")]);
         let linked = [at("d", "linked"), at("e", "linked")];

@@ -118,7 +118,7 @@ impl Users {
         ledger.acted(machine, &before, &after, &handled);
         if sync {
             fs.settle();
-            ledger.all_durable(fs);
+            ledger.all_durable(machine, fs);
             self.unsynced[machine] = false;
         }
         format!("{machine}: {what}")

@@ -94,7 +94,7 @@ impl Hands<'_> {
         let old = self.fs.read(path).ok();
         let saved = self.fs.write_file(path, content, how).is_ok();
         if saved && !content.starts_with(b"shared ") {
-            self.ledger.wrote(path.as_bytes(), content, false);
+            self.ledger.wrote(path.as_bytes(), content);
         }
         if let Some(old) = old.filter(|_| saved) {
             self.ledger.gives_up(&old);
@@ -236,7 +236,7 @@ pub(super) fn close(slow: Slow, fs: &SimFs, ledger: &mut Ledger) -> String {
     let after = seen(fs);
     let old: BTreeSet<&Vec<u8>> = before.values().collect();
     for content in after.values().filter(|c| !old.contains(c)) {
-        ledger.wrote(slow.path.as_bytes(), content, false);
+        ledger.wrote(slow.path.as_bytes(), content);
     }
     ledger.acted(slow.machine, &before, &after, &[]);
     format!("{}: close {} {}", slow.machine, slow.path, closed.is_ok())

@@ -70,7 +70,7 @@ mod tests {
         fs.symlink("b", "link").unwrap();
         for path in ["a", "b", "c"] {
             fs.write_file(path, path, Save::InPlace).unwrap();
-            ledger.wrote(path.as_bytes(), path.as_bytes(), false);
+            ledger.wrote(path.as_bytes(), path.as_bytes());
         }
         gap.acted(0, &before, seen(&fs));
         let root = fs.root();

@@ -73,7 +73,7 @@ impl World {
             // With the index went the only one who could tell what a power cut had torn.
             ledger.allow_changed(&Seen::new(), &seen(&disks[machine]));
         }
-        ledger.befell(disks);
+        ledger.befell(machine, disks);
     }
 
     /// Everybody has learnt everything.
