@@ -191,7 +191,7 @@ impl Session {
             let known = reconcile::merged(&self.sides(rows), &pass.known(path));
             let moved = reconcile::moved_out(path, &new, &known, &self.share.policies);
             if let Some((there, here)) = moved {
-                if self.has_arrived(&new, &there) {
+                if self.has_arrived(&new, &there) && self.is_beside(path, &known) {
                     pass.add_known(path.clone(), &here);
                     continue;
                 }
@@ -265,6 +265,14 @@ impl Session {
                 pass.add_known(path.clone(), &copy);
             }
         }
+    }
+
+    /// Whether everything that is called for beside a path is known there: what ends at the path supersedes it.
+    fn is_beside(&mut self, path: &RelPath, known: &Entry) -> bool {
+        let view = view(known, &self.share.policies);
+        let copies = reconcile::derived(path, known, &view);
+        let mut copies = copies.into_iter();
+        copies.all(|(at, copy)| self.has_arrived(&at, &copy))
     }
 
     fn has_arrived(&mut self, path: &RelPath, entry: &Entry) -> bool {

@@ -13,7 +13,8 @@ use instep_core::id::{ActorId, ContentId, Dot, ShareId};
 use instep_core::path::RelPath;
 use instep_core::plan::Keep::Trash;
 use instep_core::plan::{Action, Code, Goal, Outcome, Precondition};
-use instep_core::policy::Role;
+use instep_core::policy::{Policies, Role};
+use instep_core::reconcile::moved_out;
 use instep_core::time::Mtime;
 use instep_core::version::{Kind, Version};
 use instep_engine::report::Silent;
@@ -436,6 +437,43 @@ fn a_file_waits_for_ever_for_room_in_which_something_newer_was_lost() {
     }
     let missing: BTreeSet<&RelPath> = end.problems.iter().map(|(_, p)| &p.path).collect();
     assert_eq!(missing.into_iter().collect::<Vec<_>>(), [&there]);
+    assert_eq!(end.summary.waiting, 1, "{end:?}");
+}
+
+/// A directory had made room before a file was found that others have under its name.
+#[test]
+fn what_lost_to_a_directory_that_made_room_already_is_thrown_away() {
+    let world = World::new(prefer_a(), 1);
+    world.write(0, "d");
+    world.replicas[1].user_mkdir(&p("d/e")).unwrap();
+    world.write(2, "d/e");
+    (0..3).for_each(|i| drop(world.sync(&[i])));
+    let dir = world.replicas[1].row(&p("d/e")).unwrap().unwrap().entry;
+    let to = p(&format!("{}/e", room_path(&p("d")).unwrap()));
+    let moved = moved_out(&p("d/e"), &to, &dir, &Policies::default());
+    know_of(&world.replicas[0], &to, moved.unwrap().0);
+    let end = world.sync(&[0, 1, 2]);
+    assert_eq!(end.problems, []);
+    for i in 0..3 {
+        let tree = world.tree(i);
+        let kept = tree.iter().filter(|line| line.ends_with(": d/e by 2"));
+        assert_eq!(kept.count(), 1, "on {i}: {tree:?}");
+        assert_eq!(tree[0], "d: d by 0");
+    }
+}
+
+/// As before, but nobody has the file's content any more.
+#[test]
+fn a_file_waits_for_ever_for_a_directory_to_which_a_lost_content_lost() {
+    let world = World::new(prefer_a(), 1);
+    world.write(0, "d");
+    world.replicas[1].user_mkdir(&p("d/e")).unwrap();
+    world.sync(&[1]);
+    know(&world.replicas[0], &p("d/e"), b"lost");
+    let end = world.sync(&[0, 1]);
+    for i in 0..2 {
+        assert_eq!(world.tree(i)[0], "d: d by 0", "on {i}: {end:?}");
+    }
     assert_eq!(end.summary.waiting, 1, "{end:?}");
 }
 
