@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 
 use instep_core::path::RelPath;
 use instep_core::policy::Role;
+use instep_core::row::Row;
 use instep_core::version::Kind;
 use instep_replica::{Finding, Found, HintSet, Look, Scope};
 
@@ -260,6 +261,7 @@ impl Session {
         let mut seen: BTreeMap<RelPath, (u64, usize, bool)> = BTreeMap::new();
         let mut failed = Vec::new();
         for i in &online {
+            let modes = self.slots[*i].replica.capabilities().modes;
             let result = self.slots[*i]
                 .replica
                 .subtree(&RelPath::root(), &mut |path, row| {
@@ -267,6 +269,7 @@ impl Session {
                     let known = seen.entry(path).or_insert((hash, 0, true));
                     known.1 += 1;
                     known.2 &= known.0 == hash && !is_unsettled(&row) && !is_contested(&row);
+                    known.2 &= !modes || has_its_mode(&row);
                     ControlFlow::Continue(())
                 });
             if let Err(e) = result {
@@ -288,7 +291,7 @@ impl Session {
 /// What may have to change although all replicas say the same of it: it should be there and is not, and
 /// nothing says why (all may have lost it at once); or it stands for what is below it, which may have gone while
 /// somebody could not be read.
-fn is_unsettled(row: &instep_core::row::Row) -> bool {
+fn is_unsettled(row: &Row) -> bool {
     let alive = |(_, v): &(instep_core::id::Dot, instep_core::version::Version)| !v.is_tomb();
     let is_wanting = row.shown.is_none()
         && row.print.is_none()
@@ -297,13 +300,21 @@ fn is_unsettled(row: &instep_core::row::Row) -> bool {
     is_wanting || row.is_derived_dir()
 }
 
+/// What is there has the permissions of its version. A power cut may have taken a change of them that all know of.
+fn has_its_mode(row: &Row) -> bool {
+    let version = row.present().filter(|v| v.kind != Kind::Link);
+    version
+        .zip(row.print)
+        .is_none_or(|(v, print)| v.mode == print.mode)
+}
+
 /// What is known of it may call for something beside it, which all may lack: a death may have come in between.
-fn is_contested(row: &instep_core::row::Row) -> bool {
+fn is_contested(row: &Row) -> bool {
     row.entry.siblings().len() > 1
 }
 
 /// A hash of what must be equal between replicas: what is known, and which of it is on disk.
-fn row_hash(row: &instep_core::row::Row) -> u64 {
+fn row_hash(row: &Row) -> u64 {
     let mut bytes = Vec::with_capacity(128);
     instep_core::codec::put_entry(&mut bytes, &row.entry);
     // Which of them, too: one may still show a directory where all know of the file that takes its name.

@@ -408,3 +408,33 @@ fn what_is_known_below_a_file_is_missed_for_ever() {
         assert_eq!(files, 1, "what was the file is beside it");
     }
 }
+
+/// What recovery leaves of a change of permissions that all know of, and that a power cut took from one.
+#[test]
+fn permissions_that_a_power_cut_took_from_one_stay_different() {
+    for dir in [false, true] {
+        let world = World::new(2);
+        let path = p(if dir { "d" } else { "f" });
+        if dir {
+            world.replicas[0].user_mkdir(&path).unwrap();
+            world.sync(&[0, 1]);
+        }
+        let row = world.row(1, &path.to_string());
+        world.replicas[1].user_chmod(&path, 0o700).unwrap();
+        let entries = [(path.clone(), row.clone())];
+        world.replicas[1]
+            .adopt_move(&path, &path, &entries)
+            .unwrap();
+        let lost = world.row(1, &path.to_string());
+        assert_eq!((&lost.entry, lost.shown), (&row.entry, row.shown));
+        assert_eq!(lost.print.map(|p| p.mode), Some(0o700));
+        world.replicas[1]
+            .write_record(Book::Share, "settled", None)
+            .unwrap();
+        let end = world.sync(&[0, 1]);
+        assert_eq!(end.state, State::InSync);
+        let [one, two] = [0, 1].map(|i| world.row(i, &path.to_string()));
+        assert_eq!(one.print.map(|p| p.mode), two.print.map(|p| p.mode));
+        assert_eq!(two.entry, row.entry, "a user changed it");
+    }
+}

@@ -19,9 +19,7 @@ use super::intent::Intended;
 use super::on_disk::{OnDisk, on_disk};
 use super::remedy::{Remedy, ancestor, set_aside, unknown, unseen};
 use crate::index::store_error;
-use crate::print::print;
 use crate::replica::LocalReplica;
-use crate::tree;
 
 /// After a power cut, rows newer than the last epoch that surely is durable may be ahead of the disk.
 pub(super) fn suspects(replica: &LocalReplica, earlier: &Earlier) -> Result<()> {
@@ -97,7 +95,7 @@ fn suspect(replica: &LocalReplica, path: RelPath, row: &Row, earlier: &Earlier) 
         Remedy::Unseen => unknown(replica, row),
         Remedy::Ancestor(file, print) => ancestor(replica, row, *file, print),
         Remedy::InPlace(print) => Row {
-            print: print.and_then(|seen| dressed(replica, &path, row, seen)),
+            print: print.map(|seen| seen_again(replica, row, seen)),
             ..row.clone()
         },
     };
@@ -152,21 +150,10 @@ fn decide(
     }
 }
 
-/// The fingerprint to record of what has the right content. A change of permissions that the power cut took
-/// is made again; where that cannot be, the old fingerprint stays, so that the next look finds what is there.
-fn dressed(replica: &LocalReplica, path: &RelPath, row: &Row, seen: Print) -> Option<Print> {
-    let Some(mode) = row.print.map(|p| p.mode).filter(|m| *m != seen.mode) else {
-        return Some(seen);
-    };
-    let again = || {
-        let (parent, name) = path.split().filter(|_| replica.is_writable())?;
-        let dir = tree::open(&replica.root, &parent).ok()?;
-        let stat = dir.stat(name).ok()?.filter(|s| print(s) == seen)?;
-        dir.set_mode(name, stat.mode & 0o7000 | u32::from(mode))
-            .ok()?;
-        let now = dir.stat(name).ok()??;
-        let ours = now.ino == stat.ino && now.size == stat.size && now.mtime == stat.mtime;
-        Some(print(&now)).filter(|p| (ours || stat.kind == instep_fs::Kind::Dir) && p.mode == mode)
-    };
-    again().or(row.print)
+/// The fingerprint to record of what has the right content. Where a power cut took a change of permissions, the next
+/// plan makes it again; in a root that takes no changes the old fingerprint stays, so that the next look finds what is
+/// there.
+fn seen_again(replica: &LocalReplica, row: &Row, seen: Print) -> Print {
+    let old = row.print.filter(|p| p.mode != seen.mode);
+    old.filter(|_| !replica.is_writable()).unwrap_or(seen)
 }

@@ -208,7 +208,8 @@ fn a_crash_leaves_half_a_batch_where_replacing_is_weak() {
     die_at_every_call(&weak, Death::Power);
 }
 
-/// The index may survive a power cut that takes the change of permissions it tells of.
+/// The index may survive a power cut that takes the change of permissions it tells of. What is there may be open in a
+/// program by now, and is not touched without a precondition and a lease.
 #[test]
 fn a_power_cut_takes_permissions_that_the_index_goes_on_telling_of() {
     let mut lost = 0;
@@ -221,14 +222,16 @@ fn a_power_cut_takes_permissions_that_the_index_goes_on_telling_of() {
         observe(sim.replica(), &|ms| {
             sim.fs().advance(ms.cast_signed() * 1_000_000);
         });
-        let after = sim.fs().crash(seed);
         sim.power_cut(seed);
         for path in ["over", "dir"] {
-            let tells = row(sim.replica(), &p(path)).present().unwrap().mode;
-            lost += usize::from(tells == 0o700 && after.stat(path).unwrap().mode & 0o777 != 0o700);
+            let row = row(sim.replica(), &p(path));
+            let is_told = row.present().unwrap().mode == 0o700;
             let mode = sim.fs().stat(path).unwrap().mode & 0o777;
+            lost += usize::from(is_told && mode != 0o700);
+            // The next plan gives it what its version tells.
+            let seen = row.print.map(|p| u32::from(p.mode));
             assert!(
-                tells != 0o700 || mode == 0o700,
+                !is_told || seen == Some(mode),
                 "seed {seed}: {path} has {mode:o}"
             );
         }
