@@ -107,11 +107,11 @@ fn durable_counter(medium: &MemoryDisk, actor: ActorId) -> Option<u64> {
 /// What is remembered between two calls on one machine.
 #[derive(Debug, Default)]
 struct Memory {
-    /// Directories that were listed last, and whether to their end.
+    /// Directories that were listed since the last look began, and whether once to their end.
     listed: BTreeMap<RelPath, bool>,
-    /// Names that anybody changed since the last look began.
+    /// Names that anybody changed since then.
     moved: BTreeSet<RelPath>,
-    /// Names that an open directory was asked for and did not have.
+    /// Names that an open directory was asked for since then and did not have.
     missed: BTreeSet<RelPath>,
     /// Paths that were here and that a look missed.
     absent: BTreeSet<RelPath>,
@@ -185,7 +185,7 @@ impl<R: Replica> Watched<R> {
                 Deed::Listed {
                     dir: Some(dir),
                     complete,
-                } => drop(memory.listed.insert(dir.clone(), *complete)),
+                } => *memory.listed.entry(dir.clone()).or_default() |= complete,
                 Deed::Missed { path: Some(path) } => drop(memory.missed.insert(path.clone())),
                 _ => {}
             }
@@ -330,7 +330,10 @@ impl<R: Replica> Replica for Watched<R> {
         self.judge(&BTreeSet::new());
         // A further piece of a walk has its evidence from there.
         if !matches!(scope, Scope::Rest(_)) {
-            locked(&self.memory).moved.clear();
+            let mut memory = locked(&self.memory);
+            memory.listed.clear();
+            memory.moved.clear();
+            memory.missed.clear();
         }
         let look = self.through(|r| r.look(scope));
         if let Ok(look) = &look {
@@ -441,11 +444,44 @@ mod tests {
     use instep_replica::memory::MemoryReplica;
     use instep_replica::records::ShareRecord;
 
-    /// A replica that says what it likes of a machine that it does not look at.
+    /// A replica that says what it likes of a machine, whatever its listings tell.
+    struct Liar {
+        inner: MemoryReplica,
+        fs: SimFs,
+        /// How often a look lists the machine's root, and which of the listings fail.
+        listings: Mutex<Vec<bool>>,
+    }
+
+    impl Replica for Liar {
+        instep_replica::hand_on!(
+            inner:
+            id actor share describe capabilities guard is_rejoining watch take_hints record sums row children
+            subtree open sample stage is_staged take_problems adopt_move mint restore purge barrier
+            read_record write_record records
+        );
+
+        fn apply(&self, actions: &[Action], sources: &dyn Sources) -> Result<Vec<Outcome>> {
+            self.inner.apply(actions, sources)
+        }
+
+        fn rename(&self, from: &RelPath, to: &RelPath) -> Result<Outcome> {
+            self.inner.rename(from, to)
+        }
+
+        fn look(&self, scope: &Scope) -> Result<Look> {
+            for fails in locked(&self.listings).drain(..) {
+                self.fs.fail_next("list", u64::from(fails), 5);
+                assert_eq!(self.fs.root().list(&mut |_, _| ()).is_err(), fails);
+            }
+            self.inner.look(scope)
+        }
+    }
+
+    /// A machine that such a replica is on.
     struct Scene {
         fs: SimFs,
         eye: Arc<Eye>,
-        watched: Watched<MemoryReplica>,
+        watched: Watched<Liar>,
     }
 
     fn path(p: &str) -> RelPath {
@@ -466,13 +502,19 @@ mod tests {
             liar.record(&look, &state).unwrap();
             let eye = Arc::new(Eye::default());
             let disk = MemoryDisk::new();
+            let liar = Liar {
+                inner: liar,
+                fs: fs.clone(),
+                listings: Mutex::default(),
+            };
             let watched = Watched::new(Arc::new(liar), 0, fs.clone(), disk, eye.clone());
             Self { fs, eye, watched }
         }
 
         /// It says that the file is gone, and records that.
         fn deletes(&self) -> Vec<String> {
-            self.watched.watched().user_remove(&path("a")).unwrap();
+            let inner = &self.watched.watched().inner;
+            inner.user_remove(&path("a")).unwrap();
             let look = self.watched.look(&Scope::Everything).unwrap();
             let state = ShareState::new(self.watched.share(), ShareRecord::default());
             self.watched.record(&look, &state).unwrap();
@@ -501,20 +543,27 @@ mod tests {
         assert!(bad[0].contains("nothing above it was listed"), "{bad:?}");
     }
 
-    #[test]
-    fn a_deletion_after_a_listing_that_failed_is_not_seen() {
+    /// What is wrong with a deletion that was found by a look with these listings, each of which may fail.
+    fn after(listings: &[bool]) -> Vec<String> {
         let scene = Scene::new();
         scene.fs.remove("a").unwrap();
-        scene.fs.fail_next("list", 1, 5);
-        assert!(scene.fs.root().list(&mut |_, _| ()).is_err());
-        scene.watched.judge(&BTreeSet::new());
-        let bad = scene.deletes();
-        assert!(bad[0].contains("\".\" was not listed"), "{bad:?}");
-        let proven = Scene::new();
-        proven.fs.remove("a").unwrap();
-        proven.fs.root().list(&mut |_, _| ()).unwrap();
-        proven.watched.judge(&BTreeSet::new());
-        assert!(proven.deletes().is_empty());
+        // What was listed before the look began is no evidence.
+        scene.fs.root().list(&mut |_, _| ()).unwrap();
+        locked(&scene.watched.watched().listings).extend(listings);
+        scene.deletes()
+    }
+
+    #[test]
+    fn a_deletion_after_a_listing_that_failed_is_not_seen() {
+        for failed in [[true].as_slice(), &[true, true]] {
+            let bad = after(failed);
+            assert!(bad[0].contains("\".\" was not listed"), "{bad:?}");
+        }
+        for proven in [[false].as_slice(), &[false, true], &[true, false]] {
+            assert_eq!(after(proven), [""; 0], "{proven:?}");
+        }
+        let bad = after(&[]);
+        assert!(bad[0].contains("nothing above it was listed"), "{bad:?}");
     }
 
     #[test]
