@@ -74,7 +74,8 @@ impl Session {
         early
     }
 
-    /// Nothing is pending at or below either end; what others found there was found before the move.
+    /// Nothing is pending at or below either end; what others found there was found before the move, and what they
+    /// have not read to the end yet may be there.
     fn is_quiet(&self, m: &Move, others: &[(usize, Look)]) -> bool {
         let inside = |p: &RelPath| p.is_within(&m.from) || p.is_within(&m.to);
         let found = |l: &Look| {
@@ -82,6 +83,7 @@ impl Session {
             findings
                 .chain(l.again.iter().map(|(p, _)| p))
                 .chain(&l.unhashed)
+                .chain(l.unread.iter().map(|(p, _)| p))
                 .any(inside)
         };
         !others.iter().any(|(_, l)| found(l))
@@ -89,6 +91,7 @@ impl Session {
             && !self.later.keys().any(inside)
             && !self.problems.keys().any(|(_, p)| inside(p))
             && !self.compare_all
+            && self.slots.iter().all(|slot| slot.rest.is_none())
             && !self.holds.iter().any(|h| h.paths.iter().any(inside))
     }
 
@@ -189,5 +192,43 @@ impl Session {
             }
         }
         Some(entries)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
+mod tests {
+    use std::sync::Arc;
+
+    use instep_replica::env::StepEnv;
+
+    use super::*;
+
+    fn p(path: &str) -> RelPath {
+        RelPath::new(path.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn a_directory_moves_before_what_was_saved_in_it_has_been_read() {
+        let moved = Move {
+            from: p("old"),
+            to: p("new"),
+            whole: true,
+        };
+        let look = |unread: &str| Look {
+            unread: vec![(p(unread), 1)],
+            rest: Some(1),
+            ..Look::default()
+        };
+        let mut session = Session::of_two(&Arc::new(StepEnv::default()));
+        session.compare_all = false;
+        assert!(session.is_quiet(&moved, &[]));
+        assert!(session.is_quiet(&moved, &[(1, look("else"))]));
+        for inside in ["old/f", "new/f"] {
+            assert!(!session.is_quiet(&moved, &[(1, look(inside))]), "{inside}");
+        }
+        // What was found in an earlier turn is read piece by piece.
+        session.slots[1].rest = Some(2);
+        assert!(!session.is_quiet(&moved, &[]));
     }
 }
