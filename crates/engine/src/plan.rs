@@ -118,7 +118,11 @@ impl Session {
                 continue;
             }
             let here = rows.get(path).cloned().unwrap_or_default();
+            let is_again = pass.decided.contains(path);
             let decision = self.decide(path, &here, pass);
+            if is_again {
+                pass.last.retain(|a| a.path != *path);
+            }
             self.note(path, &decision, &here, pass);
             let decided = decision.view.shown != Shown::Frozen && !decision.actions.is_empty();
             if decided && self.asks_persons() {
@@ -666,5 +670,51 @@ fn created(action: &Action) -> ChangeKind {
         ChangeKind::Create
     } else {
         ChangeKind::Update
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
+mod tests {
+    use std::sync::Arc;
+
+    use instep_core::id::{ActorId, Dot};
+    use instep_core::plan::{Keep, Precondition};
+    use instep_replica::content::NoSources;
+    use instep_replica::env::StepEnv;
+
+    use super::*;
+
+    #[test]
+    fn what_was_decided_first_is_done_as_well_when_a_path_is_decided_again() {
+        let mut session = Session::of_two(&Arc::new(StepEnv::default()));
+        let path = RelPath::new(b"d").unwrap();
+        let made = session.made_on_first(&path);
+        let dot = Dot {
+            actor: ActorId([8; 8]),
+            counter: 1,
+        };
+        let mut tomb = made.siblings()[0].1.clone();
+        tomb.kind = Kind::Tomb;
+        let deleted = Action {
+            replica: 1,
+            path: path.clone(),
+            before: Precondition::Absent,
+            goal: Goal::Record,
+            keep: Keep::Trash,
+            entry: made.record(dot, tomb),
+            shown: Some(dot),
+        };
+        let replica = &session.slots[1].replica;
+        replica.apply(&[deleted], &NoSources).unwrap();
+        let mut pass = Pass::default();
+        for _ in 0..2 {
+            session.reconcile_piece(std::slice::from_ref(&path), false, &mut pass);
+            let waits = pass
+                .last
+                .iter()
+                .map(|a| (a.replica, a.goal == Goal::Absent));
+            assert_eq!(waits.collect::<Vec<_>>(), [(0, true)]);
+        }
     }
 }
