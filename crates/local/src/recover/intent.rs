@@ -2,9 +2,9 @@
 //!
 //! An intent names, for each path of a batch, the content that is being put there and everything the index
 //! will know. Owns their format and their table. Invariant: an intent is on record before the first change of
-//! its batch, and survives a power cut before the first user file is displaced; it is forgotten only when a
-//! barrier made what it announced durable, or recovery is done with it. What an intent means after a crash is
-//! decided in `classify`.
+//! its batch, and survives a power cut before the first user file is displaced and before the first new file has a
+//! name; it is forgotten only when a barrier made what it announced durable, or recovery is done with it. What an
+//! intent means after a crash is decided in `classify`.
 
 use std::ops::ControlFlow;
 
@@ -41,6 +41,13 @@ fn changes_names(action: &Action) -> bool {
     )
 }
 
+/// What a power cut leaves of it can be told from what a user did by its intent alone: a user file is displaced, or a
+/// file gets a name before its bytes are sure to last, and may be found with some of them.
+fn must_outlive_power(action: &Action) -> bool {
+    let brings_bytes = matches!(action.goal, Goal::File { size: 1.., .. });
+    brings_bytes || action.before != Precondition::Absent
+}
+
 /// Writes down what a batch is about to do.
 pub fn intend(replica: &LocalReplica, actions: &[Action]) -> Result<()> {
     let intended: Vec<&Action> = actions
@@ -50,7 +57,7 @@ pub fn intend(replica: &LocalReplica, actions: &[Action]) -> Result<()> {
     if intended.is_empty() {
         return Ok(());
     }
-    let displaces = intended.iter().any(|a| a.before != Precondition::Absent);
+    let outlives_power = intended.iter().any(|a| must_outlive_power(a));
     let body = encode(&intended);
     let mut index = replica.index();
     let key = trash::fresh_name(replica);
@@ -58,12 +65,12 @@ pub fn intend(replica: &LocalReplica, actions: &[Action]) -> Result<()> {
         .store()
         .put_record(Table::Intent, key.as_bytes(), &body)
         .map_err(|e| store_error("write an intent", e))?;
-    index.commit(if displaces {
+    index.commit(if outlives_power {
         Durability::Power
     } else {
         Durability::Process
     })?;
-    replica.env.reach(if displaces {
+    replica.env.reach(if outlives_power {
         Step::IntentDurable
     } else {
         Step::Intended
