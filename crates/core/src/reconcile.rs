@@ -156,8 +156,9 @@ pub fn home(path: &RelPath, entry: &Entry, policies: &Policies) -> Option<RelPat
 
 /// What moving out of the way makes of one path: the entry at its new place, and the one that ends it at
 /// `from`, where it was. What lost to what goes there goes along, and loses there again, just as if it had come
-/// later; what lost to a deletion has nothing to go along with. Everybody who knows the same makes the same of it,
-/// with the same dots. It must not be ended before somebody has it at its new place.
+/// later; what lost to a deletion has nothing to go along with. What waits for a person stays where everybody shows what
+/// they have of it, and what would have its room waits, too. Everybody who knows the same makes the same of it, with
+/// the same dots. It must not be ended before somebody has it at its new place.
 pub fn moved_out(
     from: &RelPath,
     to: &RelPath,
@@ -169,8 +170,7 @@ pub fn moved_out(
     let goes_along = |d: &Dot| view.losers.contains(d) && !view.beside.contains(d);
     let lives = |d: &Dot| match view.shown {
         Shown::Version { dot, .. } => dot == *d || goes_along(d) && !is_gone(&dot),
-        Shown::Frozen => true,
-        Shown::Unknown | Shown::Standing => false,
+        Shown::Unknown | Shown::Standing | Shown::Frozen => false,
     };
     let alive = entry.siblings().iter().filter(|(_, v)| !v.is_tomb());
     let mut out: Option<(Entry, Entry)> = None;

@@ -21,7 +21,7 @@ use instep_core::reconcile::{Decision, Side, moved_out, order, reconcile};
 use instep_core::row::{Held, Print, Row};
 use instep_core::time::Mtime;
 use instep_core::version::{Kind, Version};
-use instep_core::view::view;
+use instep_core::view::{Shown, view};
 
 const L: u8 = 1;
 const R: u8 = 2;
@@ -553,6 +553,15 @@ fn d_what_lost_to_a_deletion_comes_to_life_where_others_made_room() {
     let known = edit.entry.merge(&gone.entry);
     assert_eq!(view(&known, &prefer_r).losers.len(), 1);
     assert_eq!(moved_out(&p("x"), &p("y"), &known, &prefer_r), None);
+}
+
+#[test]
+fn d_what_waits_for_a_person_goes_away_to_make_room() {
+    let asked = of(ConflictPolicy::Manual);
+    let (ours, theirs) = (first(L, "fA", 1), first(R, "d", 2));
+    let known = ours.entry.merge(&theirs.entry);
+    assert_eq!(view(&known, &asked).shown, Shown::Frozen);
+    assert_eq!(moved_out(&p("x"), &p("y"), &known, &asked), None);
 }
 
 // --- E: what is in the way

@@ -124,9 +124,11 @@ impl Session {
                 pass.last.retain(|a| a.path != *path);
             }
             self.note(path, &decision, &here, pass);
-            let decided = decision.view.shown != Shown::Frozen && !decision.actions.is_empty();
-            if decided && self.asks_persons() {
-                self.dirty_below(path);
+            if decision.view.shown != Shown::Frozen {
+                self.dirty.extend(self.asked.remove(path));
+                if !decision.actions.is_empty() && self.asks_persons() {
+                    self.dirty_below(path);
+                }
             }
             let only_known = pass.only_known.remove(path);
             for mut action in decision.actions {
@@ -292,7 +294,7 @@ impl Session {
             decision.actions.clear();
         }
         if alive_below && decision.view.shown == Shown::Frozen {
-            self.wait_for_room(path, &decision.entry);
+            self.wait_for_room(path, &decision.entry, pass);
         }
         pass.alive.insert(
             path.clone(),

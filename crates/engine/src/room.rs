@@ -181,6 +181,10 @@ impl Session {
             return;
         }
         for top in above(path) {
+            if self.is_frozen(&top, pass) {
+                // It stays until a person decides, and so does what is in it.
+                return;
+            }
             let (_, known) = self.known_at(&top, pass);
             let Some(home) = reconcile::home(&top, &known, &self.share.policies) else {
                 continue;
@@ -284,24 +288,40 @@ impl Session {
         rows.iter().flatten().any(|row| knows(&row.entry))
     }
 
-    /// A file of a preferred replica waits for room: everything below is to give way.
-    pub(crate) fn wait_for_room(&mut self, path: &RelPath, known: &Entry) {
+    /// A file of a preferred replica waits for room: everything below is to give way. What waits for a person does
+    /// not, and the file is planned again when that is decided.
+    pub(crate) fn wait_for_room(&mut self, path: &RelPath, known: &Entry, pass: &Pass) {
         if reconcile::home(path, known, &self.share.policies).is_none() {
             return;
         }
-        self.retry(path.clone(), None, 1);
-        let mut below = Vec::new();
+        let (mut below, mut there) = (BTreeSet::new(), BTreeSet::new());
         for slot in self.slots.iter().filter(|s| s.online()) {
             let read = slot.replica.subtree(path, &mut |path, row| {
                 if row.print.is_some() {
-                    below.push(path);
+                    there.insert(path.clone());
                 }
+                below.insert(path);
                 std::ops::ControlFlow::Continue(())
             });
             // Whoever cannot be read goes offline by its next call; when it is back everything is compared.
             let _found_later = read;
         }
-        self.dirty.extend(below);
+        if self.asks_persons() {
+            below.retain(|p| self.is_frozen(p, pass));
+        } else {
+            below.clear();
+        }
+        if below.is_empty() {
+            self.retry(path.clone(), None, 1);
+        }
+        let asked = below.into_iter().map(|p| (p, path.clone()));
+        self.asked.extend(asked);
+        self.dirty.extend(there);
+    }
+
+    fn is_frozen(&mut self, path: &RelPath, pass: &Pass) -> bool {
+        let (_, known) = self.known_at(path, pass);
+        view(&known, &self.share.policies).shown == Shown::Frozen
     }
 }
 

@@ -161,6 +161,8 @@ pub struct Session {
     pub(crate) damaged: BTreeMap<(usize, RelPath), DamageRecord>,
     /// Paths that wait for a name above them.
     pub(crate) covered: BTreeSet<RelPath>,
+    /// Paths that wait for a person, with the one above each that a preferred file gets then.
+    pub(crate) asked: BTreeMap<RelPath, RelPath>,
     /// What is called for beside other paths, and by which.
     pub(crate) called: BTreeMap<RelPath, BTreeSet<RelPath>>,
     pub(crate) holds: Vec<Hold>,
@@ -243,6 +245,7 @@ impl Session {
             problems: BTreeMap::new(),
             damaged: BTreeMap::new(),
             covered: BTreeSet::new(),
+            asked: BTreeMap::new(),
             called: BTreeMap::new(),
             holds: Vec::new(),
             in_flight: BTreeMap::new(),
@@ -495,6 +498,7 @@ impl Session {
             && self.holds.is_empty()
             && self.problems.is_empty()
             && self.covered.is_empty()
+            && self.asked.is_empty()
             && !self.slots.iter().any(|s| s.failed || s.only_read());
         let mark = instep_replica::records::hex(&self.env.random());
         for slot in self.slots.iter().filter(|s| s.online()) {

@@ -237,6 +237,44 @@ fn rooms(tree: &[String]) -> BTreeSet<String> {
 }
 
 #[test]
+fn what_waits_for_a_person_vanishes_where_a_preferred_file_needs_room() {
+    let mut world = World::new(prefer_a(), 1);
+    world.write(1, "d/x");
+    world.sync(&[1, 2]);
+    let dot = Dot {
+        actor: world.replicas[0].actor(),
+        counter: 1000,
+    };
+    install(&world.replicas[0], &p("d"), b"preferred", dot);
+    // What comes now falls under another policy, and what is there already does not.
+    world.policy = PolicyRecord::Manual;
+    world.write(1, "d/e/y");
+    world.write(2, "d/e");
+    for _ in 0..2 {
+        world.sync(&[0, 1, 2]);
+        assert_eq!(world.tree(0)[0], "d: preferred");
+        let shows = |i, line: &str| world.tree(i).contains(&line.to_owned());
+        assert!(shows(1, "d/e/y: d/e/y by 1"), "{:?}", world.tree(1));
+        assert!(shows(2, "d/e: d/e by 2"), "{:?}", world.tree(2));
+    }
+    // As soon as nothing waits, there is room.
+    world.replicas[2].user_remove(&p("d/e")).unwrap();
+    world.sync(&[0, 1, 2]);
+    let tree = world.tree(0);
+    let room = rooms(&tree).pop_last().unwrap();
+    let want = [
+        "d: preferred".to_owned(),
+        format!("{room}/"),
+        format!("{room}/e/"),
+        format!("{room}/e/y: d/e/y by 1"),
+        format!("{room}/x: d/x by 1"),
+    ];
+    for i in 0..3 {
+        assert_eq!(world.tree(i), want, "on {i}");
+    }
+}
+
+#[test]
 fn every_version_of_a_preferred_file_sends_a_directory_somewhere_else() {
     let world = World::new(prefer_a(), 1);
     world.write(0, "d");

@@ -13,7 +13,7 @@ use instep_core::policy::{Policies, Role};
 use instep_core::reconcile::{Side, derived, home, merged, moved_out, order, reconcile};
 use instep_core::row::{Held, Row};
 use instep_core::version::Kind;
-use instep_core::view::{Shown, View, view_above};
+use instep_core::view::{Shown, View, view, view_above};
 
 pub(crate) type Rows = BTreeMap<RelPath, Row>;
 
@@ -87,6 +87,11 @@ fn make_room(replicas: &[&Rows], policies: &Policies, paths: &[RelPath], plan: &
             continue;
         };
         for path in paths.iter().filter(|p| *p != top && p.is_within(top)) {
+            let mut up = std::iter::successors(path.parent(), RelPath::parent);
+            let mut between = up.by_ref().take_while(|dir| dir != top);
+            if between.any(|dir| view(&known(&dir, plan), policies).shown == Shown::Frozen) {
+                continue;
+            }
             let entry = known(path, plan);
             let new = path.rebase(top, &home).unwrap();
             let Some((there, here)) = moved_out(path, &new, &entry, policies) else {
