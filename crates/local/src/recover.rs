@@ -37,7 +37,6 @@ mod remedy;
 mod staging;
 mod suspect;
 
-use instep_core::entry::Entry;
 use instep_replica::{Result, Step};
 use instep_store::{Durability, Table};
 
@@ -49,11 +48,11 @@ use earlier::Earlier;
 pub use doubt::{Doubt, begin as begin_doubt, is_unsure, looked, trusted, unsure};
 pub use intent::{Intended, decode, fulfilled, intend};
 pub(crate) use on_disk::content;
-pub(crate) use staging::sweep;
+pub(crate) use staging::{displaced_by, sweep};
 
 /// Brings index and disk together after the process or the machine died. `other_boot` tells which.
 pub fn after_crash(replica: &LocalReplica, other_boot: bool) -> Result<()> {
-    let mut all = intent::pending(&mut replica.index())?;
+    let all = intent::pending(&mut replica.index())?;
     let earlier = if other_boot {
         Earlier::of(&all, replica.index().lately())
     } else {
@@ -71,10 +70,6 @@ pub fn after_crash(replica: &LocalReplica, other_boot: bool) -> Result<()> {
         doubt::begin(&mut replica.index(), replica.env.wall_ns())?;
     }
     suspect::orphans(replica)?;
-    if other_boot {
-        // The copy under way may be the last one now: it is kept, whoever had it before.
-        all.iter_mut().for_each(|i| i.entry = Entry::default());
-    }
     sweep(replica, &all, other_boot);
     crate::relist::unlisted(replica, &all)?;
     let mut index = replica.index();

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use instep_core::path::Name;
+use instep_core::plan::Keep;
 use instep_core::version::Kind;
 use instep_fs::{Dir, Stat};
 use instep_replica::records::path_from_hex;
@@ -14,7 +15,7 @@ use instep_replica::{Result, Step};
 use instep_store::Table;
 
 use crate::index::store_error;
-use crate::recover::{Intended, content};
+use crate::recover::{Intended, content, displaced_by};
 use crate::replica::LocalReplica;
 use crate::trash::{self, Displaced};
 
@@ -49,7 +50,7 @@ pub(crate) fn unlisted(replica: &LocalReplica, intents: &[Intended]) -> Result<(
             let (Ok(key), Ok(name)) = (std::str::from_utf8(&name), Name::new(&name)) else {
                 continue;
             };
-            match examine(dir, name, &stat, intents) {
+            match examine(replica, dir, name, &stat, intents) {
                 Ok(None) => {}
                 Ok(Some(what)) => {
                     let mut index = replica.index();
@@ -112,6 +113,7 @@ fn keys(replica: &LocalReplica, table: Table) -> Result<BTreeSet<Vec<u8>>> {
 
 /// What an object is, if it is one that is listed; its path is known only if an intent had its content.
 fn examine(
+    replica: &LocalReplica,
     dir: &Dir,
     name: Name<'_>,
     stat: &Stat,
@@ -123,7 +125,9 @@ fn examine(
     let Some((kind, id)) = content(dir, name, stat)? else {
         return Ok(None);
     };
-    let displaced = intents.iter().find(|i| i.old == Some(id));
-    let path = displaced.map(|i| &i.path);
-    Ok(Some(Displaced::interrupted(path, kind, id, stat.size)))
+    let (path, lost) = displaced_by(&mut replica.index(), intents, id);
+    Ok(Some(Displaced {
+        keep: lost.map_or(Keep::Trash, Keep::Version),
+        ..Displaced::interrupted(path, kind, id, stat.size)
+    }))
 }

@@ -1,15 +1,19 @@
 //! What a crash left in the staging directory: content under way, and what had just been displaced.
 //!
 //! Owns the cleaning of that directory. Invariant: only what an intent was bringing, and therefore exists
-//! elsewhere, is removed; anything else may be a user's only copy and goes to trash.
+//! elsewhere, is removed, and only while nothing of that can have been lost; anything else may be a user's only copy.
+//! It goes to trash, or where it lost a conflict, to the version store.
 
-use instep_core::path::Name;
+use instep_core::id::{ContentId, Dot};
+use instep_core::path::{Name, RelPath};
 use instep_core::plan::Keep;
+use instep_core::version::{Kind, Version};
 use instep_fs::{Dir, Stat};
 use instep_replica::Step;
 
 use super::intent::Intended;
 use super::on_disk::content;
+use crate::index::Index;
 use crate::replica::LocalReplica;
 use crate::trash::{self, Displaced};
 use crate::unjudged;
@@ -28,9 +32,11 @@ pub(crate) fn sweep(replica: &LocalReplica, intents: &[Intended], other_boot: bo
         }
         match dirs.staging.stat(name) {
             Ok(Some(stat)) if stat.kind == instep_fs::Kind::Dir => {
-                keep_below(replica, &dirs.staging, name);
+                keep_below(replica, &dirs.staging, name, intents);
             }
-            Ok(Some(stat)) => keep_or_drop(replica, &dirs.staging, name, &stat, intents),
+            Ok(Some(stat)) => {
+                keep_or_drop(replica, &dirs.staging, name, &stat, intents, other_boot);
+            }
             _ => {}
         }
     }
@@ -45,7 +51,7 @@ fn names(dir: &Dir) -> Option<Vec<Vec<u8>>> {
 
 /// A directory that was displaced with something in it, and could not be given back: files and links are
 /// kept, the directories go.
-fn keep_below(replica: &LocalReplica, parent: &Dir, name: Name<'_>) {
+fn keep_below(replica: &LocalReplica, parent: &Dir, name: Name<'_>, intents: &[Intended]) {
     let Ok(dir) = parent.open_dir(name) else {
         return;
     };
@@ -55,9 +61,14 @@ fn keep_below(replica: &LocalReplica, parent: &Dir, name: Name<'_>) {
             continue;
         };
         match dir.stat(child) {
-            Ok(Some(stat)) if stat.kind == instep_fs::Kind::Dir => keep_below(replica, &dir, child),
-            // Without a record the object is still in the trash directory, only unlisted.
-            Ok(Some(_)) => drop(trash::put(replica, &dir, child, Keep::Trash)),
+            Ok(Some(stat)) if stat.kind == instep_fs::Kind::Dir => {
+                keep_below(replica, &dir, child, intents);
+            }
+            Ok(Some(stat)) => {
+                if let Ok(Some(seen)) = content(&dir, child, &stat) {
+                    keep(replica, (&dir, child), seen, stat.size, intents);
+                }
+            }
             _ => {}
         }
     }
@@ -71,31 +82,88 @@ fn keep_or_drop(
     name: Name<'_>,
     stat: &Stat,
     intents: &[Intended],
+    other_boot: bool,
 ) {
     let Ok(Some((kind, id))) = content(staging, name, stat) else {
         return;
     };
-    // Content that some intent was bringing exists elsewhere; anything else may be a user's only copy.
-    let was_brought = intents
-        .iter()
-        .any(|i| i.entry.siblings().iter().any(|(_, v)| v.content == id));
-    let displaced = intents.iter().find(|i| i.old == Some(id));
-    if was_brought && displaced.is_none() {
+    // Content that some intent was bringing exists elsewhere; anything else may be a user's only copy. After a power
+    // cut the copy under way may be the last one, whoever had it before.
+    let brings = |i: &Intended| {
+        let version = i.entry.get_shown(i.shown);
+        version.is_some_and(|v| v.content == id)
+    };
+    let is_brought = intents.iter().any(brings) && !intents.iter().any(|i| i.old == Some(id));
+    if is_brought && !other_boot {
         let _litter = staging.remove_file(name);
         replica.env.reach(Step::StrayDropped);
         return;
     }
-    // The trash is emptied some day; what a person has yet to decide about is not.
-    let loser = trash::open_loser(&mut replica.index(), id);
-    let keep = loser.map_or(Keep::Trash, Keep::Version);
+    keep(replica, (staging, name), (kind, id), stat.size, intents);
+}
+
+/// Moves what is nobody's litter to where it is kept, with a record.
+fn keep(
+    replica: &LocalReplica,
+    (from, name): (&Dir, Name<'_>),
+    (kind, id): (Kind, ContentId),
+    size: u64,
+    intents: &[Intended],
+) {
+    let (path, keep) = {
+        let mut index = replica.index();
+        let (path, lost) = displaced_by(&mut index, intents, id);
+        // The trash is emptied some day; what a person has yet to decide about is not.
+        let loser = lost.or_else(|| trash::open_loser(&mut index, id));
+        (path, loser.map_or(Keep::Trash, Keep::Version))
+    };
     let what = Displaced {
         keep,
-        ..Displaced::interrupted(displaced.map(|i| &i.path), kind, id, stat.size)
+        ..Displaced::interrupted(path, kind, id, size)
     };
-    if let Ok(key) = trash::put(replica, staging, name, keep) {
+    if let Ok(key) = trash::put(replica, from, name, keep) {
         replica.env.reach(Step::StrayKept);
         let mut index = replica.index();
         // Without its record the object is still in the trash directory, only unlisted.
         let _unlisted = trash::note(replica, &mut index, &key, &what);
     }
+}
+
+/// The path of the intent that displaced a content, and as what it lost a conflict, if it did.
+pub(crate) fn displaced_by<'a>(
+    index: &mut Index,
+    intents: &'a [Intended],
+    id: ContentId,
+) -> (Option<&'a RelPath>, Option<Dot>) {
+    let mut path = None;
+    for intended in intents.iter().filter(|i| i.old == Some(id)) {
+        path = path.or(Some(&intended.path));
+        if let Some(loser) = lost_to(index, intended) {
+            return (Some(&intended.path), Some(loser));
+        }
+    }
+    (path, None)
+}
+
+/// As what the content that an intent displaces lost to what it brings, or where it had to make room, goes to the new
+/// place.
+fn lost_to(index: &mut Index, intended: &Intended) -> Option<Dot> {
+    let is_it = |v: &Version| !v.is_tomb() && Some(v.content) == intended.old;
+    let siblings = intended.entry.siblings();
+    let mut lost = siblings
+        .iter()
+        .filter(|(dot, v)| Some(*dot) != intended.shown && is_it(v));
+    if let Some((dot, _)) = lost.next() {
+        return Some(*dot);
+    }
+    let mut went = siblings.iter().filter(|(_, v)| v.is_tomb());
+    went.find_map(|(_, end)| {
+        let there = index.get(end.moved.as_ref()?).ok()??;
+        let from_here = |v: &Version| is_it(v) && v.moved.as_ref() == Some(&intended.path);
+        let siblings = there.entry.siblings().iter();
+        siblings
+            .filter(|(_, v)| from_here(v))
+            .map(|(d, _)| *d)
+            .next()
+    })
 }

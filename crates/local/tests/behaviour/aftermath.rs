@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use instep_chunk::content_id;
+use instep_core::entry::Context;
 use instep_core::id::ActorId;
 use instep_core::plan::{Keep, Outcome};
 use instep_core::version::Version;
@@ -223,6 +224,48 @@ fn what_was_displaced_cannot_be_had_any_more_when_the_index_is_lost() {
         let content = sim.replica().open(&p("f"), content_id(OLD)).unwrap();
         assert!(content.is_some(), "the old content is not found");
     }
+}
+
+/// Another's version wins over ours, and the process is killed, or the power cut, before the commit, in turn for each
+/// call at which the index may have died.
+#[test]
+fn what_lost_a_conflict_goes_to_the_trash_after_a_death_before_the_commit() {
+    let mut interrupted = 0;
+    for cuts in [false, true] {
+        for at in 0..24_u64 {
+            let mut sim = settled(SimConfig::ext4(1));
+            let ours = row(sim.replica(), &p("f"));
+            let mut action = incoming(sim.replica(), &p("f"), Some(NEW), 1);
+            let (dot, version) = action.entry.siblings()[0].clone();
+            action.entry = ours.entry.record_beside(&Context::default(), dot, version);
+            action.keep = Keep::Version(ours.shown.unwrap());
+            let (disk, mut left) = (sim.disk.clone(), at);
+            sim.fs().set_hook(Box::new(move |_, _| {
+                if left == 0 {
+                    disk.kill();
+                }
+                left = left.wrapping_sub(1);
+            }));
+            let _dead = sim.replica().apply(&[action], &Given::of(&[NEW]));
+            sim.fs().clear_hook();
+            let known = [Table::Stored, Table::Trash].map(|table| records(&sim, table).len());
+            if cuts {
+                sim.fs().settle();
+                sim.power_cut(1);
+            } else {
+                sim.kill();
+            }
+            if sim.read(&p("f")).unwrap() != NEW {
+                continue;
+            }
+            interrupted += usize::from(known == [0, 0]);
+            let stored = records(&sim, Table::Stored);
+            let losers: Vec<_> = stored.values().map(|r| r.loser.clone()).collect();
+            assert_eq!(losers, [ours.shown.map(|d| d.to_string())], "call {at}");
+            assert!(records(&sim, Table::Trash).is_empty(), "call {at}");
+        }
+    }
+    assert!(interrupted > 2, "{interrupted}");
 }
 
 /// It could not be moved to where it is kept, so that it was still in the staging directory.
