@@ -571,7 +571,8 @@ impl LocalReplica {
         unlike(seen, mode as u16)
     }
 
-    fn derived(&self, path: &RelPath, print: instep_core::row::Print) {
+    /// Notes a directory that stands for its contents.
+    pub(crate) fn derived(&self, path: &RelPath, print: instep_core::row::Print) {
         let mut index = self.index();
         if let Ok(old) = index.get(path) {
             let row = old.clone().unwrap_or_default();

@@ -5,6 +5,7 @@
 
 use instep_core::entry::Relation;
 use instep_core::id::ContentId;
+use instep_core::path::RelPath;
 use instep_core::row::{Print, Row};
 use instep_core::version::{Kind, Version};
 use instep_replica::Result;
@@ -16,6 +17,7 @@ use super::on_disk::{OnDisk, on_disk};
 use super::remedy::{Remedy, ancestor, set_aside, unseen};
 use crate::print::unlike;
 use crate::replica::LocalReplica;
+use crate::tree;
 
 /// How the replica died, as far as it matters to what may be found.
 #[derive(Debug, Clone, Copy)]
@@ -67,9 +69,34 @@ pub(super) fn classify(
             epoch: replica.index().epoch(),
         },
     };
+    if new.print.is_some() {
+        on_the_way(replica, path)?;
+    }
     let mut index = replica.index();
     replica.look_at_attributes(&mut index, path);
     index.put(path, old.as_ref(), &new)
+}
+
+/// What is there has directories above it, whose rows may have been lost although they were made on the way: only
+/// they lead a look to it.
+fn on_the_way(replica: &LocalReplica, path: &RelPath) -> Result<()> {
+    let above = std::iter::successors(path.parent(), RelPath::parent);
+    let above: Vec<RelPath> = above.take_while(|dir| !dir.is_root()).collect();
+    for at in above.into_iter().rev() {
+        let row = replica.index().get(&at)?;
+        let Some((parent, name)) = at.split().filter(|_| row.is_none_or(|r| r.print.is_none()))
+        else {
+            continue;
+        };
+        let seen = tree::open(&replica.root, &parent).and_then(|dir| Ok((dir.stat(name)?, dir)));
+        // What cannot be seen now is found as something new.
+        if let Ok((Some(stat), dir)) = seen
+            && stat.kind == instep_fs::Kind::Dir
+        {
+            replica.derived(&at, replica.as_made(&dir, &stat, 0o755));
+        }
+    }
+    Ok(())
 }
 
 /// A directory that is still open for what was to come into it: it stands for its contents, and the next plan gives

@@ -76,6 +76,43 @@ fn a_deletion_after_an_intent_is_forgotten_when_the_process_is_killed() {
     }
 }
 
+/// The process is killed between the calls of a batch that brings a file into a directory that is made for it, in
+/// turn for each call at which the index may have died.
+#[test]
+fn a_deletion_of_what_was_brought_into_a_new_directory_is_forgotten_when_the_process_is_killed() {
+    let given = Given::of(&[NEW]);
+    let bring = |sim: &Sim| {
+        let action = incoming(sim.replica(), &p("d/e/f"), Some(NEW), 1);
+        let _dead = sim.replica().apply(&[action], &given);
+    };
+    let whole = settled(SimConfig::ext4(1));
+    whole.fs().reset_calls();
+    bring(&whole);
+    let mut brought = 0;
+    for at in 0..whole.fs().total_calls() {
+        let mut sim = settled(SimConfig::ext4(1));
+        let (disk, mut left) = (sim.disk.clone(), at);
+        sim.fs().set_hook(Box::new(move |_, _| {
+            if left == 0 {
+                disk.kill();
+            }
+            left = left.wrapping_sub(1);
+        }));
+        bring(&sim);
+        sim.fs().clear_hook();
+        sim.kill();
+        if sim.remove(&p("d/e/f")).is_err() {
+            continue;
+        }
+        brought += 1;
+        watch(&sim);
+        let row = row(sim.replica(), &p("d/e/f"));
+        let shown = row.on_disk().map(Version::is_tomb);
+        assert_eq!(shown, Some(true), "call {at}: {row:?}");
+    }
+    assert!(brought > 0, "it was never brought");
+}
+
 #[test]
 fn a_change_that_was_recorded_after_an_intent_is_undone_when_the_process_is_killed() {
     // The last of them shows what the intent wanted, with dots that the intent knows nothing of.
