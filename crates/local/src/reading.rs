@@ -289,7 +289,8 @@ impl Reader {
             Err(e) => return Reading::Failed(e),
         };
         // A lease is refused while anybody has the file open for writing, or mapped writable.
-        if self.leases && matches!(file.read_lease(), Ok(None)) {
+        let is_written = || self.leases && matches!(file.read_lease(), Ok(None));
+        if is_written() {
             return Reading::Busy;
         }
         // What is read now was there at this instant at the earliest.
@@ -304,6 +305,10 @@ impl Reader {
             unstamped_ms: ms, ..
         } = &mut reading
         {
+            // Its stamps do not tell of whoever opened it while it was read, and has not written all of it yet.
+            if unstamped_ms.is_some() && is_written() {
+                return Reading::Busy;
+            }
             *ms = unstamped_ms;
         }
         reading

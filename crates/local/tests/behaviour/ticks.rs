@@ -1,6 +1,8 @@
 //! A file system whose clock ticks coarsely: a save within the tick of the one before it leaves size and times
 //! as they were, and is seen all the same.
 
+use std::sync::{Arc, Mutex};
+
 use instep_core::plan::Outcome;
 use instep_fs::sim::SimConfig;
 use instep_replica::Replica;
@@ -92,6 +94,41 @@ fn a_save_within_the_tick_in_which_a_file_was_brought_is_missed() {
     assert!(sim.replica().take_hints().paths.contains(&path));
     rest(&sim);
     assert_eq!(content(&sim), instep_chunk::content_id(b"two"));
+}
+
+/// Its program makes the file empty and writes the first half, which is as long as what was there, when it was already
+/// asked whether anybody writes to it.
+#[test]
+fn half_of_what_a_program_writes_is_recorded_when_it_opened_the_file_while_that_was_read() {
+    let sim = coarse();
+    let fs = sim.fs();
+    sim.write(&p("f"), b"one").unwrap();
+    let before = fs.stat("f").unwrap();
+    let writing = Arc::new(Mutex::new(None));
+    let opened = writing.clone();
+    fs.set_hook(Box::new(move |fs, op| {
+        let mut opened = opened.lock().unwrap();
+        if op == "read_at" && opened.is_none() {
+            let fd = fs.user_open_write("f").unwrap();
+            fs.user_truncate(&fd, 0).unwrap();
+            fs.user_write(&fd, 0, b"two").unwrap();
+            *opened = Some(fd);
+        }
+    }));
+    let first = look(sim.replica());
+    fs.clear_hook();
+    let fd = writing.lock().unwrap().take().unwrap();
+    assert_eq!(fs.stat("f").unwrap(), before, "nothing shows it");
+    record(sim.replica(), &first);
+    assert!(row(sim.replica(), &p("f")).entry.is_empty(), "it is half");
+    fs.user_write(&fd, 3, b" and three").unwrap();
+    fs.user_close(fd).unwrap();
+    rest(&sim);
+    assert_eq!(
+        content(&sim),
+        instep_chunk::content_id(b"two and three"),
+        "it is looked at again"
+    );
 }
 
 #[test]
