@@ -64,7 +64,7 @@ pub(crate) struct Ledger {
     tokens: BTreeMap<Vec<u8>, Token>,
     /// What a user took away from a place, and on which machine.
     dead: BTreeMap<(RelPath, Vec<u8>), usize>,
-    /// What an unsynced write left behind after a power cut; nobody can be blamed for it.
+    /// What an unsynced write left behind after a power cut, or is in a backup; nobody can be blamed for it.
     torn: BTreeSet<Vec<u8>>,
 }
 
@@ -154,6 +154,14 @@ impl Ledger {
     /// This may be seen although nobody completed it.
     pub(crate) fn allows(&mut self, content: &[u8]) {
         self.torn.insert(content.to_vec());
+    }
+
+    /// A backup keeps what users wrote also when a power cut takes it from all disks.
+    pub(crate) fn backed_up(&mut self, backups: &[SimFs]) {
+        let nodes = backups.iter().flat_map(SimFs::snapshot);
+        let written = nodes.filter(|(_, n)| self.tokens.contains_key(&n.content));
+        let written: Vec<Vec<u8>> = written.map(|(_, n)| n.content).collect();
+        self.torn.extend(written);
     }
 
     /// Whatever a user moved or changed may be seen where it is now.
@@ -312,6 +320,19 @@ mod tests {
             let lost = ledger.lost(&BTreeSet::new());
             assert_eq!(lost.len(), usize::from(goes == 0), "{lost:?}");
         }
+    }
+
+    #[test]
+    fn what_a_backup_gives_back_after_a_power_cut_counts_as_bytes_that_nobody_wrote() {
+        let fs = SimFs::new(SimConfig::ext4(1));
+        fs.write_file("f", b"saved", Save::InPlace).unwrap();
+        fs.write_file("g", b"invented", Save::InPlace).unwrap();
+        let mut ledger = Ledger::default();
+        ledger.wrote(b"f", b"saved");
+        ledger.backed_up(&[fs]);
+        ledger.power_cut(&[SimFs::new(SimConfig::ext4(2))], &[true]);
+        assert!(ledger.is_known(b"saved"));
+        assert!(!ledger.is_known(b"invented"), "no user wrote it");
     }
 
     #[test]

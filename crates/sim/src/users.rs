@@ -52,11 +52,12 @@ impl Users {
         }
     }
 
-    /// Everybody makes a backup: what is half written now may be there again once it is restored.
-    pub(crate) fn backed_up(&self, ledger: &mut Ledger) {
+    /// Everybody makes a backup: what is there now, written or half written, may be there again once it is restored.
+    pub(crate) fn backed_up(&self, backups: &[SimFs], ledger: &mut Ledger) {
         for slow in &self.slow {
             ledger.allows(&slow.half);
         }
+        ledger.backed_up(backups);
     }
 
     /// Programs that are saving finish, and nobody leaves a lock behind: what it guards would wait.

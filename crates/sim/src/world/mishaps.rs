@@ -15,8 +15,13 @@ impl World {
         let mut state = self.state();
         state.disks.iter().for_each(SimFs::settle);
         state.backups = state.disks.iter().map(|fs| fs.image(1)).collect();
-        let State { users, ledger, .. } = &mut *state;
-        users.backed_up(ledger);
+        let State {
+            users,
+            ledger,
+            backups,
+            ..
+        } = &mut *state;
+        users.backed_up(backups, ledger);
     }
 
     /// Something happens to a root while nobody runs. What only it had is given up.
