@@ -270,11 +270,8 @@ impl Session {
         session.load_conflicts().map_err(|(_, e)| e)?;
         session.load_holds()?;
         (0..session.slots.len()).try_for_each(|i| session.load_damage(i))?;
-        let replicas = session
-            .slots
-            .iter()
-            .map(|s| (s.replica.id(), s.replica.describe()))
-            .collect();
+        let named = |s: &Slot| (s.replica.id(), s.replica.describe());
+        let replicas = session.slots.iter().map(named).collect();
         session.monitor.event(Event::Opened {
             share: id,
             replicas,
