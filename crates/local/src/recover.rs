@@ -10,7 +10,7 @@
 //! | what was there before that, other boot | a power cut went further back | it stays until the new content takes its place |
 //! | neither, same boot | a user's edit | the next look mints it |
 //! | neither, other boot | torn by a power cut | kept in trash, fetched again; no dot is minted |
-//! | neither, other boot, but saved after what we brought | a user's edit | the next look mints it, beside ours |
+//! | neither, other boot, but of another kind or time than what we brought | a user's edit | the next look mints it, beside ours |
 //! | no name, same boot | a user's deletion | the next look mints it |
 //! | no name, other boot | a creation that was lost | fetched again; no dot is minted |
 //!

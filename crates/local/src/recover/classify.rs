@@ -7,6 +7,7 @@ use instep_core::entry::Relation;
 use instep_core::id::ContentId;
 use instep_core::path::RelPath;
 use instep_core::row::{Print, Row};
+use instep_core::time::Mtime;
 use instep_core::version::{Kind, Version};
 use instep_replica::Result;
 
@@ -151,21 +152,39 @@ fn decide(
                 Remedy::Ancestor(file, print)
             }),
         OnDisk::Something {
-            kind: Kind::File,
+            kind,
             content,
             size,
             mtime,
             ..
-        } if death.other_boot
-            && content != zeros(size)
-            && want.is_some_and(|v| v.kind == Kind::File && mtime > v.mtime) =>
-        {
-            // What we bring has its time before it has a name: this was saved later, and nobody had seen it yet.
-            Remedy::Unseen
-        }
+        } if death.other_boot && !may_be_torn(want, kind, content, size, mtime) => Remedy::Unseen,
         OnDisk::Something { .. } if death.other_boot => Remedy::SetAside,
         OnDisk::Something { .. } => Remedy::Leave,
     }
+}
+
+/// What is there may be what a power cut left of what was brought: of a file, which has its time before it has a name.
+/// A file with another time was saved or moved there later, and nobody had seen it yet; a link comes whole or not at
+/// all; and what is in a directory is judged by itself.
+fn may_be_torn(
+    want: Option<&Version>,
+    kind: Kind,
+    content: ContentId,
+    size: u64,
+    mtime: Mtime,
+) -> bool {
+    match kind {
+        Kind::Dir => true,
+        Kind::Link | Kind::Tomb => false,
+        Kind::File if content == zeros(size) => true,
+        Kind::File => want.is_some_and(|v| v.kind == Kind::File && is_time_of(mtime, v.mtime)),
+    }
+}
+
+/// Whether a file that was given a time has it, where a file system may keep it less exactly.
+fn is_time_of(seen: Mtime, given: Mtime) -> bool {
+    const COARSE_SECS: i64 = 2;
+    seen <= given && given.secs.saturating_sub(seen.secs) <= COARSE_SECS
 }
 
 /// The fingerprint to record of a version that was being installed, given what it looks like. Other
@@ -181,4 +200,59 @@ fn installed(version: &Version, seen: Print) -> Print {
         return seen;
     }
     unlike(seen, version.mode)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GIVEN: Mtime = Mtime {
+        secs: 1_600_000_000,
+        nanos: 500,
+    };
+
+    fn version(kind: Kind) -> Version {
+        Version {
+            kind,
+            content: ContentId([1; 32]),
+            size: 9,
+            mode: 0o644,
+            mtime: GIVEN,
+            te: 1,
+            mode_te: 1,
+            attributes: None,
+            target: Box::default(),
+            prev: Vec::new(),
+            moved: None,
+            meta_only: false,
+            policy_epoch: 0,
+        }
+    }
+
+    #[test]
+    fn what_a_user_put_there_is_taken_for_what_is_left_of_what_was_brought() {
+        let [file, link, tomb] = [Kind::File, Kind::Link, Kind::Tomb].map(version);
+        let other = ContentId([2; 32]);
+        let at = |secs, nanos| Mtime { secs, nanos };
+        let (same, coarse) = (GIVEN, at(GIVEN.secs - 1, 0));
+        let (older, newer) = (at(GIVEN.secs - 3, 500), at(GIVEN.secs, 501));
+        let table = [
+            (Some(&file), Kind::File, other, same, true),
+            (Some(&file), Kind::File, other, coarse, true),
+            (Some(&file), Kind::File, other, older, false),
+            (Some(&file), Kind::File, other, newer, false),
+            (Some(&file), Kind::File, zeros(5), newer, true),
+            (Some(&file), Kind::Link, other, same, false),
+            (Some(&link), Kind::File, other, same, false),
+            (Some(&link), Kind::Link, other, same, false),
+            (Some(&link), Kind::File, zeros(5), same, true),
+            (Some(&tomb), Kind::File, other, same, false),
+            (None, Kind::File, other, same, false),
+            (Some(&file), Kind::Dir, ContentId::NONE, same, true),
+        ];
+        for (line, (want, kind, content, mtime, torn)) in table.into_iter().enumerate() {
+            let judged = may_be_torn(want, kind, content, 5, mtime);
+            assert_eq!(judged, torn, "line {line}");
+        }
+    }
 }

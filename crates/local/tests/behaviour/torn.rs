@@ -5,8 +5,9 @@ use instep_core::id::{ActorId, Dot};
 use instep_core::path::RelPath;
 use instep_core::plan::Outcome;
 use instep_core::policy::Role;
+use instep_core::time::Mtime;
 use instep_core::version::{Kind, Version};
-use instep_fs::sim::SimConfig;
+use instep_fs::sim::{Save, SimConfig};
 use instep_replica::Replica as _;
 use instep_replica::conformance::User as _;
 use instep_store::{Durability, IndexStore as _, MemoryDisk, Table};
@@ -363,5 +364,43 @@ fn what_a_user_saves_to_a_conflict_copy_after_a_power_cut_gives_way_as_torn() {
         rest(&sim);
         let te = instant(&sim, &copy);
         assert!(te.is_some_and(|te| te != 0), "{te:?}");
+    }
+}
+
+/// A user had moved an older file, or a link, to where another's version had just been put.
+#[test]
+fn what_a_user_moved_over_a_new_version_goes_to_the_trash_after_a_power_cut() {
+    for is_link in [false, true] {
+        for brings in [Some(&b"theirs, which is long"[..]), None] {
+            let mut sim = Sim::new(SimConfig::ext4(3));
+            let fs = sim.fs();
+            fs.write_file("f", b"old", Save::InPlace).unwrap();
+            if is_link {
+                fs.symlink("somewhere", "g").unwrap();
+            } else {
+                fs.write_file("g", MINE, Save::InPlace).unwrap();
+                let long_ago = Mtime {
+                    secs: 1_000,
+                    nanos: 0,
+                };
+                fs.touch("g", long_ago).unwrap();
+            }
+            fs.settle();
+            rest(&sim);
+            sim.replica().barrier().unwrap();
+            let action = incoming(sim.replica(), &p("f"), brings, 1);
+            let given = Given::of(&[b"theirs, which is long"]);
+            let outcomes = sim.replica().apply(&[action], &given).unwrap();
+            assert_eq!(outcomes, [Outcome::Done]);
+            let _gone_already = fs.remove("f");
+            fs.rename("g", "f").unwrap();
+            fs.settle();
+            sim.power_cut(3);
+            rest(&sim);
+            let seen = row(sim.replica(), &p("f"));
+            let here = seen.present().expect("it is still there");
+            let want = if is_link { &b"somewhere"[..] } else { MINE };
+            assert_eq!(here.content, content_id(want), "{is_link} {brings:?}");
+        }
     }
 }
