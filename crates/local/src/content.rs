@@ -60,11 +60,13 @@ impl Content for FileContent {
     }
 
     fn next_data(&mut self, offset: u64) -> Option<(u64, u64)> {
+        let rest = (offset < self.stat.size).then_some((offset, self.stat.size));
         // Without holes there is nothing to ask.
         if self.stat.blocks.saturating_mul(512) >= self.stat.size {
-            return (offset < self.stat.size).then_some((offset, self.stat.size));
+            return rest;
         }
-        self.file.next_data(offset).ok().flatten()
+        // Where nobody can say what is a hole, all of it is read: what is not read counts as zeros.
+        self.file.next_data(offset).unwrap_or(rest)
     }
 
     fn as_fd(&self) -> Option<BorrowedFd<'_>> {

@@ -1,14 +1,15 @@
 //! Where content comes from: a source whose bytes are not what it says is not believed, others are asked, and
 //! when there is none, that is a problem with a name.
 
+use instep_chunk::content_id;
 use instep_core::id::ContentId;
 use instep_core::plan::{Action, Code, Outcome};
-use instep_fs::sim::SimConfig;
+use instep_fs::sim::{Save, SimConfig};
 use instep_replica::Replica;
 use instep_replica::conformance::User as _;
 use instep_replica::content::{Bytes, Content, Sources};
 
-use super::acts::incoming;
+use super::acts::{incoming, observe, row};
 use crate::support::p;
 use crate::support::sim::Sim;
 
@@ -81,4 +82,31 @@ fn a_damaged_source_is_tried_for_ever_without_a_word() {
         );
         assert!(matches!(staged.unwrap(), Outcome::Blocked(p) if p.code == Code::ContentMissing));
     }
+}
+
+/// A file with holes is looked at, and given to another, while nobody can say where its holes are.
+#[test]
+fn what_follows_a_hole_that_nobody_can_find_counts_as_zeros() {
+    let sim = Sim::new(SimConfig::ext4(1));
+    let fs = sim.fs();
+    let file = {
+        fs.write_file("f", b"", Save::InPlace).unwrap();
+        fs.user_open_write("f").unwrap()
+    };
+    fs.user_write(&file, 64 * 1024, GOOD).unwrap();
+    fs.user_close(file).unwrap();
+    fs.inject("next_data", 1000, 5);
+    observe(sim.replica(), &|ms| {
+        fs.advance(ms.cast_signed() * 1_000_000);
+    });
+    let bytes = fs.read("f").unwrap();
+    assert!(bytes.ends_with(GOOD));
+    let seen = row(sim.replica(), &p("f")).present().unwrap().content;
+    assert_eq!(seen, content_id(&bytes));
+    let mut content = sim.replica().open(&p("f"), seen).unwrap().unwrap();
+    let (from, to) = content.next_data(0).unwrap();
+    assert!(
+        from <= 64 * 1024 && to == bytes.len() as u64,
+        "{from} to {to}"
+    );
 }
