@@ -70,7 +70,7 @@ pub fn after_crash(replica: &LocalReplica, other_boot: bool) -> Result<()> {
         doubt::begin(&mut replica.index(), replica.env.wall_ns())?;
     }
     suspect::orphans(replica)?;
-    sweep(replica, &all, other_boot);
+    sweep(replica, &all, other_boot)?;
     crate::relist::unlisted(replica, &all)?;
     let mut index = replica.index();
     fulfilled(&mut index)?;

@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
+use instep_core::id::ContentId;
 use instep_core::path::Name;
 use instep_core::plan::Keep;
 use instep_core::version::Kind;
@@ -50,10 +51,15 @@ pub(crate) fn unlisted(replica: &LocalReplica, intents: &[Intended]) -> Result<(
             let (Ok(key), Ok(name)) = (std::str::from_utf8(&name), Name::new(&name)) else {
                 continue;
             };
-            match examine(replica, dir, name, &stat, intents) {
+            match examine(dir, name, &stat) {
                 Ok(None) => {}
-                Ok(Some(what)) => {
+                Ok(Some((kind, id))) => {
                     let mut index = replica.index();
+                    let (path, lost) = displaced_by(&mut index, intents, id)?;
+                    let what = Displaced {
+                        keep: lost.map_or(Keep::Trash, Keep::Version),
+                        ..Displaced::interrupted(path, kind, id, stat.size)
+                    };
                     trash::note_in(replica, &mut index, table, key, &what)?;
                     replica.env.reach(Step::Relisted);
                 }
@@ -111,23 +117,10 @@ fn keys(replica: &LocalReplica, table: Table) -> Result<BTreeSet<Vec<u8>>> {
     Ok(keys)
 }
 
-/// What an object is, if it is one that is listed; its path is known only if an intent had its content.
-fn examine(
-    replica: &LocalReplica,
-    dir: &Dir,
-    name: Name<'_>,
-    stat: &Stat,
-    intents: &[Intended],
-) -> instep_fs::Result<Option<Displaced>> {
+/// What an object is, if it is one that is listed.
+fn examine(dir: &Dir, name: Name<'_>, stat: &Stat) -> instep_fs::Result<Option<(Kind, ContentId)>> {
     if stat.kind == instep_fs::Kind::Dir {
         return Ok(None);
     }
-    let Some((kind, id)) = content(dir, name, stat)? else {
-        return Ok(None);
-    };
-    let (path, lost) = displaced_by(&mut replica.index(), intents, id);
-    Ok(Some(Displaced {
-        keep: lost.map_or(Keep::Trash, Keep::Version),
-        ..Displaced::interrupted(path, kind, id, stat.size)
-    }))
+    content(dir, name, stat)
 }

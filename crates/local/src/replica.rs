@@ -611,7 +611,7 @@ impl LocalReplica {
             self.index().inherit_unsettled();
         } else {
             // What could not be moved to where it is kept is still there.
-            recover::sweep(self, &[], other_boot);
+            recover::sweep(self, &[], other_boot)?;
             if is_empty {
                 // The index that listed what is kept here may be gone; the copies of others, too.
                 crate::relist::unlisted(self, &[])?;

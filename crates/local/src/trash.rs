@@ -322,7 +322,10 @@ fn settled_ns(index: &mut Index, loser: &str) -> instep_replica::Result<Option<i
 }
 
 /// As what a content lost a conflict that nobody has settled, if it did.
-pub(crate) fn open_loser(index: &mut Index, content: ContentId) -> Option<Dot> {
+pub(crate) fn open_loser(
+    index: &mut Index,
+    content: ContentId,
+) -> instep_replica::Result<Option<Dot>> {
     let content = content.to_string();
     let mut loser = None;
     let read = index.store().records(Table::Conflict, &mut |_, body| {
@@ -335,7 +338,8 @@ pub(crate) fn open_loser(index: &mut Index, content: ContentId) -> Option<Dot> {
             ControlFlow::Continue(())
         }
     });
-    read.ok().and(loser)
+    read.map_err(|e| crate::index::store_error("read the conflicts", e))?;
+    Ok(loser)
 }
 
 /// Removes one object of ours; trash holds files, links and empty directories only.
@@ -402,12 +406,19 @@ pub(crate) fn move_judged(replica: &LocalReplica) {
 }
 
 /// What the record says that lists an object which was left in the staging directory, and the table that it is in.
-pub(crate) fn listed(replica: &LocalReplica, name: Name<'_>) -> Option<(Table, TrashRecord)> {
-    let mut index = replica.index();
-    [Table::Stored, Table::Trash].into_iter().find_map(|table| {
-        let body = index.store().record(table, name.as_bytes()).ok()??;
-        Some((table, serde_json::from_slice(&body).ok()?))
-    })
+pub(crate) fn listed(
+    index: &mut Index,
+    name: Name<'_>,
+) -> instep_replica::Result<Option<(Table, TrashRecord)>> {
+    for table in [Table::Stored, Table::Trash] {
+        let body = index.store().record(table, name.as_bytes());
+        let body = body.map_err(|e| crate::index::store_error("read the trash", e))?;
+        let record = body.and_then(|b| serde_json::from_slice(&b).ok());
+        if let Some(record) = record {
+            return Ok(Some((table, record)));
+        }
+    }
+    Ok(None)
 }
 
 /// Brings an object back under a free path, as a user would. The loser of an open conflict stays where it is,

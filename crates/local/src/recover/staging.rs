@@ -9,7 +9,7 @@ use instep_core::path::{Name, RelPath};
 use instep_core::plan::Keep;
 use instep_core::version::{Kind, Version};
 use instep_fs::{Dir, Stat};
-use instep_replica::Step;
+use instep_replica::{Result, Step};
 
 use super::intent::Intended;
 use super::on_disk::content;
@@ -20,26 +20,31 @@ use crate::unjudged;
 
 /// Clears the staging directory: a displaced file that had not reached its place is kept, the rest was
 /// never anybody's.
-pub(crate) fn sweep(replica: &LocalReplica, intents: &[Intended], other_boot: bool) {
-    let Some(dirs) = replica.ours() else { return };
+pub(crate) fn sweep(replica: &LocalReplica, intents: &[Intended], other_boot: bool) -> Result<()> {
+    let Some(dirs) = replica.ours() else {
+        return Ok(());
+    };
     for name in names(&dirs.staging).unwrap_or_default() {
         let Ok(name) = Name::new(&name) else {
             continue;
         };
-        if let Some((table, record)) = trash::listed(replica, name) {
+        // What cannot be looked up is not taken for something that no record lists.
+        let listed = trash::listed(&mut replica.index(), name)?;
+        if let Some((table, record)) = listed {
             unjudged::recall(replica, name, table, &record, !other_boot);
             continue;
         }
         match dirs.staging.stat(name) {
             Ok(Some(stat)) if stat.kind == instep_fs::Kind::Dir => {
-                keep_below(replica, &dirs.staging, name, intents);
+                keep_below(replica, &dirs.staging, name, intents)?;
             }
             Ok(Some(stat)) => {
-                keep_or_drop(replica, &dirs.staging, name, &stat, intents, other_boot);
+                keep_or_drop(replica, &dirs.staging, name, &stat, intents, other_boot)?;
             }
             _ => {}
         }
     }
+    Ok(())
 }
 
 /// All names in a directory, if it can be listed to its end.
@@ -51,22 +56,29 @@ fn names(dir: &Dir) -> Option<Vec<Vec<u8>>> {
 
 /// A directory that was displaced with something in it, and could not be given back: files and links are
 /// kept, the directories go.
-fn keep_below(replica: &LocalReplica, parent: &Dir, name: Name<'_>, intents: &[Intended]) {
+fn keep_below(
+    replica: &LocalReplica,
+    parent: &Dir,
+    name: Name<'_>,
+    intents: &[Intended],
+) -> Result<()> {
     let Ok(dir) = parent.open_dir(name) else {
-        return;
+        return Ok(());
     };
-    let Some(names) = names(&dir) else { return };
+    let Some(names) = names(&dir) else {
+        return Ok(());
+    };
     for child in names {
         let Ok(child) = Name::new(&child) else {
             continue;
         };
         match dir.stat(child) {
             Ok(Some(stat)) if stat.kind == instep_fs::Kind::Dir => {
-                keep_below(replica, &dir, child, intents);
+                keep_below(replica, &dir, child, intents)?;
             }
             Ok(Some(stat)) => {
                 if let Ok(Some(seen)) = content(&dir, child, &stat) {
-                    keep(replica, (&dir, child), seen, stat.size, intents);
+                    keep(replica, (&dir, child), seen, stat.size, intents)?;
                 }
             }
             _ => {}
@@ -74,6 +86,7 @@ fn keep_below(replica: &LocalReplica, parent: &Dir, name: Name<'_>, intents: &[I
     }
     // Whatever could not be moved keeps it standing until the next start.
     let _left_if_full = parent.remove_dir(name);
+    Ok(())
 }
 
 fn keep_or_drop(
@@ -83,9 +96,9 @@ fn keep_or_drop(
     stat: &Stat,
     intents: &[Intended],
     other_boot: bool,
-) {
+) -> Result<()> {
     let Ok(Some((kind, id))) = content(staging, name, stat) else {
-        return;
+        return Ok(());
     };
     // Content that some intent was bringing exists elsewhere; anything else may be a user's only copy. After a power
     // cut the copy under way may be the last one, whoever had it before.
@@ -97,9 +110,9 @@ fn keep_or_drop(
     if is_brought && !other_boot {
         let _litter = staging.remove_file(name);
         replica.env.reach(Step::StrayDropped);
-        return;
+        return Ok(());
     }
-    keep(replica, (staging, name), (kind, id), stat.size, intents);
+    keep(replica, (staging, name), (kind, id), stat.size, intents)
 }
 
 /// Moves what is nobody's litter to where it is kept, with a record.
@@ -109,13 +122,13 @@ fn keep(
     (kind, id): (Kind, ContentId),
     size: u64,
     intents: &[Intended],
-) {
+) -> Result<()> {
     let (path, keep) = {
         let mut index = replica.index();
-        let (path, lost) = displaced_by(&mut index, intents, id);
+        let (path, lost) = displaced_by(&mut index, intents, id)?;
         // The trash is emptied some day; what a person has yet to decide about is not.
-        let loser = lost.or_else(|| trash::open_loser(&mut index, id));
-        (path, loser.map_or(Keep::Trash, Keep::Version))
+        let open = trash::open_loser(&mut index, id)?;
+        (path, lost.or(open).map_or(Keep::Trash, Keep::Version))
     };
     let what = Displaced {
         keep,
@@ -123,10 +136,9 @@ fn keep(
     };
     if let Ok(key) = trash::put(replica, from, name, keep) {
         replica.env.reach(Step::StrayKept);
-        let mut index = replica.index();
-        // Without its record the object is still in the trash directory, only unlisted.
-        let _unlisted = trash::note(replica, &mut index, &key, &what);
+        trash::note(replica, &mut replica.index(), &key, &what)?;
     }
+    Ok(())
 }
 
 /// The path of the intent that displaced a content, and as what it lost a conflict, if it did.
@@ -134,36 +146,36 @@ pub(crate) fn displaced_by<'a>(
     index: &mut Index,
     intents: &'a [Intended],
     id: ContentId,
-) -> (Option<&'a RelPath>, Option<Dot>) {
+) -> Result<(Option<&'a RelPath>, Option<Dot>)> {
     let mut path = None;
     for intended in intents.iter().filter(|i| i.old == Some(id)) {
         path = path.or(Some(&intended.path));
-        if let Some(loser) = lost_to(index, intended) {
-            return (Some(&intended.path), Some(loser));
+        if let Some(loser) = lost_to(index, intended)? {
+            return Ok((Some(&intended.path), Some(loser)));
         }
     }
-    (path, None)
+    Ok((path, None))
 }
 
 /// As what the content that an intent displaces lost to what it brings, or where it had to make room, goes to the new
 /// place.
-fn lost_to(index: &mut Index, intended: &Intended) -> Option<Dot> {
+fn lost_to(index: &mut Index, intended: &Intended) -> Result<Option<Dot>> {
     let is_it = |v: &Version| !v.is_tomb() && Some(v.content) == intended.old;
     let siblings = intended.entry.siblings();
     let mut lost = siblings
         .iter()
         .filter(|(dot, v)| Some(*dot) != intended.shown && is_it(v));
     if let Some((dot, _)) = lost.next() {
-        return Some(*dot);
+        return Ok(Some(*dot));
     }
-    let mut went = siblings.iter().filter(|(_, v)| v.is_tomb());
-    went.find_map(|(_, end)| {
-        let there = index.get(end.moved.as_ref()?).ok()??;
+    let ends = siblings.iter().filter(|(_, v)| v.is_tomb());
+    for to in ends.filter_map(|(_, end)| end.moved.as_ref()) {
+        let there = index.get(to)?.unwrap_or_default();
         let from_here = |v: &Version| is_it(v) && v.moved.as_ref() == Some(&intended.path);
-        let siblings = there.entry.siblings().iter();
-        siblings
-            .filter(|(_, v)| from_here(v))
-            .map(|(d, _)| *d)
-            .next()
-    })
+        let mut went = there.entry.siblings().iter();
+        if let Some((dot, _)) = went.find(|(_, v)| from_here(v)) {
+            return Ok(Some(*dot));
+        }
+    }
+    Ok(None)
 }
