@@ -143,6 +143,11 @@ fn write(
     after: Option<(Judged, Option<Found>)>,
 ) -> Result<Option<Displaced>> {
     let mut index = replica.index();
+    // A new block of counters is committed at once, and nothing of what follows may be without the rest.
+    let dot = match &after {
+        Some((_, Some(_))) => Some(index.mint()?),
+        _ => None,
+    };
     let removed = index.store().remove_record(was.table(), key.as_bytes());
     removed.map_err(|e| store_error("write a trash record", e))?;
     let what = after.map(|(judged, saved)| {
@@ -150,8 +155,9 @@ fn write(
             judged,
             ..was.clone()
         };
-        if let Some(found) = saved {
-            what.was_saved(&found, save(replica, &mut index, was, &found)?);
+        if let Some((found, dot)) = saved.zip(dot) {
+            save(replica, &mut index, was, &found, dot)?;
+            what.was_saved(&found, dot);
         }
         trash::note(replica, &mut index, key, &what)?;
         Ok(what)
@@ -162,17 +168,22 @@ fn write(
 }
 
 /// Makes it known as a version beside whatever is known now; of that, it supersedes what it was taken for.
-fn save(replica: &LocalReplica, index: &mut Index, was: &Displaced, found: &Found) -> Result<Dot> {
+fn save(
+    replica: &LocalReplica,
+    index: &mut Index,
+    was: &Displaced,
+    found: &Found,
+    dot: Dot,
+) -> Result<()> {
     let old = index.get(&was.path)?;
     let row = old.clone().unwrap_or_default();
     let now = index.now(replica.env.wall_ns());
-    let dot = index.mint()?;
     let version = saved_version(found, &row, now).map(|v| Version {
         prev: vec![was.content],
         ..v
     });
     let Some(version) = version else {
-        return Ok(dot);
+        return Ok(());
     };
     let seen = match was.keep {
         Keep::Version(loser) if row.shown != Some(loser) => Context::from_iter([loser]),
@@ -183,6 +194,5 @@ fn save(replica: &LocalReplica, index: &mut Index, was: &Displaced, found: &Foun
         epoch: index.epoch(),
         ..row
     };
-    index.put(&was.path, old.as_ref(), &new)?;
-    Ok(dot)
+    index.put(&was.path, old.as_ref(), &new)
 }

@@ -285,3 +285,30 @@ fn what_is_saved_over_a_file_that_is_taken_back_is_unlinked() {
         );
     }
 }
+
+/// The index fails at each call in turn while the root is opened, and is well again when it is opened next.
+#[test]
+fn a_save_that_waits_is_taken_for_litter_when_its_record_cannot_be_read() {
+    for at in 1.. {
+        let case = cases(true)[0];
+        let mut sim = installed(SimConfig::ext4(8), case);
+        sim.fs().clear_faults();
+        sim.replica = None;
+        sim.fs().kill();
+        sim.disk.kill();
+        sim.disk.fail_after(at);
+        let opened = sim.try_open().is_ok();
+        sim.disk.heal();
+        sim.replica = None;
+        sim.fs().kill();
+        sim.disk.kill();
+        sim.open();
+        sim.replica().take_hints();
+        sim.replica().barrier().unwrap();
+        is_known_as_a_save(&sim, &case);
+        if opened {
+            assert!(at > 10, "{at} calls");
+            return;
+        }
+    }
+}

@@ -153,6 +153,11 @@ impl Sim {
 
     /// Opens the replica.
     pub(crate) fn open(&mut self) {
+        self.try_open().unwrap();
+    }
+
+    /// Opens the replica, if its index can be read and written.
+    pub(crate) fn try_open(&mut self) -> instep_replica::Result<()> {
         self.replica = None;
         let fs = self.fs();
         let root = fs.root();
@@ -162,7 +167,7 @@ impl Sim {
         }
         let dirs = Ours::open(root.open_dir(ours(".instep")).unwrap()).unwrap();
         let profile = root.profile(Some(&dirs.base)).unwrap();
-        let index = Index::open(Box::new(self.disk.open()), self.actor()).unwrap();
+        let index = Index::open(Box::new(self.disk.open()), self.actor())?;
         let parts = Parts {
             id: ReplicaId([self.tag; 16]),
             share: SHARE,
@@ -183,9 +188,10 @@ impl Sim {
             watcher: Box::new(move || Ok(fs.watcher())),
             threaded: false,
         };
-        let replica = LocalReplica::assemble(self.env.clone(), parts).unwrap();
-        replica.begin().unwrap();
+        let replica = LocalReplica::assemble(self.env.clone(), parts)?;
+        replica.begin()?;
         self.replica = Some(replica);
+        Ok(())
     }
 
     /// Whose changes its are.
