@@ -118,11 +118,7 @@ impl Session {
                 continue;
             }
             let here = rows.get(path).cloned().unwrap_or_default();
-            let is_again = pass.decided.contains(path);
             let decision = self.decide(path, &here, pass);
-            if is_again {
-                pass.last.retain(|a| a.path != *path);
-            }
             self.note(path, &decision, &here, pass);
             if decision.view.shown != Shown::Frozen {
                 self.dirty.extend(self.asked.remove(path));
@@ -269,7 +265,9 @@ impl Session {
     pub(crate) fn decide(&mut self, path: &RelPath, rows: &Rows, pass: &mut Pass) -> Decision {
         self.give_way(path, rows, pass);
         self.recall_copy(path, rows, pass);
-        pass.decided.insert(path.clone());
+        if !pass.decided.insert(path.clone()) {
+            pass.last.retain(|a| a.path != *path);
+        }
         let extra = pass.known(path);
         let mut sides = self.sides(rows);
         let known = reconcile::merged(&sides, &extra);
