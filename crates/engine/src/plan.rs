@@ -135,7 +135,7 @@ impl Session {
                     self.arrive_unseen(&mut action, &here, meanwhile);
                 }
                 self.keep_open_loser(&mut action, &here);
-                self.prefer_rename(&mut action, pass);
+                self.prefer_rename(&mut action, &rows, pass);
                 // What is beside a database goes before the database changes, or would spoil it.
                 let database = group::database(&action.path);
                 let is_companion = database.is_some_and(|d| rows.contains_key(&d));
@@ -390,8 +390,14 @@ impl Session {
         }
     }
 
-    /// A file that is here under the name that it had before moves instead of being copied.
-    fn prefer_rename(&mut self, action: &mut Action, pass: &mut Pass) {
+    /// A file that is here under the name that it had before moves instead of being copied. `piece` has the rows by
+    /// which paths are decided now: what its old place is to get must be known, or both would be done.
+    fn prefer_rename(
+        &mut self,
+        action: &mut Action,
+        piece: &BTreeMap<RelPath, Rows>,
+        pass: &mut Pass,
+    ) {
         let Goal::File { content, mode, .. } = action.goal else {
             return;
         };
@@ -414,8 +420,9 @@ impl Session {
             return;
         }
         // Only if the old place is to be emptied anyway.
-        let rows = self.rows_at(&from);
-        let known = reconcile::merged(&self.sides(&rows), &Entry::default());
+        let decided = piece.get(&from).cloned();
+        let rows = decided.unwrap_or_else(|| self.rows_at(&from));
+        let known = reconcile::merged(&self.sides(&rows), &pass.known(&from));
         let leaves = view(&known, &self.share.policies).dot().is_some_and(|d| {
             known
                 .get(d)
@@ -680,10 +687,63 @@ mod tests {
 
     use instep_core::id::{ActorId, Dot};
     use instep_core::plan::{Keep, Precondition};
+    use instep_core::version::Version;
+    use instep_replica::Replica;
     use instep_replica::content::NoSources;
-    use instep_replica::env::StepEnv;
+    use instep_replica::env::{Env, StepEnv};
+    use instep_replica::memory::MemoryReplica;
 
     use super::*;
+    use crate::report::Silent;
+    use crate::session::SessionOptions;
+
+    #[test]
+    fn a_file_moves_away_from_where_another_is_to_take_its_place() {
+        let env = Arc::new(StepEnv::default()) as Arc<dyn Env>;
+        let share = instep_core::id::ShareId([1; 16]);
+        let made = ["A", "B"].map(|l| Arc::new(MemoryReplica::new(l, share, env.clone())));
+        let all = made.clone().map(|r| r as Arc<dyn Replica>);
+        let mut session =
+            Session::start(env, all.into(), SessionOptions::default(), Box::new(Silent)).unwrap();
+        let [old, new] = [b"old", b"new"].map(|p| RelPath::new(p).unwrap());
+        made[0].user_write(&old, b"moves").unwrap();
+        while session.cycle().unwrap() {}
+        let mut rows = session.rows_at(&old);
+        let row = rows[0].clone().unwrap();
+        let (shown, version) = (row.shown.unwrap(), row.present().unwrap().clone());
+        let dot = Dot {
+            actor: ActorId([8; 8]),
+            counter: 1,
+        };
+        let arrives = Version {
+            moved: Some(old.clone()),
+            ..version.clone()
+        };
+        let tomb = Version {
+            kind: Kind::Tomb,
+            ..version.clone()
+        };
+        let edit = Version {
+            content: instep_core::id::ContentId([9; 32]),
+            ..version
+        };
+        for (next, is_renamed) in [(edit, false), (tomb, true)] {
+            let mut action = Action {
+                replica: 0,
+                path: new.clone(),
+                before: Precondition::Absent,
+                goal: Goal::of(&arrives, arrives.mode),
+                keep: Keep::Trash,
+                entry: Entry::first(shown, arrives.clone()),
+                shown: Some(shown),
+            };
+            rows[1].as_mut().unwrap().entry = row.entry.record(dot, next);
+            let piece = BTreeMap::from([(old.clone(), rows.clone())]);
+            session.prefer_rename(&mut action, &piece, &mut Pass::default());
+            let renamed = Goal::Rename { from: old.clone() };
+            assert_eq!(action.goal == renamed, is_renamed);
+        }
+    }
 
     #[test]
     fn what_was_decided_first_is_done_as_well_when_a_path_is_decided_again() {
