@@ -892,6 +892,10 @@ impl Replica for LocalReplica {
         else {
             return Ok(Outcome::Superseded);
         };
+        // What was brought there is known by its place until it is sure to last.
+        if recover::is_intended_within(&mut self.index(), from)? {
+            self.barrier()?;
+        }
         let expected = self.index().get(from)?.and_then(|r| r.print);
         let rename = || -> instep_fs::Result<Outcome> {
             let source = tree::open(&self.root, &from_dir)?;

@@ -37,15 +37,26 @@ pub struct Intended {
 fn changes_names(action: &Action) -> bool {
     matches!(
         action.goal,
-        Goal::File { .. } | Goal::Link { .. } | Goal::Dir { .. } | Goal::Absent
+        Goal::File { .. }
+            | Goal::Link { .. }
+            | Goal::Dir { .. }
+            | Goal::Absent
+            | Goal::Rename { .. }
     )
 }
 
 /// What a power cut leaves of it can be told from what a user did by its intent alone: a user file is displaced, or a
 /// file gets a name before its bytes are sure to last, and may be found with some of them.
-fn must_outlive_power(action: &Action) -> bool {
-    let brings_bytes = matches!(action.goal, Goal::File { size: 1.., .. });
-    brings_bytes || action.before != Precondition::Absent
+fn must_outlive_power(index: &mut Index, action: &Action) -> Result<bool> {
+    let brings_bytes = match &action.goal {
+        Goal::File { size, .. } => *size > 0,
+        Goal::Rename { from } => {
+            let durable = index.durable_epoch();
+            index.get(from)?.is_none_or(|row| row.epoch > durable)
+        }
+        _ => false,
+    };
+    Ok(brings_bytes || action.before != Precondition::Absent)
 }
 
 /// Writes down what a batch is about to do.
@@ -57,9 +68,12 @@ pub fn intend(replica: &LocalReplica, actions: &[Action]) -> Result<()> {
     if intended.is_empty() {
         return Ok(());
     }
-    let outlives_power = intended.iter().any(|a| must_outlive_power(a));
     let body = encode(&intended);
     let mut index = replica.index();
+    let mut outlives_power = false;
+    for action in &intended {
+        outlives_power = outlives_power || must_outlive_power(&mut index, action)?;
+    }
     let key = trash::fresh_name(replica);
     index
         .store()
@@ -145,6 +159,12 @@ pub(super) fn pending(index: &mut Index) -> Result<Vec<Intended>> {
         })
         .map_err(|e| store_error("read intents", e))?;
     Ok(all)
+}
+
+/// Whether anything at or below a path was to change since the last barrier.
+pub fn is_intended_within(index: &mut Index, top: &RelPath) -> Result<bool> {
+    let all = pending(index)?;
+    Ok(all.iter().any(|i| i.path.is_within(top)))
 }
 
 /// Forgets all intents: the barrier has made what they announced durable.

@@ -3,11 +3,12 @@
 use instep_chunk::content_id;
 use instep_core::id::{ActorId, Dot};
 use instep_core::path::RelPath;
-use instep_core::plan::Outcome;
+use instep_core::plan::{Action, Goal, Outcome, Precondition};
 use instep_core::policy::Role;
 use instep_core::time::Mtime;
 use instep_core::version::{Kind, Version};
 use instep_fs::sim::{Save, SimConfig};
+use instep_local::LocalReplica;
 use instep_replica::Replica as _;
 use instep_replica::conformance::User as _;
 use instep_store::{Durability, IndexStore as _, MemoryDisk, Table};
@@ -293,28 +294,68 @@ fn much() -> Vec<u8> {
     (0..20_000_u32).flat_map(u32::to_be_bytes).collect()
 }
 
-/// A name lasts before the bytes do, and the row that tells of them may not last at all.
-#[test]
-fn part_of_a_new_file_that_a_power_cut_left_is_minted_as_a_users_file() {
+/// How often a power cut leaves a part of a new file, at `at` after `then` was done with it at `f`. What is left is never
+/// minted.
+fn new_files_cut_off(at: &RelPath, then: fn(&LocalReplica, &RelPath, &RelPath)) -> u32 {
     let (theirs, mut torn) = (much(), 0);
+    let first = p("d/f");
     let configs: [fn(u64) -> SimConfig; 3] = [SimConfig::ext4, SimConfig::xfs, SimConfig::btrfs];
     for (seed, config) in (0..64).flat_map(|seed| configs.map(|config| (seed, config))) {
         let mut sim = Sim::new(config(seed));
+        sim.mkdir(&p("d")).unwrap();
         rest(&sim);
         sim.replica().barrier().unwrap();
-        let action = incoming(sim.replica(), &p("f"), Some(&theirs), 1);
+        let action = incoming(sim.replica(), &first, Some(&theirs), 1);
         let done = sim.replica().apply(&[action], &Given::of(&[&theirs]));
         assert_eq!(done.unwrap(), [Outcome::Done]);
+        then(sim.replica(), &first, at);
         let fs = sim.fs().crash(seed);
-        let left = fs.snapshot().remove(&p("f")).map(|n| n.content);
+        let left = fs.snapshot().remove(at).map(|n| n.content);
         torn += u32::from(left.is_some_and(|bytes| bytes != theirs));
         sim.power_cut(seed);
         rest(&sim);
-        let row = row(sim.replica(), &p("f"));
-        let mut dots = row.entry.siblings().iter().map(|(d, _)| d);
-        assert!(dots.all(|d| d.actor == OTHER), "seed {seed}: {row:?}");
+        let row = row(sim.replica(), at);
+        let mut minted = row.entry.siblings().iter();
+        let mut minted = minted.by_ref().filter(|(d, _)| d.actor != OTHER);
+        assert!(
+            minted.all(|(_, v)| v.is_tomb() || v.content == content_id(&theirs)),
+            "seed {seed}: {row:?}"
+        );
     }
+    torn
+}
+
+/// A name lasts before the bytes do, and the row that tells of them may not last at all.
+#[test]
+fn part_of_a_new_file_that_a_power_cut_left_is_minted_as_a_users_file() {
+    let torn = new_files_cut_off(&p("d/f"), |_, _, _| {});
     assert!(torn > 0, "no power cut left a part");
+}
+
+#[test]
+fn part_of_a_new_file_that_moved_before_a_power_cut_is_minted_as_a_users_file() {
+    let torn = new_files_cut_off(&p("d/g"), |replica, from, to| {
+        let known = row(replica, from);
+        let action = Action {
+            goal: Goal::Rename { from: from.clone() },
+            path: to.clone(),
+            before: Precondition::Absent,
+            entry: known.entry.clone(),
+            shown: known.shown,
+            ..incoming(replica, to, Some(b""), 1)
+        };
+        let done = replica.apply(&[action], &Given::default());
+        assert_eq!(done.unwrap(), [Outcome::Done]);
+    });
+    assert!(torn > 0, "no power cut left a part");
+}
+
+#[test]
+fn part_of_a_new_file_whose_directory_moved_before_a_power_cut_is_minted_as_a_users_file() {
+    new_files_cut_off(&p("e/f"), |replica, _, _| {
+        let moved = replica.rename(&p("d"), &p("e")).unwrap();
+        assert_eq!(moved, Outcome::Done);
+    });
 }
 
 /// Roots where a power cut left the name of a conflict copy that we were bringing, with some of its bytes, and took the
