@@ -138,7 +138,7 @@ impl Session {
     fn take_in(&mut self, i: usize, mut look: Look, others: &[(usize, Look)]) -> Vec<RelPath> {
         // They stay in the look: the replica must know what it has not seen.
         for problem in &look.problems {
-            self.open_problem(i, problem.clone());
+            self.told(i, problem.clone());
         }
         for (path, delay_ms) in std::mem::take(&mut look.again) {
             // What is held is looked at for the hold, which would make each other wait for ever.

@@ -489,7 +489,7 @@ impl Session {
             self.take_outcome(i, action, outcome, pass);
         }
         for problem in self.slots[i].replica.take_problems() {
-            self.open_problem(i, problem);
+            self.told(i, problem);
         }
         self.tell_progress(pass);
     }

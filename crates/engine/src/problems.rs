@@ -59,6 +59,14 @@ impl Session {
         }
     }
 
+    /// What a replica told of by itself. What failed there after it had counted as done is planned again.
+    pub(crate) fn told(&mut self, replica: usize, problem: Problem) {
+        if is_of_action(&problem) && !is_unseen(&problem) {
+            self.retry(problem.path.clone(), None, 1000);
+        }
+        self.open_problem(replica, problem);
+    }
+
     pub(crate) fn close_problem(&mut self, replica: usize, path: &RelPath) {
         let key = (replica, path.clone());
         if self.problems.get(&key).is_some_and(is_alarm) {

@@ -367,7 +367,7 @@ impl Session {
         // Whatever was done must survive, also when the session ends by an error.
         self.barrier();
         let stopped = result?;
-        if !self.options.once || self.is_idle() {
+        if !self.options.once || self.settled || self.is_idle() {
             self.mark_settled();
         }
         self.refresh_summary();
@@ -530,6 +530,10 @@ impl Session {
             }
             if let Err(e) = self.slots[i].replica.barrier() {
                 self.replica_failed(i, &e);
+            }
+            // The modes of directories are set now.
+            for problem in self.slots[i].replica.take_problems() {
+                self.told(i, problem);
             }
         }
     }
