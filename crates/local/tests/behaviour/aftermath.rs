@@ -137,6 +137,33 @@ fn a_change_that_was_recorded_after_an_intent_is_undone_when_the_process_is_kill
 }
 
 #[test]
+fn what_a_user_saved_where_a_deletion_was_intended_is_taken_away_after_a_power_cut() {
+    for by_rename in [false, true] {
+        let mut sim = settled(SimConfig::ext4(1));
+        let action = incoming(sim.replica(), &p("f"), None, 1);
+        let save = if by_rename {
+            Save::ByRename
+        } else {
+            Save::InPlace
+        };
+        sim.fs().write_file("f", MINE, save).unwrap();
+        let given = Given::of(&[]);
+        let outcomes = sim.replica().apply(&[action], &given).unwrap();
+        assert_eq!(outcomes, [Outcome::Superseded]);
+        sim.fs().settle();
+        sim.power_cut(1);
+        assert_eq!(sim.read(&p("f")).unwrap(), MINE, "by rename: {by_rename}");
+        watch(&sim);
+        let known = row(sim.replica(), &p("f"));
+        assert!(
+            known
+                .present()
+                .is_some_and(|v| v.content == content_id(MINE))
+        );
+    }
+}
+
+#[test]
 fn a_deletion_that_the_index_kept_is_forgotten_after_a_power_cut() {
     let (mut gone, mut back) = (0, 0);
     for seed in 0..256 {
