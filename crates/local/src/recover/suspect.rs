@@ -10,6 +10,7 @@ use std::ops::ControlFlow;
 use instep_core::id::ContentId;
 use instep_core::path::RelPath;
 use instep_core::row::{Print, Row};
+use instep_core::time::Mtime;
 use instep_core::version::{Kind, Version};
 use instep_replica::{Result, Step};
 
@@ -71,16 +72,40 @@ pub(super) fn orphans(replica: &LocalReplica) -> Result<()> {
     Ok(())
 }
 
+/// What tells a file that is there from the one that a row tells of.
+struct Look {
+    /// The number of that file, where files keep it.
+    ino: Option<u64>,
+    granularity_ns: u32,
+}
+
+impl Look {
+    fn of(replica: &LocalReplica, row: &Row) -> Self {
+        let number = row.print.filter(|_| replica.profile.keeps_inodes());
+        Self {
+            ino: number.map(|p| p.ino),
+            granularity_ns: replica.profile.mtime_granularity_ns,
+        }
+    }
+
+    /// Whether a file with this time may be the version: its own time, as far as the file system keeps it.
+    fn is_time_of(&self, version: &Version, mtime: Mtime) -> bool {
+        let times = (version.mtime.nanos_since_epoch()).zip(mtime.nanos_since_epoch());
+        let lost = times.and_then(|(own, seen)| own.checked_sub(seen));
+        let is_cut = lost.is_some_and(|ns| (0..i64::from(self.granularity_ns)).contains(&ns));
+        is_cut || mtime == version.mtime
+    }
+}
+
 fn suspect(replica: &LocalReplica, path: RelPath, row: &Row, earlier: &Earlier) -> Result<()> {
     let Some(version) = row.on_disk() else {
         return Ok(());
     };
     let seen = on_disk(replica, &path);
     let is_missing = matches!(seen, OnDisk::Nothing);
-    // By its number a file is known again only where it keeps that.
-    let number = row.print.filter(|_| replica.profile.keeps_inodes());
+    let look = Look::of(replica, row);
     let had = |content| earlier.had(&path, content);
-    let new = match decide(seen, version, number.map(|p| p.ino), had) {
+    let new = match decide(seen, version, &look, had) {
         Remedy::Leave => return Ok(()),
         Remedy::SetAside => {
             let intended = Intended {
@@ -102,12 +127,7 @@ fn suspect(replica: &LocalReplica, path: RelPath, row: &Row, earlier: &Earlier) 
     replica.index().put(&path, Some(row), &new)
 }
 
-fn decide(
-    seen: OnDisk,
-    version: &Version,
-    known: Option<u64>,
-    had: impl Fn(ContentId) -> bool,
-) -> Remedy {
+fn decide(seen: OnDisk, version: &Version, look: &Look, had: impl Fn(ContentId) -> bool) -> Remedy {
     let file = seen.file().filter(|_| !version.is_tomb());
     match seen {
         OnDisk::Unknown if version.is_tomb() => Remedy::Leave,
@@ -137,9 +157,10 @@ fn decide(
             }
             let superseded = came_before || content == version.content;
             // Shorter and newer is a save that nobody had seen yet; shorter and another file is one that a user
-            // moved here.
-            let is_it = known.is_none_or(|ino| ino == print.ino);
-            let short = is_it && size < version.size && mtime <= version.mtime;
+            // moved here; shorter and older is what a user's file was before, because what we bring has its time
+            // before it has a name.
+            let is_it = look.ino.is_none_or(|ino| ino == print.ino);
+            let short = is_it && size < version.size && look.is_time_of(version, mtime);
             let torn = short || content == zeros(size);
             if superseded || (torn && !version.is_tomb()) {
                 return Remedy::SetAside;
