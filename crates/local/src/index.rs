@@ -264,7 +264,9 @@ impl Index {
         let open = old.filter(|r| r.epoch > self.durable_epoch);
         let versions = open.and_then(Row::on_disk).zip(row.on_disk());
         if let Some((was, now)) = versions.filter(|(was, now)| was.content != now.content) {
-            self.lately.note(self.store.as_mut(), path, was, now)?;
+            let at_ns = self.env.as_ref().map_or(i64::MAX, |env| env.wall_ns());
+            let store = self.store.as_mut();
+            self.lately.note(store, path, was, now, at_ns)?;
         }
         let result = if row.entry.is_empty() && row.print.is_none() && row.held.is_none() {
             self.store.remove(path)

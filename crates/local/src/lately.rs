@@ -22,7 +22,32 @@ const CONTENTS_MAX: usize = 16;
 
 /// The lists of all paths.
 #[derive(Debug, Default)]
-pub(crate) struct Lately(HashMap<RelPath, Vec<ContentId>>);
+pub(crate) struct Lately(HashMap<RelPath, Vec<Was>>);
+
+/// A content that was at a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Was {
+    /// Its identity.
+    pub(crate) content: ContentId,
+    /// When it was known to be gone: a file that changed its name or its inode later came there again.
+    pub(crate) until_ns: i64,
+}
+
+impl Was {
+    const BYTES: usize = 40;
+
+    fn to_bytes(self) -> Vec<u8> {
+        [&self.until_ns.to_be_bytes()[..], &self.content.0].concat()
+    }
+
+    fn from_bytes(bytes: &[u8; Self::BYTES]) -> Option<Self> {
+        let (until_ns, content) = bytes.split_first_chunk()?;
+        Some(Self {
+            content: ContentId(content.try_into().ok()?),
+            until_ns: i64::from_be_bytes(*until_ns),
+        })
+    }
+}
 
 fn failed(e: StoreError) -> instep_replica::Error {
     store_error("write the index", e)
@@ -39,8 +64,8 @@ impl Lately {
         let mut add = |key: &[u8], body: &[u8]| {
             let path = key.strip_prefix(KEY).and_then(|p| RelPath::new(p).ok());
             if let Some(path) = path {
-                let (ids, _) = body.as_chunks::<32>();
-                lists.insert(path, ids.iter().map(|id| ContentId(*id)).collect());
+                let (all, _) = body.as_chunks::<{ Was::BYTES }>();
+                lists.insert(path, all.iter().filter_map(Was::from_bytes).collect());
             }
             ControlFlow::Continue(())
         };
@@ -49,29 +74,36 @@ impl Lately {
         Ok(Self(lists))
     }
 
-    /// Notes what `now` forgets when it takes the place of `was`, which is not durable.
+    /// Notes what `now` forgets when it takes the place of `was`, which is not durable, at an instant.
     pub(crate) fn note(
         &mut self,
         store: &mut dyn IndexStore,
         path: &RelPath,
         was: &Version,
         now: &Version,
+        at_ns: i64,
     ) -> Result<()> {
         let mut all = self.0.get(path).cloned().unwrap_or_default();
         let before = was.prev.iter().rev().chain([&was.content]);
         for id in before.filter(|id| **id != ContentId::NONE) {
-            if !all.contains(id) {
-                all.push(*id);
+            let had = all.iter().any(|w: &Was| w.content == *id);
+            if had && *id != was.content {
+                continue;
             }
+            all.retain(|w| w.content != *id);
+            all.push(Was {
+                content: *id,
+                until_ns: at_ns,
+            });
         }
-        all.retain(|id| *id != now.content && !now.prev.contains(id));
+        all.retain(|w| w.content != now.content && !now.prev.contains(&w.content));
         while all.len() > CONTENTS_MAX {
             all.remove(1);
         }
         if all.is_empty() || self.0.get(path) == Some(&all) {
             return Ok(());
         }
-        let body: Vec<u8> = all.iter().flat_map(|id| id.0).collect();
+        let body: Vec<u8> = all.iter().flat_map(|w| w.to_bytes()).collect();
         self.0.insert(path.clone(), all);
         let put = store.put_record(Table::Meta, &key(path), &body);
         put.map_err(failed)
@@ -85,25 +117,25 @@ impl Lately {
     }
 
     /// All lists.
-    pub(crate) fn all(&self) -> impl Iterator<Item = (&RelPath, &[ContentId])> {
-        self.0.iter().map(|(path, ids)| (path, ids.as_slice()))
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&RelPath, &[Was])> {
+        self.0.iter().map(|(path, all)| (path, all.as_slice()))
     }
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
-mod tests {
+pub(crate) mod tests {
     use instep_core::time::Mtime;
     use instep_core::version::Kind;
     use instep_store::MemoryDisk;
 
     use super::*;
 
-    fn id(n: u8) -> ContentId {
+    pub(crate) fn id(n: u8) -> ContentId {
         ContentId([n + 1; 32])
     }
 
-    fn version(n: u8, prev: &[u8]) -> Version {
+    pub(crate) fn version(n: u8, prev: &[u8]) -> Version {
         Version {
             kind: Kind::File,
             content: id(n),
@@ -124,7 +156,8 @@ mod tests {
     fn listed(lately: &Lately) -> Vec<ContentId> {
         let all: Vec<_> = lately.all().collect();
         assert!(all.len() < 2);
-        all.first().map(|(_, ids)| ids.to_vec()).unwrap_or_default()
+        let ids = |was: &[Was]| was.iter().map(|w| w.content).collect();
+        all.first().map(|(_, was)| ids(was)).unwrap_or_default()
     }
 
     #[test]
@@ -136,7 +169,9 @@ mod tests {
         for n in 1..40 {
             let prev: Vec<u8> = (0..n).rev().take(2).collect();
             let now = version(n, &prev);
-            lately.note(&mut store, &path, &last, &now).unwrap();
+            lately
+                .note(&mut store, &path, &last, &now, i64::from(n))
+                .unwrap();
             let there = [listed(&lately), now.prev.clone()].concat();
             assert!(there.contains(&id(0)) && there.contains(&id(n - 1)), "{n}");
             assert!(n > 16 || there.len() == usize::from(n), "{n}");
@@ -155,7 +190,9 @@ mod tests {
         let mut lately = Lately::default();
         let changes = [version(0, &[]), version(1, &[0]), version(2, &[1, 0])];
         for pair in changes.windows(2) {
-            lately.note(&mut store, &path, &pair[0], &pair[1]).unwrap();
+            lately
+                .note(&mut store, &path, &pair[0], &pair[1], 1)
+                .unwrap();
         }
         assert_eq!(listed(&lately), []);
     }

@@ -53,7 +53,7 @@ pub(super) fn classify(
         exchange: replica.profile.exchange,
     };
     let seen = on_disk(replica, path);
-    let had = |content| earlier.had(path, content);
+    let had = |content, ctime| earlier.had(path, content, ctime);
     let new = match decide(seen, intended, old.as_ref(), had, death) {
         Remedy::Leave => return Ok(()),
         Remedy::SetAside => return set_aside(replica, intended, seen),
@@ -118,7 +118,7 @@ fn decide(
     seen: OnDisk,
     intended: &Intended,
     old: Option<&Row>,
-    had: impl Fn(ContentId) -> bool,
+    had: impl Fn(ContentId, Mtime) -> bool,
     death: Death,
 ) -> Remedy {
     let want = intended.entry.get_shown(intended.shown);
@@ -147,7 +147,7 @@ fn decide(
                 None => Remedy::Leave,
             }
         }
-        OnDisk::Something { content, .. } if death.other_boot && had(content) => file
+        OnDisk::Something { content, ctime, .. } if death.other_boot && had(content, ctime) => file
             .map_or(Remedy::SetAside, |(file, print)| {
                 Remedy::Ancestor(file, print)
             }),

@@ -27,6 +27,7 @@ pub(super) enum OnDisk {
         print: Print,
         size: u64,
         mtime: Mtime,
+        ctime: Mtime,
     },
     /// It cannot be read, or is nothing that is synchronized.
     Unknown,
@@ -41,6 +42,7 @@ impl OnDisk {
             print,
             size,
             mtime,
+            ..
         } = self
         else {
             return None;
@@ -88,6 +90,7 @@ pub(super) fn on_disk(replica: &LocalReplica, path: &RelPath) -> OnDisk {
             print: print(&stat),
             size: stat.size,
             mtime: stat.mtime,
+            ctime: stat.ctime,
         },
         Ok(None) | Err(_) => OnDisk::Unknown,
     }

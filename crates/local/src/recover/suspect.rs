@@ -104,7 +104,7 @@ fn suspect(replica: &LocalReplica, path: RelPath, row: &Row, earlier: &Earlier) 
     let seen = on_disk(replica, &path);
     let is_missing = matches!(seen, OnDisk::Nothing);
     let look = Look::of(replica, row);
-    let had = |content| earlier.had(&path, content);
+    let had = |content, ctime| earlier.had(&path, content, ctime);
     let new = match decide(seen, version, &look, had) {
         Remedy::Leave => return Ok(()),
         Remedy::SetAside => {
@@ -127,7 +127,12 @@ fn suspect(replica: &LocalReplica, path: RelPath, row: &Row, earlier: &Earlier) 
     replica.index().put(&path, Some(row), &new)
 }
 
-fn decide(seen: OnDisk, version: &Version, look: &Look, had: impl Fn(ContentId) -> bool) -> Remedy {
+fn decide(
+    seen: OnDisk,
+    version: &Version,
+    look: &Look,
+    had: impl Fn(ContentId, Mtime) -> bool,
+) -> Remedy {
     let file = seen.file().filter(|_| !version.is_tomb());
     match seen {
         OnDisk::Unknown if version.is_tomb() => Remedy::Leave,
@@ -148,10 +153,11 @@ fn decide(seen: OnDisk, version: &Version, look: &Look, had: impl Fn(ContentId) 
             content,
             size,
             mtime,
+            ctime,
             print,
             ..
         } => {
-            let came_before = version.prev.contains(&content) || had(content);
+            let came_before = version.prev.contains(&content) || had(content, ctime);
             if let Some((file, print)) = file.filter(|_| came_before) {
                 return Remedy::Ancestor(file, print);
             }
