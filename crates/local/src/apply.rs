@@ -884,11 +884,7 @@ impl Worker<'_> {
                 .flatten()
                 .and_then(|r| r.print);
             let lease = match source.open_file(old) {
-                Ok(file) if self.replica.profile.leases => match file.read_lease() {
-                    Ok(None) => return Ok(Err(Outcome::Busy)),
-                    // Where there can be none, the weaker check has to do.
-                    lease => lease.ok().flatten(),
-                },
+                Ok(file) if self.replica.profile.leases => replace::lease(&file)?,
                 _ => None,
             };
             let before = match source.stat(old)? {
@@ -911,7 +907,7 @@ impl Worker<'_> {
             if let Some(s) = stat.filter(is_ours) {
                 let object = Object::Named(dir, name, s.kind);
                 seen = self.replica.give_attributes(action, object)?;
-                if (s.mode & 0o777) != u32::from(mode) {
+                if (s.mode & 0o777) != u32::from(mode) && !is_wanted() {
                     dir.set_mode(name, u32::from(mode))?;
                 }
                 if s.mtime != mtime && !is_wanted() {

@@ -22,6 +22,9 @@ use crate::replica::LocalReplica;
 use crate::trash::{self, Displaced, Judged};
 use crate::tree::{self, ours};
 
+/// `EAGAIN`.
+const EAGAIN: i32 = 11;
+
 /// A hold on what has the name: nobody can open it for writing without our knowing.
 pub(crate) struct Guarded {
     pub(crate) stat: Stat,
@@ -52,16 +55,11 @@ pub(crate) fn guard(
             ..
         }
     );
-    let (mut lease, mut held) = (None, None);
+    let (mut held, mut file) = (None, None);
     if is_file && replica.profile.leases {
-        let file = dir.open_file(name).map_err(fail)?;
-        match file.read_lease() {
-            Ok(None) => return Err(Outcome::Busy),
-            Ok(Some(l)) => lease = Some(l),
-            // Not ours to lease: the weaker check below has to do.
-            Err(_) => {}
-        }
-        held = Some(file);
+        let opened = dir.open_file(name).map_err(fail)?;
+        held = lease(&opened).map_err(fail)?;
+        file = Some(opened);
     }
     let stat = dir.stat(name).map_err(fail)?.ok_or(Outcome::Superseded)?;
     if !matches(&action.before, &stat) {
@@ -78,9 +76,20 @@ pub(crate) fn guard(
     }
     Ok(Guarded {
         stat,
-        lease,
-        file: held,
+        lease: held,
+        file,
     })
+}
+
+/// A lease; an error while the file is being written. None of a file that is not ours to lease: there the weaker check
+/// has to do. Any other failure says nothing of who writes.
+pub(crate) fn lease(file: &File) -> instep_fs::Result<Option<Lease>> {
+    match file.read_lease() {
+        Ok(Some(lease)) => Ok(Some(lease)),
+        Ok(None) => Err(instep_fs::Error::new("take a read lease", EAGAIN)),
+        Err(e) if matches!(e.kind(), ErrorKind::Denied | ErrorKind::Unsupported) => Ok(None),
+        Err(e) => Err(e),
+    }
 }
 
 /// As [`guard`], for what stays where it is: a directory may have something in it.

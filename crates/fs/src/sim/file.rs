@@ -13,7 +13,7 @@ use super::durable::NodeId;
 use super::handles::Handle;
 use super::tree::{Holder, Sys, World, no};
 use super::watch::Signal;
-use crate::api::{Result, Stat};
+use crate::api::{Error, Result, Stat};
 
 /// An open file of the simulated file system.
 #[derive(Debug, Clone)]
@@ -195,7 +195,7 @@ impl SimFile {
 
     /// Takes a read lease; `None` while somebody has the file open for writing.
     pub fn read_lease(&self) -> Result<Option<SimLease>> {
-        self.on("read_lease", "lease", |world, id| {
+        let taken = self.on("read_lease", "lease", |world, id| {
             if !world.cfg.leases {
                 return Err(no(Errno::INVAL));
             }
@@ -209,7 +209,13 @@ impl SimFile {
                 file: self.clone(),
                 token,
             }))
-        })
+        });
+        // How Linux says that somebody writes, which is all that is known then.
+        let is_written = |e: &Error| e.errno == Errno::AGAIN.raw_os_error();
+        match taken {
+            Err(e) if is_written(&e) => Ok(None),
+            taken => taken,
+        }
     }
 
     /// There is no descriptor behind a simulated file.

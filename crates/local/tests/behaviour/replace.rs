@@ -229,6 +229,42 @@ fn mode_or_time_of_a_file_that_a_program_has_just_opened_are_changed() {
     });
 }
 
+/// A lease that fails as no lease should says nothing of who has the file open.
+#[test]
+fn a_file_that_is_being_written_is_touched_where_a_lease_fails() {
+    let in_place = |fs: &SimFs| {
+        let deeds = fs.take_deeds();
+        deeds
+            .into_iter()
+            .find(|d| matches!(d, Deed::InPlace { open: true, .. }))
+    };
+    for (errno, leased) in [(5, false), (11, false), (12, false), (13, true), (22, true)] {
+        let sim = Sim::new(SimConfig::ext4(5));
+        sim.write(&p("f"), b"here").unwrap();
+        observe(sim.replica(), &|ms| {
+            sim.fs().advance(ms.cast_signed() * 1_000_000);
+        });
+        let mut action = incoming(sim.replica(), &p("f"), Some(b"here"), 1);
+        action.goal = Goal::Metadata {
+            mode: 0o600,
+            mtime: None,
+        };
+        if !leased {
+            let _open_to_the_end = sim.fs().user_open_write("f").unwrap();
+        }
+        sim.fs().fail_next("read_lease", 1, errno);
+        sim.fs().keep_account();
+        let outcomes = sim.replica().apply(&[action], &Given::default()).unwrap();
+        let touched = in_place(&sim.fs());
+        assert!(touched.is_none(), "errno {errno}: {touched:?}");
+        assert_eq!(
+            outcomes == [Outcome::Done],
+            leased,
+            "errno {errno}: {outcomes:?}"
+        );
+    }
+}
+
 #[test]
 fn what_is_saved_over_a_file_gets_the_mode_and_time_that_were_for_that() {
     let save = |fs: &SimFs| fs.write_file("f", "mine", Save::ByRename).unwrap();

@@ -22,6 +22,16 @@ fn a_lease_is_refused_while_a_writer_is_open() {
 }
 
 #[test]
+fn an_error_that_tells_of_a_writer_is_taken_for_another() {
+    let (fs, root) = machine();
+    fs.write_file("f", "x", Save::InPlace).unwrap();
+    let file = root.open_file(n("f")).unwrap();
+    fs.fail_next("read_lease", 1, Errno::AGAIN.raw_os_error());
+    assert!(file.read_lease().unwrap().is_none());
+    assert!(file.read_lease().unwrap().is_some());
+}
+
+#[test]
 fn a_lease_knows_that_somebody_wrote() {
     let (fs, root) = machine();
     fs.write_file("f", "x", Save::InPlace).unwrap();
