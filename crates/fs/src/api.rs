@@ -104,6 +104,13 @@ impl Profile {
         let kinds = ["ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs"];
         kinds.contains(&self.fs_type.as_str())
     }
+
+    /// A name that survives a power cut has the permissions and the time that its file was given before it got the
+    /// name, because one journal has both. Of an unknown file system nobody knows.
+    pub fn keeps_order(&self) -> bool {
+        let kinds = ["ext3", "ext4", "xfs", "btrfs", "f2fs", "bcachefs", "zfs"];
+        kinds.contains(&self.fs_type.as_str())
+    }
 }
 
 /// A failed call: what was attempted, on what, and what the system said.

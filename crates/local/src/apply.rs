@@ -21,6 +21,7 @@ use instep_store::Durability;
 use crate::attributes::Object;
 use crate::below;
 use crate::content::{self, Failed};
+use crate::draft;
 use crate::groups;
 use crate::print::{print, unlike};
 use crate::prune;
@@ -521,7 +522,10 @@ impl Worker<'_> {
             return Ok((given, seen));
         }
         let (from, tried) = self.source(action, content, size)?;
-        let file = dir.create_unnamed(u32::from(mode)).map_err(fail)?;
+        let profile = &self.replica.profile;
+        let file = dir
+            .create_unnamed(draft::mode(profile, mode))
+            .map_err(fail)?;
         self.reach(Step::UnnamedMade);
         self.fill(action, &file, (from, tried), content, size, buffer)?;
         self.reach(Step::UnnamedFilled);
@@ -530,6 +534,7 @@ impl Worker<'_> {
             .give_attributes(action, Object::File(&file))
             .map_err(fail)?;
         file.set_mtime(mtime).map_err(fail)?;
+        draft::complete(profile, &file, mode).map_err(fail)?;
         let before = file.stat().map_err(fail)?;
         self.reach(Step::UnnamedDressed);
         dir.publish(&file, name).map_err(fail)?;
@@ -630,8 +635,8 @@ impl Worker<'_> {
             let dress = || {
                 let object = Object::Named(staging, ours(&name), instep_fs::Kind::File);
                 let seen = self.replica.give_attributes(action, object)?;
-                staging.set_mode(ours(&name), u32::from(mode))?;
                 staging.set_mtime(ours(&name), mtime)?;
+                staging.set_mode(ours(&name), u32::from(mode))?;
                 Ok(seen)
             };
             let seen = dress().map_err(fail)?;
@@ -640,8 +645,9 @@ impl Worker<'_> {
         }
         let (from, tried) = self.source(action, content, size)?;
         let name = trash::fresh_name(self.replica);
+        let profile = &self.replica.profile;
         let file = staging
-            .create_file(ours(&name), u32::from(mode))
+            .create_file(ours(&name), draft::mode(profile, mode))
             .map_err(fail)?;
         self.reach(Step::DraftMade);
         let filled = self
@@ -653,6 +659,7 @@ impl Worker<'_> {
                     .give_attributes(action, Object::File(&file))
                     .map_err(fail)?;
                 file.set_mtime(mtime).map_err(fail)?;
+                draft::complete(profile, &file, mode).map_err(fail)?;
                 self.reach(Step::DraftDressed);
                 Ok(seen)
             });

@@ -23,6 +23,7 @@ mod attributes;
 mod below;
 mod check;
 pub mod content;
+mod draft;
 pub mod groups;
 pub mod index;
 mod judge;

@@ -25,6 +25,7 @@ use instep_replica::{
 use instep_store::{Durability, Table};
 
 use crate::content::{FileContent, Hashed, fill, hash_file};
+use crate::draft;
 use crate::index::{Index, store_error};
 use crate::observe::{LastLook, Piece};
 use crate::print::{Digest, print, unlike};
@@ -837,7 +838,8 @@ impl Replica for LocalReplica {
             return Ok(Outcome::Done);
         }
         let name = trash::fresh_name(self);
-        let file = match dirs.staging.create_file(ours(&name), 0o600) {
+        let mode = draft::mode(&self.profile, 0o600);
+        let file = match dirs.staging.create_file(ours(&name), mode) {
             Ok(file) => file,
             Err(e) => return Ok(apply::failed(path, &e)),
         };

@@ -16,6 +16,7 @@ use super::earlier::Earlier;
 use super::intent::Intended;
 use super::on_disk::{OnDisk, on_disk};
 use super::remedy::{Remedy, ancestor, set_aside, unseen};
+use crate::draft;
 use crate::print::unlike;
 use crate::replica::LocalReplica;
 use crate::tree;
@@ -27,6 +28,8 @@ struct Death {
     other_boot: bool,
     /// At no instant a name that is replaced is missing.
     exchange: bool,
+    /// What a file was given before its name may be gone, too, and tells what is left of ours.
+    marked: bool,
 }
 
 /// Brings the row of an intended path together with the disk.
@@ -51,6 +54,7 @@ pub(super) fn classify(
     let death = Death {
         other_boot,
         exchange: replica.profile.exchange,
+        marked: draft::is_marked(&replica.profile),
     };
     let seen = on_disk(replica, path);
     let had = |content, ctime| earlier.had(path, content, ctime);
@@ -123,6 +127,8 @@ fn decide(
 ) -> Remedy {
     let want = intended.entry.get_shown(intended.shown);
     let file = seen.file().filter(|_| !want.is_none_or(Version::is_tomb));
+    let is_draft =
+        |print, size| death.marked && want.is_some_and(|v| draft::is_left(v, old, print, size));
     match seen {
         OnDisk::Unknown => Remedy::Leave,
         OnDisk::Nothing if want.is_none_or(Version::is_tomb) => Remedy::InPlace(None),
@@ -156,8 +162,14 @@ fn decide(
             content,
             size,
             mtime,
+            print,
             ..
-        } if death.other_boot && !may_be_torn(want, kind, content, size, mtime) => Remedy::Unseen,
+        } if death.other_boot
+            && !is_draft(print, size)
+            && !may_be_torn(want, kind, content, size, mtime) =>
+        {
+            Remedy::Unseen
+        }
         OnDisk::Something { .. } if death.other_boot => Remedy::SetAside,
         OnDisk::Something { .. } => Remedy::Leave,
     }

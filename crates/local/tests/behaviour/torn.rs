@@ -9,8 +9,8 @@ use instep_core::time::Mtime;
 use instep_core::version::{Kind, Version};
 use instep_fs::sim::{Save, SimConfig};
 use instep_local::LocalReplica;
-use instep_replica::Replica as _;
 use instep_replica::conformance::User as _;
+use instep_replica::{Replica as _, Sources as _};
 use instep_store::{Durability, IndexStore as _, MemoryDisk, Table};
 
 use super::acts::{Given, OTHER, incoming, observe, row};
@@ -325,16 +325,44 @@ fn much() -> Vec<u8> {
 /// How often a power cut leaves a part of a new file, at `at` after `then` was done with it at `f`. What is left is never
 /// minted.
 fn new_files_cut_off(at: &RelPath, then: fn(&LocalReplica, &RelPath, &RelPath)) -> u32 {
+    let named: fn(u64) -> SimConfig = |seed| SimConfig {
+        unnamed_files: false,
+        ..SimConfig::adversarial(seed)
+    };
+    let configs = [
+        SimConfig::ext4,
+        SimConfig::xfs,
+        SimConfig::btrfs,
+        SimConfig::adversarial,
+        named,
+    ];
+    let torn = configs.map(|config| cut_off(config, at, false, then));
+    torn.iter().sum()
+}
+
+/// As [`new_files_cut_off`] on one kind of file system; the content may come before the action.
+fn cut_off(
+    config: fn(u64) -> SimConfig,
+    at: &RelPath,
+    staged: bool,
+    then: fn(&LocalReplica, &RelPath, &RelPath),
+) -> u32 {
     let (theirs, mut torn) = (much(), 0);
     let first = p("d/f");
-    let configs: [fn(u64) -> SimConfig; 3] = [SimConfig::ext4, SimConfig::xfs, SimConfig::btrfs];
-    for (seed, config) in (0..64).flat_map(|seed| configs.map(|config| (seed, config))) {
+    for seed in 0..64 {
         let mut sim = Sim::new(config(seed));
         sim.mkdir(&p("d")).unwrap();
         rest(&sim);
         sim.replica().barrier().unwrap();
         let action = incoming(sim.replica(), &first, Some(&theirs), 1);
-        let done = sim.replica().apply(&[action], &Given::of(&[&theirs]));
+        let given = Given::of(&[&theirs]);
+        if staged {
+            let content = content_id(&theirs);
+            let mut from = given.open(&action, content).unwrap();
+            let done = sim.replica().stage(&first, content, from.as_mut());
+            assert_eq!(done.unwrap(), Outcome::Done);
+        }
+        let done = sim.replica().apply(&[action], &given);
         assert_eq!(done.unwrap(), [Outcome::Done]);
         then(sim.replica(), &first, at);
         let fs = sim.fs().crash(seed);
@@ -358,6 +386,36 @@ fn new_files_cut_off(at: &RelPath, then: fn(&LocalReplica, &RelPath, &RelPath)) 
 fn part_of_a_new_file_that_a_power_cut_left_is_minted_as_a_users_file() {
     let torn = new_files_cut_off(&p("d/f"), |_, _, _| {});
     assert!(torn > 0, "no power cut left a part");
+}
+
+#[test]
+fn part_of_a_new_file_that_was_staged_before_a_power_cut_is_minted_as_a_users_file() {
+    let torn = cut_off(SimConfig::adversarial, &p("d/f"), true, |_, _, _| {});
+    assert!(torn > 0, "no power cut left a part");
+}
+
+/// Of a file system of which nobody knows what it keeps in order.
+#[test]
+fn a_shorter_save_over_a_new_version_is_put_away_as_part_of_that_after_a_power_cut() {
+    let theirs = much();
+    for how in [Save::InPlace, Save::ByRename] {
+        for seed in 0..16 {
+            let mut sim = Sim::new(SimConfig::adversarial(seed));
+            sim.write(&p("f"), b"old").unwrap();
+            rest(&sim);
+            sim.replica().barrier().unwrap();
+            let action = incoming(sim.replica(), &p("f"), Some(&theirs), 1);
+            let outcomes = sim.replica().apply(&[action], &Given::of(&[&theirs]));
+            assert_eq!(outcomes.unwrap(), [Outcome::Done]);
+            sim.fs().write_file("f", MINE, how).unwrap();
+            sim.fs().settle();
+            sim.power_cut(seed);
+            rest(&sim);
+            let here = row(sim.replica(), &p("f"));
+            let here = here.present().map(|v| v.content);
+            assert_eq!(here, Some(content_id(MINE)), "{how:?} {seed}");
+        }
+    }
 }
 
 #[test]
