@@ -13,7 +13,6 @@ use instep_core::id::{ActorId, ContentId, Dot};
 use instep_core::path::RelPath;
 use instep_core::plan::{Action, Goal, Outcome, Precondition, Problem};
 use instep_core::row::Row;
-use instep_fs::Kind;
 use instep_fs::sim::{Deed, SimFs};
 use instep_replica::{
     Book, Checked, Content, Finding, Found, HintSet, Look, Replica, Result, Scope, ShareState,
@@ -113,6 +112,8 @@ struct Memory {
     moved: BTreeSet<RelPath>,
     /// Names that an open directory was asked for since then and did not have.
     missed: BTreeSet<RelPath>,
+    /// Names that were no directories when it was asked for them since then.
+    no_dirs: BTreeSet<RelPath>,
     /// Paths that were here and that a look missed.
     absent: BTreeSet<RelPath>,
     /// The highest counter of a tombstone that was accounted for, or of any dot before this session.
@@ -187,6 +188,7 @@ impl<R: Replica> Watched<R> {
                     complete,
                 } => *memory.listed.entry(dir.clone()).or_default() |= complete,
                 Deed::Missed { path: Some(path) } => drop(memory.missed.insert(path.clone())),
+                Deed::NoDir { path: Some(path) } => drop(memory.no_dirs.insert(path.clone())),
                 _ => {}
             }
         }
@@ -213,12 +215,11 @@ impl<R: Replica> Watched<R> {
         }
         let mut above = path.parent();
         while let Some(dir) = above {
-            let there = self.fs.stat(dir.as_bytes()).ok();
             match memory.listed.get(&dir) {
                 Some(true) => return None,
                 // Nothing is below what is no directory.
-                _ if there.is_some_and(|s| s.kind != Kind::Dir) => return None,
-                Some(false) if there.is_some() => {
+                _ if memory.no_dirs.contains(&dir) => return None,
+                Some(false) if self.fs.exists(dir.as_bytes()) => {
                     return Some(format!(
                         "I5: \"{path}\" absent, but \"{dir}\" was not listed"
                     ));
@@ -334,6 +335,7 @@ impl<R: Replica> Replica for Watched<R> {
             memory.listed.clear();
             memory.moved.clear();
             memory.missed.clear();
+            memory.no_dirs.clear();
         }
         let look = self.through(|r| r.look(scope));
         if let Ok(look) = &look {
@@ -564,6 +566,26 @@ mod tests {
         }
         let bad = after(&[]);
         assert!(bad[0].contains("nothing above it was listed"), "{bad:?}");
+    }
+
+    #[test]
+    fn a_directory_that_could_not_be_opened_for_it_is_none_proves_nothing_absent_below() {
+        let scene = Scene::new();
+        let root = scene.fs.root();
+        for asked in ["a", "b"] {
+            assert!(root.open_dir(Name::new(asked.as_bytes()).unwrap()).is_err());
+        }
+        scene.watched.judge(&BTreeSet::new());
+        // What was told then is told, also by a machine that died over it.
+        scene.fs.kill();
+        for below in ["a/x", "b/x"] {
+            assert_eq!(scene.watched.unproven(&path(below)), None);
+        }
+        let bad = scene.watched.unproven(&path("c/x")).unwrap();
+        assert!(bad.contains("nothing above it was listed"), "{bad:?}");
+        // The next look has to ask again.
+        scene.watched.look(&Scope::Everything).unwrap();
+        assert!(scene.watched.unproven(&path("a/x")).is_some());
     }
 
     #[test]

@@ -56,7 +56,7 @@ pub(crate) fn confined(deeds: &[Deed]) -> Vec<String> {
         Deed::InPlace { by, paths, .. } => paths.iter().any(Option::is_none).then_some(*by),
         // A directory that was removed while it was open is nowhere, and listing it says so.
         Deed::Listed { dir, complete } => (dir.is_none() && *complete).then_some("list"),
-        Deed::Missed { .. } => None,
+        Deed::Missed { .. } | Deed::NoDir { .. } => None,
     };
     let bad = deeds.iter().filter_map(outside);
     bad.map(|by| format!("I9: {by} outside the root")).collect()

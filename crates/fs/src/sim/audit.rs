@@ -7,7 +7,7 @@ use instep_core::path::RelPath;
 
 use super::SimFs;
 use super::durable::{Assign, NodeId, Write};
-use super::tree::{Holder, World};
+use super::tree::{Holder, Sys, World};
 use crate::api::Kind;
 
 /// An inode: its number is never given to another.
@@ -62,6 +62,11 @@ pub enum Deed {
     },
     /// The engine asked for a name in an open directory, and was told that there is none.
     Missed {
+        /// Where; none when it is not below the root.
+        path: Option<RelPath>,
+    },
+    /// The engine asked for a name in an open directory, and was told that it is no directory.
+    NoDir {
         /// Where; none when it is not below the root.
         path: Option<RelPath>,
     },
@@ -161,11 +166,18 @@ impl World {
         }
     }
 
-    pub(super) fn account_missed(&mut self, dir: NodeId, name: &[u8]) {
-        if self.account.deeds.is_some() {
+    /// As [`World::find`], for the engine. That a name is a directory is not noted: it proves nothing absent.
+    pub(super) fn ask(&mut self, dir: NodeId, name: &[u8]) -> Sys<Option<NodeId>> {
+        let found = self.find(dir, name)?;
+        let kind = found.and_then(|id| self.object(id)).map(|o| o.kind);
+        if self.account.deeds.is_some() && kind != Some(Kind::Dir) {
             let path = self.path_at(dir, name);
-            self.note_deed(Deed::Missed { path });
+            self.note_deed(match kind {
+                Some(_) => Deed::NoDir { path },
+                None => Deed::Missed { path },
+            });
         }
+        Ok(found)
     }
 
     fn note_deed(&mut self, deed: Deed) {
@@ -232,6 +244,7 @@ mod tests {
                 Deed::InPlace { by, .. } => Some(*by),
                 Deed::Listed { complete, .. } => complete.then_some("listed"),
                 Deed::Missed { .. } => Some("missed"),
+                Deed::NoDir { .. } => Some("no directory"),
             })
             .collect();
         assert_eq!(by, [None, Some("exchange"), Some("listed"), None]);
@@ -243,5 +256,29 @@ mod tests {
         assert_eq!(fs.holdings().handles, 1);
         drop(root);
         assert_eq!(fs.holdings(), Holdings::default());
+    }
+
+    #[test]
+    fn what_opening_a_directory_tells_of_its_name_is_not_on_the_account() {
+        let fs = SimFs::new(SimConfig::adversarial(1));
+        fs.write_file("a", b"1", Save::InPlace).unwrap();
+        fs.mkdir_all("d").unwrap();
+        fs.keep_account();
+        let root = fs.root();
+        let name = |n: &'static str| Name::new(n.as_bytes()).unwrap();
+        for asked in ["a", "b", "d"] {
+            assert_eq!(root.open_dir(name(asked)).is_ok(), asked == "d");
+            root.stat(name(asked)).unwrap();
+        }
+        // Who is told nothing knows nothing.
+        fs.fail_next("open_dir", 2, 5);
+        for asked in ["a", "b"] {
+            assert!(root.open_dir(name(asked)).is_err());
+        }
+        let path = |n: &str| RelPath::new(n.as_bytes()).ok();
+        let no_dir = Deed::NoDir { path: path("a") };
+        let missed = Deed::Missed { path: path("b") };
+        let told = [no_dir.clone(), no_dir, missed.clone(), missed];
+        assert_eq!(fs.take_deeds(), told);
     }
 }

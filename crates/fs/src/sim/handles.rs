@@ -148,7 +148,7 @@ impl SimDir {
     /// Opens a directory in this one; never through a link or across a mount.
     pub fn open_dir(&self, name: Name<'_>) -> Result<Self> {
         self.on("open_dir", "open directory", name, |world, dir, name| {
-            let id = world.lookup(dir, name)?;
+            let id = world.ask(dir, name)?.ok_or(no(Errno::NOENT))?;
             let node = world.node(id)?;
             match node.kind() {
                 Kind::Link => Err(no(Errno::LOOP)),
@@ -223,10 +223,7 @@ impl SimDir {
     /// What `name` is; `None` when there is no such name.
     pub fn stat(&self, name: Name<'_>) -> Result<Option<Stat>> {
         self.on("stat", "examine", name, |world, dir, name| {
-            let id = world.find(dir, name)?;
-            if id.is_none() {
-                world.account_missed(dir, name);
-            }
+            let id = world.ask(dir, name)?;
             id.map(|id| world.stat(id)).transpose()
         })
     }
