@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use instep_core::id::{ActorId, ContentId, Dot, ReplicaId, ShareId};
-use instep_core::path::RelPath;
+use instep_core::path::{Name, RelPath};
 use instep_core::plan::{Action, Code, Goal, Outcome, Problem};
 use instep_core::policy::Role;
 use instep_core::row::{Print, Row};
@@ -491,21 +491,24 @@ impl LocalReplica {
             // The index has the new directory from now on, so no other hint leads to what was in the old one.
             self.hint_tree(path.clone());
         }
-        if self.watch.get().is_some()
-            && let Ok(dir) = tree::open(&self.root, path)
-            && self.watch_dir(&dir, path).is_ok()
-        {
-            // A user may have put something in before the watch was set.
-            let mut seen = Vec::new();
-            let listed = dir.list(&mut |name, _| seen.push(name.to_vec()));
-            if listed.is_ok() {
-                for name in seen {
-                    if let Ok(name) = instep_core::path::Name::new(&name) {
-                        self.hint(path.join(name));
-                    }
-                }
-            }
+        if !self.is_blind() && self.watch_made(path).is_err() {
+            // The index has it as empty, and what was put in before the watch was set is told by nobody.
+            self.hint_tree(path.clone());
         }
+    }
+
+    /// Watches a directory that we made, and hints at what a user put in before the watch was set.
+    fn watch_made(&self, path: &RelPath) -> instep_fs::Result<()> {
+        let dir = tree::open(&self.root, path)?;
+        if self.watch_dir(&dir, path).is_err() {
+            // What cannot be watched is looked at every few seconds.
+            return Ok(());
+        }
+        let mut seen = Vec::new();
+        dir.list(&mut |name, _| seen.push(name.to_vec()))?;
+        let names = seen.iter().filter_map(|n| Name::new(n).ok());
+        names.for_each(|name| self.hint(path.join(name)));
+        Ok(())
     }
 
     /// The mode that a directory gets when its contents are in place.

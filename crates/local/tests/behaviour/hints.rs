@@ -11,6 +11,7 @@ use instep_replica::conformance::User as _;
 use instep_replica::{Replica, Scope};
 
 use super::acts::{Given, incoming, observe, record, row};
+use super::modes::directory;
 use crate::support::p;
 use crate::support::sim::Sim;
 
@@ -125,6 +126,27 @@ fn what_left_with_a_directory_that_we_made_again_is_never_missed() {
     assert_eq!(outcomes, [Outcome::Done]);
     follow(&sim);
     assert!(knows(&sim, "d/new") && knows(&sim, "e/a") && !knows(&sim, "d/a"));
+}
+
+/// The directory cannot be opened, or listed, right after it was made and before it is watched.
+#[test]
+fn what_came_into_a_directory_while_we_made_it_is_never_seen() {
+    for fails in ["open_dir", "list"] {
+        let sim = watching(&["a"]);
+        let done = AtomicBool::new(false);
+        sim.fs().set_hook(Box::new(move |fs, op| {
+            if op == "open_dir" && fs.exists("d") && !done.swap(true, Ordering::SeqCst) {
+                fs.symlink(b"a", "d/early").unwrap();
+                fs.fail_next(fails, 1, 5);
+            }
+        }));
+        let action = directory(&sim, 0o755);
+        let outcomes = sim.replica().apply(&[action], &Given::default()).unwrap();
+        sim.fs().clear_hook();
+        assert_eq!(outcomes, [Outcome::Done]);
+        follow(&sim);
+        assert!(knows(&sim, "d/early"), "where {fails} fails");
+    }
 }
 
 /// Something happens before one call of a look, and then never again; whether the look had so many calls.

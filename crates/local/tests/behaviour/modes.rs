@@ -13,7 +13,7 @@ use crate::support::p;
 use crate::support::sim::Sim;
 
 /// Another's directory, with these permission bits.
-fn directory(sim: &Sim, mode: u16) -> Action {
+pub(super) fn directory(sim: &Sim, mode: u16) -> Action {
     let mut action = incoming(sim.replica(), &p("d"), Some(b""), 1);
     let (dot, version) = &action.entry.siblings()[0];
     let (dot, mut version) = (*dot, version.clone());
