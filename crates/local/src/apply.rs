@@ -29,7 +29,7 @@ use crate::recover;
 use crate::replace;
 use crate::replica::LocalReplica;
 use crate::rules::DirRules;
-use crate::spelling::{self, Spelled};
+use crate::spelling::SpelledDirs;
 use crate::trash::{self, Displaced, Judged};
 use crate::tree::{self, ours};
 
@@ -124,7 +124,7 @@ pub fn apply(
         actions,
         sources,
         slots: &slots,
-        spelled: Mutex::default(),
+        spelled: SpelledDirs::default(),
         places: OnceLock::new(),
     };
     worker.run();
@@ -243,8 +243,8 @@ struct Worker<'a> {
     actions: &'a [Action],
     sources: &'a dyn Sources,
     slots: &'a [Mutex<Option<Done>>],
-    /// Directories of the batch, and whether they are spelled on disk as in their paths.
-    spelled: Mutex<BTreeMap<RelPath, bool>>,
+    /// How the directories of the batch are spelled.
+    spelled: SpelledDirs,
     /// Where in the batch each path is.
     places: OnceLock<BTreeMap<&'a RelPath, usize>>,
 }
@@ -350,8 +350,10 @@ impl Worker<'_> {
             Ok(dir) => dir,
             Err(outcome) => return Done::not(outcome),
         };
-        if self.is_clash(action, &dir) {
-            return Done::not(clash(action));
+        match self.spelled.is_clash(self.replica, &action.path, &dir) {
+            Ok(false) => {}
+            Ok(true) => return Done::not(clash(action)),
+            Err(e) => return Done::not(failed(&action.path, &e)),
         }
         if ends_dir(action) && self.is_left_in(&action.path) {
             return Done::not(Outcome::Busy);
@@ -365,24 +367,6 @@ impl Worker<'_> {
             Goal::Rename { from } => self.rename(action, &dir, from),
             Goal::Record => unreachable!("handled above"),
         }
-    }
-
-    /// Whether something with another name answers to the action's, or to one above it.
-    fn is_clash(&self, action: &Action, dir: &Dir) -> bool {
-        if self.replica.profile.case_sensitive {
-            return false;
-        }
-        let Some((parent, name)) = action.path.split() else {
-            return false;
-        };
-        let is_there = matches!(dir.stat(name), Ok(Some(_)));
-        if is_there && !Spelled::of(self.replica, dir).has(name.as_bytes()) {
-            return true;
-        }
-        let mut spelled = self.spelled.lock().unwrap_or_else(PoisonError::into_inner);
-        !*spelled
-            .entry(parent)
-            .or_insert_with_key(|parent| spelling::is_spelled(self.replica, parent))
     }
 
     /// Whether a program is at work on what the path belongs to, or that has not changed as it should have.

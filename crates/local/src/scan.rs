@@ -26,6 +26,7 @@ use crate::replica::LocalReplica;
 use crate::rules::DirRules;
 use crate::spelling::{self, Spelled};
 use crate::tree;
+use crate::watch::refused;
 
 /// A directory to be walked.
 struct Work {
@@ -229,32 +230,9 @@ fn examine_paths(
         if dir_path.is_reserved() || group[0].is_reserved() {
             continue;
         }
-        let dir = match tree::open(&replica.root, &dir_path) {
-            Ok(dir) => dir,
-            Err(e) => match e.kind() {
-                // The parent is gone or no directory any more: look at it instead.
-                ErrorKind::Absent | ErrorKind::OtherKind | ErrorKind::OtherDevice => {
-                    if e.kind() != ErrorKind::OtherDevice {
-                        group
-                            .iter()
-                            .for_each(|path| without_parent(replica, path, out));
-                    }
-                    todo.insert(dir_path);
-                    continue;
-                }
-                _ => {
-                    out.problem(&dir_path, Code::Unreadable, e.to_string());
-                    continue;
-                }
-            },
-        };
-        if !spelling::is_spelled(replica, &dir_path) {
-            // Another directory answers to this name.
-            group
-                .iter()
-                .for_each(|path| without_parent(replica, path, out));
+        let Some((dir, spelled)) = open_dir_of(replica, &dir_path, &group, &mut todo, out) else {
             continue;
-        }
+        };
         let rules = replica.rules.of_dir(&dir_path);
         if rules.is_excluded() {
             continue;
@@ -264,11 +242,10 @@ fn examine_paths(
             todo.insert(dir_path);
             continue;
         }
-        let spelled = Spelled::of(replica, &dir);
         for path in group {
             replica.rules.touch(&dir, &path);
             let Some(name) = path.name().filter(|n| spelled.has(n.as_bytes())) else {
-                without_parent(replica, &path, out);
+                without_parent(replica, &[path], out);
                 continue;
             };
             let whole = trees.contains(&path);
@@ -285,15 +262,45 @@ fn is_had(replica: &LocalReplica, dir: &RelPath) -> bool {
     dir.is_root() || row.map_or(true, |row| row.is_some_and(had))
 }
 
+/// Opens the directory that these paths are in, and reads how its names are spelled. Where that cannot be done
+/// it says what follows from it.
+fn open_dir_of(
+    replica: &LocalReplica,
+    dir_path: &RelPath,
+    group: &[RelPath],
+    todo: &mut BTreeSet<RelPath>,
+    out: &mut Walked,
+) -> Option<(Dir, Spelled)> {
+    let opened = tree::open(&replica.root, dir_path);
+    if let Err(e) = &opened
+        && let ErrorKind::Absent | ErrorKind::OtherKind | ErrorKind::OtherDevice = e.kind()
+    {
+        // It is gone or no directory any more: look at it instead.
+        if e.kind() != ErrorKind::OtherDevice {
+            without_parent(replica, group, out);
+        }
+        todo.insert(dir_path.clone());
+        return None;
+    }
+    let spelled = opened.and_then(|dir| Ok((spelling::within(replica, dir_path, &dir)?, dir)));
+    match spelled {
+        Ok((Some(spelled), dir)) => return Some((dir, spelled)),
+        // Another directory answers to this name.
+        Ok((None, _)) => without_parent(replica, group, out),
+        Err(e) => out.problem(dir_path, Code::Unreadable, e.to_string()),
+    }
+    None
+}
+
 /// A name that has no place is gone. What is below something that is no directory is gone, also where the index forgot the directory first.
-fn without_parent(replica: &LocalReplica, path: &RelPath, out: &mut Walked) {
-    let rules = replica
-        .rules
-        .of_dir(&path.parent().unwrap_or_else(RelPath::root));
-    let row = replica.index().get(path);
-    match row {
-        Ok(row) => absent(replica, path, row, &rules, out),
-        Err(e) => out.problem(path, Code::Unreadable, e.chain()),
+fn without_parent(replica: &LocalReplica, paths: &[RelPath], out: &mut Walked) {
+    for path in paths {
+        let parent = path.parent().unwrap_or_else(RelPath::root);
+        let row = replica.index().get(path);
+        match row {
+            Ok(row) => absent(replica, path, row, &replica.rules.of_dir(&parent), out),
+            Err(e) => out.problem(path, Code::Unreadable, e.chain()),
+        }
     }
 }
 
@@ -359,7 +366,7 @@ fn walk_dir(
         Err(e) => return unopened(&path, &e, out),
     };
     if let Err(e) = replica.watch_dir(&dir, &path) {
-        out.problem(&RelPath::root(), Code::WatchLimit, unwatched(e.errno));
+        out.problem(&RelPath::root(), Code::WatchLimit, refused(e.errno));
     }
     if let Err(e) = list(&dir, &path, scratch, out) {
         return out.problem(&path, Code::Unreadable, e.to_string());
@@ -401,16 +408,6 @@ fn walk_dir(
         .sort_by(|a, b| names[a.0 as usize..a.1 as usize].cmp(&names[b.0 as usize..b.1 as usize]));
     merge(replica, &dir, &path, &names, scratch, &rules, more, out);
     scratch.names = names;
-}
-
-/// Why a directory is looked at instead of watched, and what to do about it.
-fn unwatched(errno: i32) -> String {
-    let limit = instep_fs::place::watch_limit();
-    format!(
-        "some directories are looked at every few seconds instead of watched (errno {errno}); \
-         to raise the limit: sudo sysctl fs.inotify.max_user_watches={}",
-        (limit * 2).max(524_288)
-    )
 }
 
 fn unopened(path: &RelPath, e: &instep_fs::Error, out: &mut Walked) {

@@ -140,6 +140,16 @@ fn collect(batch: Vec<Hint>, set: &mut HintSet) {
     }
 }
 
+/// Why a directory is looked at instead of watched, and what to do about it.
+pub(crate) fn refused(errno: i32) -> String {
+    let limit = instep_fs::place::watch_limit();
+    format!(
+        "some directories are looked at every few seconds instead of watched (errno {errno}); \
+         to raise the limit: sudo sysctl fs.inotify.max_user_watches={}",
+        (limit * 2).max(524_288)
+    )
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
 mod tests {
