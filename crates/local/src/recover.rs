@@ -15,7 +15,7 @@
 //! | no name, other boot | a creation that was lost | fetched again; no dot is minted |
 //!
 //! Where the row has moved on since the intent, the row is right, and the intent is of the past. Where names
-//! cannot be exchanged, a missing name is a creation that was lost in the same boot, too.
+//! cannot be exchanged, a missing name is a creation that was lost in the same boot, too, unless nothing is aside.
 //!
 //! ```text
 //! intent    what a batch is about to do, on record
@@ -43,6 +43,7 @@ use instep_store::{Durability, Table};
 use crate::index::store_error;
 use crate::prune;
 use crate::replica::LocalReplica;
+use classify::Death;
 use earlier::Earlier;
 
 pub use doubt::{Doubt, begin as begin_doubt, is_unsure, looked, trusted, unsure};
@@ -58,10 +59,17 @@ pub fn after_crash(replica: &LocalReplica, other_boot: bool) -> Result<()> {
     } else {
         Earlier::default()
     };
+    let may_be_aside = !other_boot && !replica.profile.exchange;
+    let death = Death {
+        other_boot,
+        aside: may_be_aside && staging::is_any_aside(replica, &all)?,
+        marked: crate::draft::is_marked(&replica.profile),
+    };
     for intended in &all {
-        classify::classify(replica, intended, &earlier, other_boot)?;
+        classify::classify(replica, intended, &earlier, death)?;
         replica.env.reach(Step::Classified);
     }
+    // This puts on record what was decided: from here on the staging directory tells less.
     prune::above(replica, all.iter().map(|i| &i.path), |_| false)?;
     if other_boot {
         let durable = doubt::sure_epoch(&mut replica.index())?;

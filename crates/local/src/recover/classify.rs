@@ -23,13 +23,13 @@ use crate::tree;
 
 /// How the replica died, as far as it matters to what may be found.
 #[derive(Debug, Clone, Copy)]
-struct Death {
+pub(super) struct Death {
     /// With the machine: names and data may be gone that had been there.
-    other_boot: bool,
-    /// At no instant a name that is replaced is missing.
-    exchange: bool,
+    pub(super) other_boot: bool,
+    /// While a name that is replaced may have been missing: what had it is aside.
+    pub(super) aside: bool,
     /// What a file was given before its name may be gone, too, and tells what is left of ours.
-    marked: bool,
+    pub(super) marked: bool,
 }
 
 /// Brings the row of an intended path together with the disk.
@@ -37,7 +37,7 @@ pub(super) fn classify(
     replica: &LocalReplica,
     intended: &Intended,
     earlier: &Earlier,
-    other_boot: bool,
+    death: Death,
 ) -> Result<()> {
     let path = &intended.path;
     let want = intended.entry.get_shown(intended.shown);
@@ -51,11 +51,6 @@ pub(super) fn classify(
     if old.as_ref().is_some_and(|row| has_moved_on(row, intended)) {
         return Ok(());
     }
-    let death = Death {
-        other_boot,
-        exchange: replica.profile.exchange,
-        marked: draft::is_marked(&replica.profile),
-    };
     let seen = on_disk(replica, path);
     let had = |content, ctime| earlier.had(path, content, ctime);
     let new = match decide(seen, intended, old.as_ref(), had, death) {
@@ -133,8 +128,8 @@ fn decide(
         OnDisk::Unknown => Remedy::Leave,
         OnDisk::Nothing if want.is_none_or(Version::is_tomb) => Remedy::InPlace(None),
         // A name does not go away when a process dies: a user took it away, and the next look says so.
-        // Only where names cannot be exchanged there is a moment without one.
-        OnDisk::Nothing if !death.other_boot && death.exchange => Remedy::Leave,
+        // Only where names cannot be exchanged there is a moment without one, and what had it is aside then.
+        OnDisk::Nothing if !death.other_boot && !death.aside => Remedy::Leave,
         OnDisk::Nothing => Remedy::Unseen,
         OnDisk::Something {
             kind,

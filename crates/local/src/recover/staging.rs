@@ -47,6 +47,44 @@ pub(crate) fn sweep(replica: &LocalReplica, intents: &[Intended], other_boot: bo
     Ok(())
 }
 
+/// Something that was displaced is still here, and no record says so: the process died before it had given the name to
+/// what takes its place, or soon after. What an intent was bringing is nothing of that kind. What is judged by this is on
+/// record before the sweep takes anything away.
+pub(super) fn is_any_aside(replica: &LocalReplica, intents: &[Intended]) -> Result<bool> {
+    let Some(dirs) = replica.ours() else {
+        return Ok(false);
+    };
+    let Some(names) = names(&dirs.staging) else {
+        return Ok(true);
+    };
+    for name in names {
+        let Ok(name) = Name::new(&name) else {
+            continue;
+        };
+        let is_listed = trash::listed(&mut replica.index(), name)?.is_some();
+        if !is_listed && !is_only_brought(&dirs.staging, name, intents) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// What is there is what an intent was bringing. What cannot be read is not.
+fn is_only_brought(dir: &Dir, name: Name<'_>, intents: &[Intended]) -> bool {
+    let stat = dir.stat(name).ok().flatten();
+    let seen = stat.and_then(|stat| content(dir, name, &stat).ok().flatten());
+    seen.is_some_and(|(_, id)| is_brought(intents, id))
+}
+
+/// Some intent was bringing this content, and none was taking it away.
+fn is_brought(intents: &[Intended], id: ContentId) -> bool {
+    let brings = |i: &Intended| {
+        let version = i.entry.get_shown(i.shown);
+        version.is_some_and(|v| v.content == id)
+    };
+    intents.iter().any(brings) && !intents.iter().any(|i| i.old == Some(id))
+}
+
 /// All names in a directory, if it can be listed to its end.
 fn names(dir: &Dir) -> Option<Vec<Vec<u8>>> {
     let mut names: Vec<Vec<u8>> = Vec::new();
@@ -102,12 +140,7 @@ fn keep_or_drop(
     };
     // Content that some intent was bringing exists elsewhere; anything else may be a user's only copy. After a power
     // cut the copy under way may be the last one, whoever had it before.
-    let brings = |i: &Intended| {
-        let version = i.entry.get_shown(i.shown);
-        version.is_some_and(|v| v.content == id)
-    };
-    let is_brought = intents.iter().any(brings) && !intents.iter().any(|i| i.old == Some(id));
-    if is_brought && !other_boot {
+    if is_brought(intents, id) && !other_boot {
         let _litter = staging.remove_file(name);
         replica.env.reach(Step::StrayDropped);
         return Ok(());

@@ -6,13 +6,13 @@ use std::collections::BTreeSet;
 use instep_core::entry::Entry;
 use instep_core::id::{ContentId, Dot};
 use instep_core::path::RelPath;
-use instep_core::plan::{Action, Goal, Outcome};
-use instep_core::version::Kind;
+use instep_core::plan::{Action, Goal, Outcome, Precondition};
+use instep_core::version::{Kind, Version};
 use instep_fs::sim::SimConfig;
 use instep_replica::Replica;
 use instep_replica::conformance::User as _;
 
-use super::acts::{Given, OTHER, incoming, observe, row};
+use super::acts::{Given, OTHER, before, incoming, observe, row};
 use crate::support::p;
 use crate::support::sim::Sim;
 
@@ -198,14 +198,110 @@ fn a_power_cut_leaves_half_a_batch_on_a_disk_that_keeps_no_order() {
 
 #[test]
 fn a_crash_leaves_half_a_batch_where_replacing_is_weak() {
-    let weak = SimConfig {
+    die_at_every_call(&weak(5), Death::Process);
+    die_at_every_call(&weak(5), Death::Power);
+}
+
+fn weak(seed: u64) -> SimConfig {
+    SimConfig {
         exchange: false,
         leases: false,
         unnamed_files: false,
-        ..SimConfig::ext4(5)
-    };
-    die_at_every_call(&weak, Death::Process);
-    die_at_every_call(&weak, Death::Power);
+        ..SimConfig::ext4(seed)
+    }
+}
+
+/// What took the place of a file had its name when the batch was on record: nobody but a user takes it away.
+#[test]
+fn what_a_user_deletes_before_a_death_comes_back_where_replacing_is_weak() {
+    let mut sim = settled(&weak(5));
+    let outcomes = sim.replica().apply(&batch(&sim), &Given::of(&[NEW]));
+    assert!(outcomes.unwrap().iter().all(|o| *o == Outcome::Done));
+    for path in ["over", "made"] {
+        sim.remove(&p(path)).unwrap();
+    }
+    sim.kill();
+    observe(sim.replica(), &|ms| {
+        sim.fs().advance(ms.cast_signed() * 1_000_000);
+    });
+    for path in ["over", "made"] {
+        let row = row(sim.replica(), &p(path));
+        assert!(
+            row.on_disk().is_some_and(Version::is_tomb),
+            "{path}: {row:?}"
+        );
+    }
+}
+
+/// What the index tells of stays as it is when decayed bytes are replaced by those that it tells of.
+fn restored(sim: &Sim) -> Action {
+    sim.fs().decay("over", 2).unwrap();
+    let decayed = instep_chunk::content_id(&sim.read(&p("over")).unwrap());
+    let row = row(sim.replica(), &p("over"));
+    let version = row.present().unwrap();
+    Action {
+        goal: Goal::File {
+            content: version.content,
+            size: version.size,
+            mode: version.mode,
+            mtime: version.mtime,
+        },
+        before: match before(&row) {
+            Precondition::Unchanged { kind, print, .. } => Precondition::Unchanged {
+                kind,
+                print,
+                content: decayed,
+            },
+            absent @ Precondition::Absent => absent,
+        },
+        entry: row.entry.clone(),
+        shown: row.shown,
+        ..incoming(sim.replica(), &p("over"), Some(OLD), 1)
+    }
+}
+
+/// The process dies at some call of a repair, and the next one while it recovers.
+#[test]
+fn a_death_in_a_repair_deletes_the_file_where_replacing_is_weak() {
+    let mut missing = 0;
+    for (first, second) in (0..12).flat_map(|a| (0..40).map(move |b| (a, b))) {
+        let mut sim = settled(&weak(5));
+        let known = dots(&sim);
+        let kill_at = |sim: &Sim, at: u32| {
+            let (disk, mut left) = (sim.disk.clone(), at);
+            sim.fs().set_hook(Box::new(move |fs, _| {
+                if left == 0 {
+                    disk.kill();
+                    fs.kill();
+                }
+                left = left.wrapping_sub(1);
+            }));
+        };
+        let action = restored(&sim);
+        kill_at(&sim, first);
+        let _dead = sim.replica().apply(&[action], &Given::of(&[OLD]));
+        sim.fs().clear_hook();
+        if sim.read(&p("over")).is_ok() {
+            continue;
+        }
+        missing += 1;
+        sim.fs().kill();
+        let (disk, mut left): (_, u32) = (sim.disk.clone(), second);
+        sim.fs().set_hook(Box::new(move |_, _| {
+            if left == 0 {
+                disk.kill();
+            }
+            left = left.wrapping_sub(1);
+        }));
+        let _dead = sim.try_open();
+        sim.fs().clear_hook();
+        sim.kill();
+        observe(sim.replica(), &|ms| {
+            sim.fs().advance(ms.cast_signed() * 1_000_000);
+        });
+        assert_eq!(dots(&sim), known, "calls {first} and {second}");
+    }
+    assert!(missing > 0, "no death came while the name was missing");
 }
 
 /// The index may survive a power cut that takes the change of permissions it tells of. What is there may be open in a
