@@ -15,9 +15,14 @@ use instep_replica::{Found, Look};
 use crate::session::Session;
 
 impl Session {
-    /// Whoever lost its memory is heard after all others, so that nothing is known later than needed.
-    pub(crate) fn rejoining_last(&self, looks: &mut [(usize, Look)]) {
+    /// Whoever lost its memory is heard after all others, so that nothing is known later than needed. What it has is
+    /// compared before that, too: a version remembers only the last few contents before it, and what the others found
+    /// may push one out.
+    pub(crate) fn rejoining_last(&mut self, looks: &mut [(usize, Look)]) {
         looks.sort_by_key(|(i, _)| self.slots[*i].replica.is_rejoining());
+        for (i, look) in looks {
+            self.recognise(*i, look);
+        }
     }
 
     /// Marks what a rejoining replica has and the others know.

@@ -103,21 +103,37 @@ fn an_old_version_with_a_new_time_wins_after_a_lost_index() {
     let (roots, a, b) = in_step(&["f"]);
     fs::write(a.join("f"), "newer").unwrap();
     assert_eq!(roots.sync(&[&a, &b]), 0);
-    // As a backup that was unpacked just now.
-    lose_index(&b);
-    fs::write(b.join("f"), "f as it was").unwrap();
-    let later = SystemTime::now() + Duration::from_mins(1);
-    fs::File::options()
-        .write(true)
-        .open(b.join("f"))
-        .unwrap()
-        .set_modified(later)
-        .unwrap();
+    unpack(&b, "f");
     assert_eq!(roots.sync(&[&b, &a]), 0);
     assert_eq!(
         (read(&a, "f").unwrap(), read(&b, "f").unwrap()),
         ("newer".into(), "newer".into())
     );
+}
+
+/// A file of the first state comes back in a root without an index, from a backup that is unpacked just now.
+fn unpack(root: &Path, name: &str) {
+    lose_index(root);
+    fs::write(root.join(name), format!("{name} as it was")).unwrap();
+    let later = SystemTime::now() + Duration::from_mins(1);
+    let file = fs::File::options().write(true).open(root.join(name));
+    file.unwrap().set_modified(later).unwrap();
+}
+
+/// Of the contents before it a version remembers as many as there were edits; one more edit is found when they meet.
+#[test]
+fn an_edit_that_nobody_had_seen_makes_the_others_forget_what_a_lost_index_brings_back() {
+    let (roots, a, b) = in_step(&["f"]);
+    for n in 0..instep_core::limits::PREVIOUS_MAX {
+        fs::write(a.join("f"), format!("edit {n}")).unwrap();
+        assert_eq!(roots.sync(&[&a, &b]), 0);
+    }
+    unpack(&b, "f");
+    fs::write(a.join("f"), "the last edit").unwrap();
+    assert_eq!(roots.sync(&[&b, &a]), 0);
+    for root in [&a, &b] {
+        assert_eq!(read(root, "f").unwrap(), "the last edit");
+    }
 }
 
 #[test]
