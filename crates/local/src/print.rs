@@ -85,6 +85,14 @@ pub fn unlike(seen: Print, mode: u16) -> Print {
     }
 }
 
+/// As [`unlike`], of what is on record: nothing of that is left, because it may have been made unlike something before.
+pub fn unlike_any(recorded: Print) -> Print {
+    Print {
+        hash: 0,
+        ..recorded
+    }
+}
+
 /// What a directory looks like: the sum over its names, so that one name can be exchanged in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Digest(u128);

@@ -11,6 +11,7 @@ use instep_replica::{Result, Step};
 
 use super::intent::Intended;
 use super::on_disk::OnDisk;
+use crate::print::unlike_any;
 use crate::replica::LocalReplica;
 use crate::trash::{self, Displaced};
 use crate::tree;
@@ -61,9 +62,8 @@ pub(super) fn ancestor(replica: &LocalReplica, row: &Row, file: Version, print: 
 /// mirror's source, which alone decides.
 pub(super) fn unknown(replica: &LocalReplica, row: &Row) -> Row {
     if replica.settings.role == Role::Source {
-        let print = row.print.map(|p| Print { hash: !p.hash, ..p });
         return Row {
-            print,
+            print: row.print.map(unlike_any),
             ..row.clone()
         };
     }

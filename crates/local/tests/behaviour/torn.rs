@@ -51,6 +51,31 @@ fn a_directory_that_a_mirrors_user_put_in_the_place_of_a_file_stays_unknown_afte
     assert!(kept > 0, "no index ever knew of the file");
 }
 
+/// A mirror's source stays as it is, and the power goes once more before anybody has looked.
+#[test]
+fn a_second_power_cut_makes_what_the_first_one_tore_pass_for_whole_at_a_mirrors_source() {
+    let mut torn = 0;
+    for seed in 0..64 {
+        let mut sim = Sim::new(SimConfig::adversarial(seed));
+        sim.role = Role::Source;
+        sim.open();
+        sim.write(&p("f"), MINE).unwrap();
+        rest(&sim);
+        sim.power_cut(seed);
+        let known = row(sim.replica(), &p("f"));
+        sim.power_cut(seed);
+        rest(&sim);
+        let Ok(left) = sim.read(&p("f")) else {
+            continue;
+        };
+        torn += u32::from(left != MINE && known.present().is_some());
+        let row = row(sim.replica(), &p("f"));
+        let seen = row.present().map(|v| v.content);
+        assert_eq!(seen, Some(content_id(&left)), "seed {seed}: {known:?}");
+    }
+    assert!(torn > 0, "no index knew more than was left");
+}
+
 /// What a power cut took from the index is known to whoever had it before.
 #[test]
 fn what_is_left_of_a_file_supersedes_what_the_others_know_of_it() {
