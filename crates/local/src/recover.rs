@@ -26,7 +26,7 @@
 //! ```
 //!
 //! Invariant: nothing that we did is taken for something that a user did, and nothing that a user wrote is
-//! unlinked. This file owns the order.
+//! unlinked; and an intent is forgotten when what became of it is durable. This file owns the order.
 
 mod classify;
 mod doubt;
@@ -80,6 +80,10 @@ pub fn after_crash(replica: &LocalReplica, other_boot: bool) -> Result<()> {
     suspect::orphans(replica)?;
     sweep(replica, &all, other_boot)?;
     crate::relist::unlisted(replica, &all)?;
+    if other_boot || !all.is_empty() {
+        // Without intents nobody could tell what the next power cut leaves of all that.
+        replica.sync()?;
+    }
     let mut index = replica.index();
     fulfilled(&mut index)?;
     // Rows may say less than before: nobody may rely on all replicas being in step.

@@ -633,6 +633,18 @@ impl LocalReplica {
         index.commit(Durability::Power)
     }
 
+    /// Makes everything on the file system durable. What users wrote in a root that is never changed counts as that, too.
+    pub(crate) fn sync(&self) -> Result<()> {
+        if !self.settings.preview
+            && let Err(e) = self.root.sync_fs()
+        {
+            // If that cannot be noted either, the index is broken, and what follows says so.
+            let _noted = self.intact(recover::unsure(&mut self.index()));
+            return Err(fs_error("sync the file system", e));
+        }
+        Ok(())
+    }
+
     /// What was recorded last may be forgotten here and known elsewhere: a new dot of the same actor would
     /// claim to have seen it, and supersede it.
     fn begin_anew(&self) -> Result<()> {
@@ -937,14 +949,7 @@ impl Replica for LocalReplica {
         if !self.index().needs_barrier() {
             return Ok(());
         }
-        // What users wrote in a root that is never changed counts as durable, too.
-        if !self.settings.preview
-            && let Err(e) = self.root.sync_fs()
-        {
-            // If that cannot be noted either, the index is broken, and what follows says so.
-            let _noted = self.intact(recover::unsure(&mut self.index()));
-            return Err(fs_error("sync the file system", e));
-        }
+        self.sync()?;
         self.env.reach(Step::Synced);
         self.intact(recover::fulfilled(&mut self.index()))?;
         self.intact(self.index().epoch_is_durable())
