@@ -185,6 +185,8 @@ pub struct LocalReplica {
     /// Bytes brought here since the disk was last told to begin writing.
     unflushed: AtomicU64,
     flushing: Arc<AtomicBool>,
+    /// Why such a flush failed; held while anybody syncs, because the system tells only the first who asks.
+    flushed: Arc<Mutex<Option<instep_fs::Error>>>,
 }
 
 impl std::fmt::Debug for LocalReplica {
@@ -282,6 +284,7 @@ impl LocalReplica {
             ahead: Mutex::default(),
             unflushed: AtomicU64::new(0),
             flushing: Arc::default(),
+            flushed: Arc::default(),
         })
     }
 
@@ -445,7 +448,7 @@ impl LocalReplica {
         !locked(&self.own_hints).is_empty() || self.watch.get().is_some_and(is_told)
     }
 
-    /// Lets the disk begin with what the next barrier would have to wait for. Nothing relies on it.
+    /// Lets the disk begin with what the next barrier would have to wait for, and has to tell of if it fails.
     fn flush_ahead(&self, actions: &[Action]) {
         const EVERY_BYTES: u64 = 32 * 1024 * 1024;
         let size = |a: &Action| match a.goal {
@@ -458,11 +461,16 @@ impl LocalReplica {
             return;
         }
         self.unflushed.store(0, Ordering::Relaxed);
-        let (root, flushing) = (self.root.clone(), self.flushing.clone());
+        let root = self.root.clone();
+        let (flushing, flushed) = (self.flushing.clone(), self.flushed.clone());
         self.env.spawn(
             "flush",
             Box::new(move || {
-                let _told_by_the_barrier = root.sync_fs();
+                let mut failed = locked(&flushed);
+                if let Err(e) = root.sync_fs() {
+                    *failed = Some(e);
+                }
+                drop(failed);
                 flushing.store(false, Ordering::SeqCst);
             }),
         );
@@ -635,9 +643,14 @@ impl LocalReplica {
 
     /// Makes everything on the file system durable. What users wrote in a root that is never changed counts as that, too.
     pub(crate) fn sync(&self) -> Result<()> {
-        if !self.settings.preview
-            && let Err(e) = self.root.sync_fs()
-        {
+        if self.settings.preview {
+            return Ok(());
+        }
+        let mut flushed = locked(&self.flushed);
+        let synced = self.root.sync_fs();
+        let synced = flushed.take().map_or(synced, Err);
+        drop(flushed);
+        if let Err(e) = synced {
             // If that cannot be noted either, the index is broken, and what follows says so.
             let _noted = self.intact(recover::unsure(&mut self.index()));
             return Err(fs_error("sync the file system", e));

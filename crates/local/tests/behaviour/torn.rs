@@ -313,6 +313,29 @@ fn what_a_failed_sync_lost_is_minted_when_the_session_ended_well_before_the_powe
     assert!(torn > 0, "no seed lost the bytes");
 }
 
+/// A disk is told to begin early with much that was brought, and loses some of it: whoever asks next is not told.
+#[test]
+fn bytes_that_were_lost_between_two_barriers_count_as_durable() {
+    let theirs = much();
+    let sim = Sim::new(SimConfig::ext4(1));
+    rest(&sim);
+    sim.replica().barrier().unwrap();
+    let mut action = incoming(sim.replica(), &p("f"), Some(&theirs), 1);
+    let given = Given::of(&[&theirs]);
+    let done = sim.replica().apply(std::slice::from_ref(&action), &given);
+    assert_eq!(done.unwrap(), [Outcome::Done]);
+    action.goal = Goal::File {
+        content: content_id(&theirs),
+        size: 1 << 30,
+        mode: 0o644,
+        mtime: Mtime::default(),
+    };
+    sim.fs().fail_next("sync_fs", 1, 5);
+    sim.replica().apply(&[action], &Given::default()).unwrap();
+    assert!(sim.replica().barrier().is_err());
+    sim.replica().barrier().unwrap();
+}
+
 #[test]
 fn a_torn_file_stays_in_doubt_when_a_session_ended_before_it_looked() {
     let mut torn = 0;
