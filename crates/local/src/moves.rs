@@ -19,6 +19,17 @@ use crate::scan::{self, Candidate, Gone};
 /// What is gone, by inode number.
 pub type ByInode = BTreeMap<u64, Vec<usize>>;
 
+/// Where objects may have been, by their identity.
+pub fn by_inode(gone: &[Gone]) -> ByInode {
+    let mut by_ino = ByInode::new();
+    for (i, g) in gone.iter().enumerate() {
+        if let Some(print) = g.row.print {
+            by_ino.entry(print.ino).or_default().push(i);
+        }
+    }
+    by_ino
+}
+
 /// Takes candidates out whose whole fingerprint is known from a place that they left: their content need
 /// not be read.
 pub fn split(

@@ -65,6 +65,12 @@ fn is_at_or_below(path: &RelPath, tops: &BTreeSet<RelPath>) -> bool {
     false
 }
 
+/// Adds what walking found to a look; contents are read and moves matched by the caller.
+fn into_look(walked: &mut scan::Walked, look: &mut Look) {
+    look.findings.append(&mut walked.findings);
+    look.problems.append(&mut walked.problems);
+}
+
 impl LocalReplica {
     /// Takes over the digests of the last look's directories, except where something is outstanding. Whether it
     /// was a look at everything, and nothing is.
@@ -134,10 +140,10 @@ impl LocalReplica {
         back.for_each(|p| self.hint_tree(p));
         let complete = groups::withhold(self, &mut walked, &mut look);
         let gone = std::mem::take(&mut walked.gone);
-        let by_ino = scan::gone_by_inode(&gone);
+        let by_ino = crate::moves::by_inode(&gone);
         let (known, mut unknown) =
             crate::moves::split(&gone, &by_ino, std::mem::take(&mut walked.candidates));
-        scan::into_look(&mut walked, &mut look);
+        into_look(&mut walked, &mut look);
         look.findings.extend(known);
         // Moves and the brake need to see everything at once; without absences there are neither.
         let files = self.settings.piece_files;

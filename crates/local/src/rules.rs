@@ -4,14 +4,17 @@
 //! files are read when a walk meets them and kept until they change. [`DirRules`] is the part that matters
 //! in one directory; its stamp changes with every rule that could matter there, so that a directory whose
 //! rules changed is never taken for unchanged.
+//!
+//! Invariant: an ignore file that cannot be read rules as it did when it was read last. Where it never was,
+//! nobody knows what may be touched in its directory.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock};
 
 use instep_core::filter::{self, DirState, Layer, Pack, RuleProblem, RuleSource, Source};
 use instep_core::path::{Name, RelPath};
-use instep_fs::Dir;
+use instep_fs::{Dir, Kind, Result};
 
 use crate::print::{hash_bytes, print};
 
@@ -54,6 +57,8 @@ pub struct Rules {
     top: RwLock<(DirState, u64)>,
     gitignore: AtomicBool,
     nested: Mutex<HashMap<(RelPath, bool), Nested>>,
+    /// Ignore files that are there, and that nobody has been able to read.
+    unread: Mutex<HashSet<(RelPath, bool)>>,
     changes: Changes,
     problems: Mutex<Vec<RuleProblem>>,
 }
@@ -89,6 +94,7 @@ impl Rules {
             top: RwLock::new((state, stamp)),
             gitignore: AtomicBool::new(options.gitignore),
             nested: Mutex::default(),
+            unread: Mutex::default(),
             changes: Changes::default(),
             problems: Mutex::new(problems),
         }
@@ -171,17 +177,28 @@ impl Rules {
         name == OWN || (name == GIT && self.gitignore.load(Ordering::Relaxed))
     }
 
+    /// The directory of an ignore file that nobody has been able to read, at a directory or above it.
+    pub fn unread(&self, dir: &RelPath) -> Option<RelPath> {
+        let unread = self.unread.lock().unwrap_or_else(PoisonError::into_inner);
+        let dirs = unread.iter().map(|(at, _)| at);
+        dirs.filter(|at| dir.is_within(at)).min().cloned()
+    }
+
     /// A name was seen, or missed, on its own: if it is an ignore file, it is read again.
     pub fn touch(&self, dir: &Dir, path: &RelPath) {
         let Some((parent, name)) = path.split() else {
             return;
         };
-        if self.is_rule_file(name.as_bytes()) && self.load(dir, &parent, name) {
+        if self.is_rule_file(name.as_bytes()) && self.load(dir, &parent, name) == Ok(true) {
             self.changes.made.fetch_add(1, Ordering::SeqCst);
         }
     }
 
     /// A directory was listed: its ignore files are read, and apply from here on.
+    ///
+    /// # Errors
+    ///
+    /// One of them cannot be read, and never could.
     pub fn listed(
         &self,
         dir: &Dir,
@@ -189,12 +206,12 @@ impl Rules {
         has_own: bool,
         has_git: bool,
         rules: &mut DirRules,
-    ) {
+    ) -> Result<()> {
         let git = has_git && self.gitignore.load(Ordering::Relaxed);
         for (own, has, text) in [(false, git, GIT), (true, has_own, OWN)] {
             let Ok(name) = Name::new(text) else { continue };
             if has {
-                self.load(dir, path, name);
+                self.load(dir, path, name)?;
             } else {
                 self.forget(path, own);
             }
@@ -202,6 +219,7 @@ impl Rules {
         if has_own || git {
             self.add_nested(path, rules);
         }
+        Ok(())
     }
 
     fn forget(&self, dir: &RelPath, own: bool) {
@@ -209,22 +227,42 @@ impl Rules {
         if !nested.is_empty() {
             nested.remove(&(dir.clone(), own));
         }
+        drop(nested);
+        self.is_unread(dir, own, false);
+    }
+
+    fn is_unread(&self, dir: &RelPath, own: bool, is: bool) {
+        let mut unread = self.unread.lock().unwrap_or_else(PoisonError::into_inner);
+        if is {
+            unread.insert((dir.clone(), own));
+        } else if !unread.is_empty() {
+            unread.remove(&(dir.clone(), own));
+        }
     }
 
     /// Reads one ignore file unless it is known; whether the rules changed.
-    fn load(&self, dir: &Dir, path: &RelPath, name: Name<'_>) -> bool {
+    fn load(&self, dir: &Dir, path: &RelPath, name: Name<'_>) -> Result<bool> {
         let own = name.as_bytes() == OWN;
         let key = (path.clone(), own);
         let lock = || self.nested.lock().unwrap_or_else(PoisonError::into_inner);
-        let Ok(Some(stat)) = dir.stat(name) else {
-            return lock().remove(&key).is_some();
+        let known = lock().get(&key).map(|n| n.look);
+        let read = match dir.stat(name) {
+            Ok(Some(stat)) if stat.kind == Kind::File => {
+                let look = print(&stat).hash;
+                if known == Some(look) {
+                    return Ok(false);
+                }
+                crate::tree::read(dir, name, FILE_BYTES_MAX).map(|text| Some((look, text)))
+            }
+            nothing => nothing.map(|_| None),
         };
-        let look = print(&stat).hash;
-        if lock().get(&key).is_some_and(|n| n.look == look) {
-            return false;
-        }
-        let Some(text) = crate::tree::read(dir, name, FILE_BYTES_MAX) else {
-            return false;
+        self.is_unread(path, own, read.is_err() && known.is_none());
+        let (look, text) = match read {
+            Ok(Some(read)) => read,
+            Ok(None) => return Ok(lock().remove(&key).is_some()),
+            // It is looked at as a file, too, and then it is read again.
+            Err(_) if known.is_some() => return Ok(false),
+            Err(e) => return Err(e),
         };
         let stamp = hash_bytes(&text, 5);
         let source = RuleSource {
@@ -250,7 +288,7 @@ impl Rules {
                 stamp,
             },
         );
-        old.is_none_or(|o| o.stamp != stamp)
+        Ok(old.is_none_or(|o| o.stamp != stamp))
     }
 }
 

@@ -7,7 +7,7 @@
 //! Invariant: a path is absent only if its parent was opened and says so; where that failed there is a
 //! problem, and nothing below is reported.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::{Condvar, Mutex, PoisonError};
 
 use instep_core::path::{Name, RESERVED, RelPath};
@@ -16,8 +16,8 @@ use instep_core::reconcile::is_safe_link;
 use instep_core::row::{Held, Print, Row};
 use instep_core::version::Kind;
 use instep_fs::{Dir, ErrorKind, Kind as FsKind, Stat};
+use instep_replica::Scope;
 use instep_replica::look::{Finding, Found};
-use instep_replica::{Look, Scope};
 
 use crate::attributes::Object;
 use crate::groups;
@@ -242,8 +242,15 @@ fn examine_paths(
             todo.insert(dir_path);
             continue;
         }
+        group
+            .iter()
+            .for_each(|path| replica.rules.touch(&dir, path));
+        if let Some(at) = replica.rules.unread(&dir_path) {
+            let why = "an ignore file in it cannot be read";
+            out.problem(&at, Code::Unreadable, why);
+            continue;
+        }
         for path in group {
-            replica.rules.touch(&dir, &path);
             let Some(name) = path.name().filter(|n| spelled.has(n.as_bytes())) else {
                 without_parent(replica, &[path], out);
                 continue;
@@ -368,22 +375,17 @@ fn walk_dir(
     if let Err(e) = replica.watch_dir(&dir, &path) {
         out.problem(&RelPath::root(), Code::WatchLimit, refused(e.errno));
     }
-    if let Err(e) = list(&dir, &path, scratch, out) {
+    let listed = list(&dir, &path, scratch, out)
+        .and_then(|()| read_rules(replica, &dir, &path, scratch, &mut rules));
+    if let Err(e) = listed {
         return out.problem(&path, Code::Unreadable, e.to_string());
     }
     let names = &scratch.names;
     let name_of = |item: &(u32, u32, Stat)| &names[item.0 as usize..item.1 as usize];
     let mut digest = Digest::default();
-    let (mut has_own, mut has_git) = (false, false);
     for item in &scratch.items {
-        let name = name_of(item);
-        digest.add(name, print(&item.2).hash);
-        has_own |= name == crate::rules::OWN;
-        has_git |= name == crate::rules::GIT;
+        digest.add(name_of(item), print(&item.2).hash);
     }
-    replica
-        .rules
-        .listed(&dir, &path, has_own, has_git, &mut rules);
     digest.add(b"/", replica.stamp(rules.stamp()));
     out.examined += scratch.items.len() as u64;
     scratch.rows.clear();
@@ -461,6 +463,22 @@ fn list(
             Ok(())
         }
     }
+}
+
+/// Reads the ignore files that a listing has.
+fn read_rules(
+    replica: &LocalReplica,
+    dir: &Dir,
+    path: &RelPath,
+    scratch: &Scratch,
+    rules: &mut DirRules,
+) -> instep_fs::Result<()> {
+    let is_there = |name: &[u8]| {
+        let mut items = scratch.items.iter();
+        items.any(|(start, end, _)| &scratch.names[*start as usize..*end as usize] == name)
+    };
+    let (own, git) = (is_there(crate::rules::OWN), is_there(crate::rules::GIT));
+    replica.rules.listed(dir, path, own, git, rules)
 }
 
 /// Nothing changed here; what is below may have.
@@ -863,21 +881,4 @@ pub fn present(
         moved_from: None,
         high_entropy,
     }
-}
-
-/// Adds what walking found to a look; contents are read and moves matched by the caller.
-pub fn into_look(walked: &mut Walked, look: &mut Look) {
-    look.findings.append(&mut walked.findings);
-    look.problems.append(&mut walked.problems);
-}
-
-/// What is gone, by inode: where an object with the same identity may have been.
-pub fn gone_by_inode(gone: &[Gone]) -> BTreeMap<u64, Vec<usize>> {
-    let mut by_ino: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
-    for (i, g) in gone.iter().enumerate() {
-        if let Some(print) = g.row.print {
-            by_ino.entry(print.ino).or_default().push(i);
-        }
-    }
-    by_ino
 }

@@ -99,18 +99,18 @@ pub fn open(root: &Dir, path: &RelPath) -> Result<Dir> {
         .try_fold(root.clone(), |dir, name| dir.open_dir(name))
 }
 
-/// The first `max` bytes of a small file; none if it cannot be read.
-pub fn read(dir: &Dir, name: Name<'_>, max: u64) -> Option<Vec<u8>> {
-    let file = dir.open_file(name).ok()?;
-    let size = file.stat().ok()?.size.min(max);
+/// The first `max` bytes of a small file.
+pub fn read(dir: &Dir, name: Name<'_>, max: u64) -> Result<Vec<u8>> {
+    let file = dir.open_file(name)?;
+    let size = file.stat()?.size.min(max);
     let mut bytes = vec![0; size as usize];
     let mut at = 0;
     while at < bytes.len() {
-        match file.read_at(at as u64, &mut bytes[at..]).ok()? {
+        match file.read_at(at as u64, &mut bytes[at..])? {
             0 => break,
             n => at += n,
         }
     }
     bytes.truncate(at);
-    Some(bytes)
+    Ok(bytes)
 }

@@ -28,7 +28,8 @@ pub(super) fn reserved() -> Name<'static> {
 
 /// Reads a small file of ours.
 pub(super) fn read_text(dir: &Dir, file: &str) -> Option<String> {
-    String::from_utf8(tree::read(dir, ours(file), OWN_FILE_BYTES_MAX)?).ok()
+    let bytes = tree::read(dir, ours(file), OWN_FILE_BYTES_MAX).ok()?;
+    String::from_utf8(bytes).ok()
 }
 
 /// Replaces a small file of ours, durably.

@@ -1,14 +1,20 @@
 //! Ignore rules: nested files, the master list, and what happens when they change.
 
 use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
+use instep_core::plan::{Code, Problem};
 use instep_core::row::Held;
+use instep_fs::sim::SimConfig;
 use instep_local::IgnoreOptions;
-use instep_replica::{Look, Replica};
+use instep_replica::conformance::User as _;
+use instep_replica::{Look, Replica, Scope, Waker};
 
 use super::acts::{Given, incoming, look, observe, record, row};
 use crate::support::p;
 use crate::support::real::Real;
+use crate::support::sim::Sim;
 
 fn paths(look: &Look) -> Vec<String> {
     look.findings.iter().map(|f| f.path.to_string()).collect()
@@ -193,4 +199,58 @@ fn a_change_of_rules_is_never_heard_of_because_one_answer_was_lost() {
     assert!(third.rules_changed, "the answer was of the change before");
     record(real.replica(), &third);
     assert!(!look(real.replica()).rules_changed);
+}
+
+/// One call of the first look of a session fails: it may be the one that is to read the rules.
+#[test]
+fn what_is_ignored_is_sent_because_the_rules_could_not_be_read() {
+    for (op, again) in [("stat", false), ("open_file", false), ("read_at", true)] {
+        let mut unread = 0;
+        for nth in 0.. {
+            let mut sim = Sim::with_watch(SimConfig::ext4(1), true);
+            sim.write(&p("d/.instepignore"), b"secret\n").unwrap();
+            sim.write(&p("d/kept"), b"kept").unwrap();
+            sim.write(&p("d/sub/secret"), b"old").unwrap();
+            let observe = |sim: &Sim| {
+                observe(sim.replica(), &|ms| {
+                    sim.fs().advance(ms.cast_signed() * 1_000_000);
+                })
+            };
+            if again {
+                observe(&sim);
+                sim.kill();
+            }
+            sim.replica().watch(Waker::default()).unwrap();
+            sim.write(&p("d/secret"), b"new").unwrap();
+            let calls = Arc::new(AtomicU32::new(0));
+            let counted = calls.clone();
+            sim.fs().set_hook(Box::new(move |fs, called| {
+                if called == op && counted.fetch_add(1, Ordering::SeqCst) == nth {
+                    fs.fail_next(op, 1, 5);
+                }
+            }));
+            let hinted = Scope::Some {
+                paths: [p("d/sub/secret"), p("d/sub"), p("d/secret")].into(),
+                trees: [].into(),
+            };
+            for scope in [Scope::Everything, hinted] {
+                let look = sim.replica().look(&scope).unwrap();
+                let is_unread = |it: &Problem| it.path == p("d") && it.code == Code::Unreadable;
+                unread += u32::from(look.problems.iter().any(is_unread));
+                record(sim.replica(), &look);
+                for secret in ["d/secret", "d/sub/secret"] {
+                    let known = row(sim.replica(), &p(secret));
+                    assert!(known.present().is_none(), "{op} {nth} fails: {secret}");
+                }
+            }
+            let is_over = calls.load(Ordering::SeqCst) <= nth;
+            sim.fs().clear_hook();
+            observe(&sim);
+            assert!(row(sim.replica(), &p("d/kept")).present().is_some());
+            if is_over {
+                break;
+            }
+        }
+        assert!(unread >= 2, "a failing {op} is told of, by each look");
+    }
 }
