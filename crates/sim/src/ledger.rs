@@ -144,6 +144,16 @@ impl Ledger {
         }
     }
 
+    /// One of these machines has this from the other by a copy, and the other has yet to join: whatever one user does
+    /// to it, the other has it as a change of its own.
+    pub(crate) fn copied(&mut self, machines: [usize; 2], tree: &Seen) {
+        for content in tree.values() {
+            if let Some(token) = self.tokens.get_mut(content) {
+                token.touched.extend(machines);
+            }
+        }
+    }
+
     /// A user overwrites this content where it is, sooner or later.
     pub(crate) fn gives_up(&mut self, content: &[u8]) {
         if let Some(token) = self.tokens.get_mut(content) {
@@ -319,6 +329,23 @@ mod tests {
             ledger.power_cut(&disks, &[false, false]);
             let lost = ledger.lost(&BTreeSet::new());
             assert_eq!(lost.len(), usize::from(goes == 0), "{lost:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_joining_machine_shows_is_called_back_from_the_dead_for_the_copy_of_it_that_was_deleted()
+     {
+        let tree = Seen::from([at("copied", "copied"), at("brought", "brought")]);
+        for deletes in [1, 2] {
+            let mut ledger = Ledger::default();
+            tree.values().for_each(|c| ledger.wrote(b"f", c));
+            ledger.copied([1, 2], &Seen::from([at("copied", "copied")]));
+            ledger.acted(deletes, &tree, &Seen::new(), &[]);
+            let bad = ledger.resurrected(&tree, |_| true);
+            assert!(
+                matches!(bad.as_slice(), [one] if one.contains("brought")),
+                "{bad:?}"
+            );
         }
     }
 

@@ -31,6 +31,7 @@ impl World {
         finish(&mut state);
         let line = format!("          {what:?} befalls {machine}");
         state.trace.push(line);
+        let from = (machine + 1) % state.disks.len();
         let new_disk = match what {
             Mishap::IndexLost => None,
             Mishap::Restored => state.backups.get(machine).map(|b| b.image(2)),
@@ -41,7 +42,6 @@ impl World {
                 None
             }
             Mishap::Copied => {
-                let from = (machine + 1) % state.disks.len();
                 let mut config = None;
                 state.disks[machine].configure(|c| config = Some(c.clone()));
                 let fs = SimFs::new(config.expect("it was called"));
@@ -70,6 +70,7 @@ impl World {
         state.forgetful = true;
         let State {
             disks,
+            identities,
             ledger,
             dark,
             ..
@@ -79,6 +80,9 @@ impl World {
             ledger.allow_changed(&Seen::new(), &seen(&disks[machine]));
         }
         ledger.befell(machine, disks);
+        if what == Mishap::Copied && !identities[from].joined {
+            ledger.copied([machine, from], &seen(&disks[machine]));
+        }
     }
 
     /// Everybody has learnt everything.
