@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use instep_core::group::{companions, database, git_dir, members, without_suffix};
 use instep_core::path::{Name, RelPath};
-use instep_fs::{Dir, Kind, Stat};
+use instep_fs::{Dir, ErrorKind, Kind, Stat};
 use instep_replica::{Look, Scope};
 
 use crate::print::print;
@@ -73,13 +73,19 @@ fn is_believed(replica: &LocalReplica, lock: &Stat) -> bool {
 
 /// Whether a program is at work in a `.git`.
 pub fn is_git_busy(replica: &LocalReplica, git: &RelPath) -> bool {
-    let Ok(dir) = tree::open(&replica.root, git) else {
-        return false;
-    };
-    GIT_LOCKS.iter().any(|name| {
-        let lock = dir.stat(tree::ours(name)).ok().flatten();
-        lock.is_some_and(|s| is_believed(replica, &s))
-    })
+    match tree::open(&replica.root, git) {
+        Ok(dir) => {
+            let mut locks = GIT_LOCKS.iter();
+            locks.any(|name| is_held(replica, &dir, tree::ours(name)))
+        }
+        Err(e) => !matches!(e.kind(), ErrorKind::Absent | ErrorKind::OtherKind),
+    }
+}
+
+/// Whether a program may be at work under a lock. One that cannot be examined may be there.
+fn is_held(replica: &LocalReplica, dir: &Dir, lock: Name<'_>) -> bool {
+    let lock = dir.stat(lock);
+    lock.map_or(true, |lock| lock.is_some_and(|s| is_believed(replica, &s)))
 }
 
 /// Whether somebody writes a database or a companion of it, or has it open for that.
@@ -169,8 +175,7 @@ fn documents(replica: &LocalReplica, walked: &Walked, waiting: &mut BTreeMap<Rel
         let Some((Some(dir), lock)) = at.as_ref().map(|(_, d)| d).zip(Name::new(&lock).ok()) else {
             continue;
         };
-        let lock = dir.stat(lock).ok().flatten();
-        if lock.is_some_and(|s| is_believed(replica, &s)) {
+        if is_held(replica, dir, lock) {
             waiting.insert(path.clone(), replica.back_off(path));
         }
     }

@@ -2,10 +2,13 @@
 
 use std::fs;
 use std::os::unix::fs::{FileExt as _, symlink};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
 
 use instep_core::plan::Outcome;
 use instep_core::row::Held;
+use instep_fs::sim::SimConfig;
 use instep_replica::conformance::User as _;
 use instep_replica::look::Found;
 use instep_replica::{Look, Replica};
@@ -13,6 +16,7 @@ use instep_replica::{Look, Replica};
 use super::acts::{Given, incoming, look, observe, record, row};
 use crate::support::p;
 use crate::support::real::Real;
+use crate::support::sim::Sim;
 
 fn database(filling: u8) -> Vec<u8> {
     let mut bytes = vec![filling; 4096];
@@ -178,4 +182,32 @@ fn a_repository_is_passed_on_while_git_is_at_work() {
     assert_eq!(outcomes, [Outcome::Busy]);
     real.user.remove(&p("r/.git/index.lock")).unwrap();
     assert_eq!(found(&look(real.replica())), ["r/.git/HEAD"]);
+}
+
+#[test]
+fn a_document_is_passed_on_because_its_lock_could_not_be_examined() {
+    for (written, lock) in [
+        ("d/a.odt", "d/.~lock.a.odt#"),
+        ("d/.git/HEAD", "d/.git/index.lock"),
+    ] {
+        for nth in 0.. {
+            let sim = Sim::new(SimConfig::ext4(1));
+            sim.write(&p(lock), b"").unwrap();
+            sim.write(&p(written), b"half").unwrap();
+            let calls = Arc::new(AtomicU32::new(0));
+            let counted = calls.clone();
+            sim.fs().set_hook(Box::new(move |fs, op| {
+                if op == "stat" && counted.fetch_add(1, Ordering::SeqCst) == nth {
+                    fs.fail_next("stat", 1, 5);
+                }
+            }));
+            let look = look(sim.replica());
+            assert!(waits(&look, written), "{written}, call {nth}: {look:?}");
+            assert!(!found(&look).contains(&written.to_owned()));
+            if calls.load(Ordering::SeqCst) <= nth {
+                assert!(nth > 0, "{lock} is never asked for");
+                break;
+            }
+        }
+    }
 }
