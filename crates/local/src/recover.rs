@@ -63,7 +63,6 @@ pub fn after_crash(replica: &LocalReplica, other_boot: bool) -> Result<()> {
     let death = Death {
         other_boot,
         aside: may_be_aside && staging::is_any_aside(replica, &all)?,
-        marked: crate::draft::is_marked(&replica.profile),
     };
     for intended in &all {
         classify::classify(replica, intended, &earlier, death)?;

@@ -16,7 +16,6 @@ use super::earlier::Earlier;
 use super::intent::Intended;
 use super::on_disk::{OnDisk, on_disk};
 use super::remedy::{Remedy, ancestor, set_aside, unseen};
-use crate::draft;
 use crate::print::unlike;
 use crate::replica::LocalReplica;
 use crate::tree;
@@ -28,8 +27,6 @@ pub(super) struct Death {
     pub(super) other_boot: bool,
     /// While a name that is replaced may have been missing: what had it is aside.
     pub(super) aside: bool,
-    /// What a file was given before its name may be gone, too, and tells what is left of ours.
-    pub(super) marked: bool,
 }
 
 /// Brings the row of an intended path together with the disk.
@@ -53,7 +50,8 @@ pub(super) fn classify(
     }
     let seen = on_disk(replica, path);
     let had = |content, ctime| earlier.had(path, content, ctime);
-    let new = match decide(seen, intended, old.as_ref(), had, death) {
+    let is_part = earlier.has_part(replica, path, old.as_ref(), &seen);
+    let new = match decide(seen, intended, old.as_ref(), had, is_part, death) {
         Remedy::Leave => return Ok(()),
         Remedy::SetAside => return set_aside(replica, intended, seen),
         Remedy::Unseen => unseen(&old.clone().unwrap_or_default()),
@@ -118,12 +116,11 @@ fn decide(
     intended: &Intended,
     old: Option<&Row>,
     had: impl Fn(ContentId, Mtime) -> bool,
+    is_part: bool,
     death: Death,
 ) -> Remedy {
     let want = intended.entry.get_shown(intended.shown);
     let file = seen.file().filter(|_| !want.is_none_or(Version::is_tomb));
-    let is_draft =
-        |print, size| death.marked && want.is_some_and(|v| draft::is_left(v, old, print, size));
     match seen {
         OnDisk::Unknown => Remedy::Leave,
         OnDisk::Nothing if want.is_none_or(Version::is_tomb) => Remedy::InPlace(None),
@@ -157,12 +154,8 @@ fn decide(
             content,
             size,
             mtime,
-            print,
             ..
-        } if death.other_boot
-            && !is_draft(print, size)
-            && !may_be_torn(want, kind, content, size, mtime) =>
-        {
+        } if death.other_boot && !is_part && !may_be_torn(want, kind, content, size, mtime) => {
             Remedy::Unseen
         }
         OnDisk::Something { .. } if death.other_boot => Remedy::SetAside,
@@ -189,7 +182,7 @@ fn may_be_torn(
 }
 
 /// Whether a file that was given a time has it, where a file system may keep it less exactly.
-fn is_time_of(seen: Mtime, given: Mtime) -> bool {
+pub(super) fn is_time_of(seen: Mtime, given: Mtime) -> bool {
     const COARSE_SECS: i64 = 2;
     seen <= given && given.secs.saturating_sub(seen.secs) <= COARSE_SECS
 }

@@ -7,14 +7,24 @@ use std::collections::HashMap;
 
 use instep_core::id::ContentId;
 use instep_core::path::RelPath;
+use instep_core::row::Row;
 use instep_core::time::Mtime;
+use instep_core::version::{Kind, Version};
 
+use super::classify::is_time_of;
 use super::intent::Intended;
+use super::on_disk::OnDisk;
+use crate::draft;
 use crate::lately::{Lately, Was};
+use crate::replica::LocalReplica;
 
-/// The contents that were at paths before their rows became what they are.
+/// What was at paths before their rows became what they are.
 #[derive(Debug, Default)]
-pub(super) struct Earlier(HashMap<RelPath, Vec<Was>>);
+pub(super) struct Earlier {
+    contents: HashMap<RelPath, Vec<Was>>,
+    /// The files that were brought in the open epoch: of each a part may be there.
+    brought: HashMap<RelPath, Vec<Version>>,
+}
 
 impl Earlier {
     /// What the intents of the open epoch took from paths and brought to them, and what versions forgot in it.
@@ -23,24 +33,63 @@ impl Earlier {
         let mut all: HashMap<RelPath, Vec<Was>> = lists
             .map(|(path, ids)| (path.clone(), ids.to_vec()))
             .collect();
+        let mut brought: HashMap<RelPath, Vec<Version>> = HashMap::new();
         for intended in intents {
-            let brought = intended.entry.get_shown(intended.shown);
-            let brought = brought.filter(|v| !v.is_tomb()).map(|v| v.content);
+            let wanted = intended.entry.get_shown(intended.shown);
+            let wanted = wanted.filter(|v| !v.is_tomb());
+            if let Some(file) = wanted.filter(|v| v.kind == Kind::File) {
+                let there = brought.entry(intended.path.clone()).or_default();
+                there.push(file.clone());
+            }
             let there = all.entry(intended.path.clone()).or_default();
-            let contents = intended.old.into_iter().chain(brought);
+            let contents = intended.old.into_iter().chain(wanted.map(|v| v.content));
             there.extend(contents.map(|content| Was {
                 content,
                 until_ns: i64::MAX,
             }));
         }
-        Self(all)
+        Self {
+            contents: all,
+            brought,
+        }
     }
 
     /// Whether a file with this content, whose inode or name changed last at this time, is one that was at the path.
     pub(super) fn had(&self, path: &RelPath, content: ContentId, ctime: Mtime) -> bool {
         let at_ns = ctime.nanos_since_epoch().unwrap_or(i64::MAX);
         let is_it = |was: &Was| was.content == content && at_ns <= was.until_ns;
-        self.0.get(path).is_some_and(|all| all.iter().any(is_it))
+        self.contents
+            .get(path)
+            .is_some_and(|all| all.iter().any(is_it))
+    }
+
+    /// Whether a file may be a part of one that was brought to the path, whatever took its place since. `row` is that of
+    /// the path.
+    pub(super) fn has_part(
+        &self,
+        replica: &LocalReplica,
+        path: &RelPath,
+        row: Option<&Row>,
+        seen: &OnDisk,
+    ) -> bool {
+        let OnDisk::Something {
+            kind: Kind::File,
+            size,
+            mtime,
+            print,
+            ..
+        } = *seen
+        else {
+            return false;
+        };
+        let is_marked = draft::is_marked(&replica.profile);
+        let is_it = |v: &Version| {
+            size <= v.size
+                && (is_time_of(mtime, v.mtime) || is_marked && draft::is_left(v, row, print, size))
+        };
+        self.brought
+            .get(path)
+            .is_some_and(|all| all.iter().any(is_it))
     }
 }
 

@@ -77,6 +77,8 @@ struct Look {
     /// The number of that file, where files keep it.
     ino: Option<u64>,
     granularity_ns: u32,
+    /// It may be a part of a file that was brought to the path earlier.
+    part: bool,
 }
 
 impl Look {
@@ -85,6 +87,7 @@ impl Look {
         Self {
             ino: number.map(|p| p.ino),
             granularity_ns: replica.profile.mtime_granularity_ns,
+            part: false,
         }
     }
 
@@ -103,7 +106,10 @@ fn suspect(replica: &LocalReplica, path: RelPath, row: &Row, earlier: &Earlier) 
     };
     let seen = on_disk(replica, &path);
     let is_missing = matches!(seen, OnDisk::Nothing);
-    let look = Look::of(replica, row);
+    let look = Look {
+        part: earlier.has_part(replica, &path, Some(row), &seen),
+        ..Look::of(replica, row)
+    };
     let had = |content, ctime| earlier.had(&path, content, ctime);
     let new = match decide(seen, version, &look, had) {
         Remedy::Leave => return Ok(()),
@@ -168,7 +174,7 @@ fn decide(
             let is_it = look.ino.is_none_or(|ino| ino == print.ino);
             let short = is_it && size < version.size && look.is_time_of(version, mtime);
             let torn = short || content == zeros(size);
-            if superseded || (torn && !version.is_tomb()) {
+            if superseded || look.part || (torn && !version.is_tomb()) {
                 return Remedy::SetAside;
             }
             // Its fingerprint may be that of the version although the bytes are not.

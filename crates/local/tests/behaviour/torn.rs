@@ -442,6 +442,38 @@ fn part_of_a_new_file_that_was_staged_before_a_power_cut_is_minted_as_a_users_fi
     assert!(torn > 0, "no power cut left a part");
 }
 
+/// What took its place in the same epoch may be gone, too.
+#[test]
+fn part_of_a_file_that_was_brought_and_gave_way_is_minted_after_a_power_cut() {
+    let gone = |replica: &LocalReplica, path: &RelPath, _: &RelPath| {
+        let action = incoming(replica, path, None, 2);
+        let done = replica.apply(&[action], &Given::default());
+        assert_eq!(done.unwrap(), [Outcome::Done]);
+    };
+    let other = |replica: &LocalReplica, path: &RelPath, _: &RelPath| {
+        let mut action = incoming(replica, path, Some(MINE), 2);
+        let (dot, mut version) = action.entry.siblings()[0].clone();
+        version.mtime.secs += 1000;
+        if let Goal::File { mtime, .. } = &mut action.goal {
+            *mtime = version.mtime;
+        }
+        action.entry = action.entry.record(dot, version);
+        let done = replica.apply(&[action], &Given::of(&[MINE]));
+        assert_eq!(done.unwrap(), [Outcome::Done]);
+    };
+    let named: fn(u64) -> SimConfig = |seed| SimConfig {
+        unnamed_files: false,
+        ..SimConfig::adversarial(seed)
+    };
+    for config in [SimConfig::ext4, SimConfig::adversarial, named] {
+        for staged in [false, true] {
+            let path = p("d/f");
+            let torn = cut_off(config, &path, staged, gone) + cut_off(config, &path, staged, other);
+            assert!(torn > 0, "no power cut left a part");
+        }
+    }
+}
+
 /// Of a file system of which nobody knows what it keeps in order.
 #[test]
 fn a_shorter_save_over_a_new_version_is_put_away_as_part_of_that_after_a_power_cut() {
