@@ -24,6 +24,7 @@ mod renew;
 mod replace;
 mod settling;
 mod sources;
+mod storm;
 mod ticks;
 mod torn;
 mod unjudged;
