@@ -23,13 +23,14 @@ use crate::below;
 use crate::content::{self, Failed};
 use crate::draft;
 use crate::groups;
-use crate::print::{print, unlike};
+use crate::print::print;
 use crate::prune;
 use crate::recover;
 use crate::replace;
 use crate::replica::LocalReplica;
 use crate::rules::DirRules;
 use crate::spelling::SpelledDirs;
+use crate::touched;
 use crate::trash::{self, Displaced, Judged};
 use crate::tree::{self, ours};
 
@@ -821,22 +822,14 @@ impl Worker<'_> {
                 object.set_mode(stat.mode & 0o7000 | u32::from(mode))?;
                 self.reach(Step::ModeSet);
             }
-            // Whoever writes to it now gives it a time of its own.
-            if let Some(mtime) = mtime.filter(|_| !guarded.is_wanted()) {
+            // Whoever writes to it now gives it a time of its own, which would tell of that.
+            let given = mtime.filter(|m| *m != stat.mtime && !guarded.is_wanted());
+            if let Some(mtime) = given {
                 object.set_mtime(mtime)?;
                 self.reach(Step::TimeSet);
             }
-            let now = dir
-                .stat(name)?
-                .filter(|s| s.ino == stat.ino && s.size == stat.size);
-            let now = now.filter(|s| {
-                mtime.is_some() || s.kind == instep_fs::Kind::Dir || s.mtime == stat.mtime
-            });
-            let written = replace::release(guarded.lease);
-            // Written meanwhile: the look from before is recorded, which nothing has any more.
-            Ok(Ok(now
-                .filter(|_| !written)
-                .map_or_else(|| print(&stat), |s| self.as_set(&s, mode))))
+            let given = (given.is_some(), guarded.lease);
+            touched::told(self.replica, action, (dir, name), &stat, given).map(Ok)
         };
         match set() {
             Ok(Ok(print)) => Done::with(Some(print)).wearing(seen),
@@ -846,17 +839,6 @@ impl Worker<'_> {
                 Done::not(failed(path, &e))
             }
         }
-    }
-
-    /// What may be recorded of something whose permissions were just set. Others are a user's change, which the
-    /// next look must find.
-    fn as_set(&self, stat: &Stat, mode: u16) -> Print {
-        let seen = print(stat);
-        let is_link = stat.kind == instep_fs::Kind::Link;
-        if seen.mode == mode || is_link || !self.replica.profile.modes {
-            return seen;
-        }
-        unlike(seen, mode)
     }
 
     /// One object of this replica moves to the action's path.
@@ -894,6 +876,7 @@ impl Worker<'_> {
                 .stat(name)?
                 .filter(|s| ours(s) && s.mtime == before.mtime);
             let is_wanted = || lease.as_ref().is_some_and(Lease::broken);
+            let mut given = false;
             let is_ours = |s: &Stat| s.kind == instep_fs::Kind::File && !is_wanted();
             if let Some(s) = stat.filter(is_ours) {
                 let object = Object::Named(dir, name, s.kind);
@@ -903,14 +886,13 @@ impl Worker<'_> {
                 }
                 if s.mtime != mtime && !is_wanted() {
                     dir.set_mtime(name, mtime)?;
+                    given = true;
                 }
             }
-            let now = dir.stat(name)?.filter(|s| stat.is_some() && ours(s));
-            let written = replace::release(lease);
-            // Written meanwhile: the look from before is recorded, which nothing has any more.
-            Ok(Ok(now
-                .filter(|_| !written)
-                .map_or_else(|| print(&before), |s| self.as_set(&s, mode))))
+            if stat.is_none() {
+                return Ok(Ok(print(&before)));
+            }
+            touched::told(self.replica, action, (dir, name), &before, (given, lease)).map(Ok)
         };
         match move_it() {
             Ok(Ok(print)) => Done::with(Some(print)).wearing(seen),

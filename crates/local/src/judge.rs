@@ -49,7 +49,8 @@ pub(crate) enum Patience {
     More,
 }
 
-/// Looks at what is in the staging directory under a name, where the index had `expected`.
+/// Looks at what is under a name, in the staging directory or where it was changed in place, where the index had
+/// `expected`.
 pub(crate) fn judge(
     replica: &LocalReplica,
     staging: &Dir,

@@ -43,6 +43,7 @@ pub mod rules;
 pub mod scan;
 mod settle;
 mod spelling;
+mod touched;
 pub mod trash;
 pub mod tree;
 mod unjudged;

@@ -10,6 +10,7 @@ use instep_core::entry::Entry;
 use instep_core::path::RelPath;
 use instep_core::plan::{Action, Goal, Outcome};
 use instep_core::time::Mtime;
+use instep_core::version::Version;
 use instep_fs::sim::{Deed, Save, SimConfig, SimFs};
 use instep_local::LocalReplica;
 use instep_replica::Replica;
@@ -395,6 +396,80 @@ fn a_save_is_lost_where_replacing_is_weak() {
         };
         save_before_each_call(&no_noreplace, how, Some(b"theirs"));
         save_before_each_call(&no_noreplace, how, None);
+    }
+}
+
+/// Nobody can be kept from writing: while a file gets another mode or time, or moves, a user saves as many bytes in
+/// place before each call in turn.
+#[test]
+fn a_save_of_the_same_size_is_never_seen_where_there_are_no_leases() {
+    let (f, g) = (p("f"), p("g"));
+    for (moves, touches) in [(false, false), (false, true), (true, false), (true, true)] {
+        for at in 0.. {
+            let sim = Sim::new(SimConfig {
+                leases: false,
+                ..SimConfig::ext4(8)
+            });
+            let replica = sim.replica();
+            sim.write(&f, b"as it is").unwrap();
+            let pass = |ms: u64| sim.fs().advance(ms.cast_signed() * 1_000_000);
+            observe(replica, &pass);
+            pass(5000);
+            let had = row(replica, &f).present().unwrap().mtime;
+            let mtime = if touches { THEIR_TIME } else { had };
+            let to = if moves { &g } else { &f };
+            let action = chmod(replica, to, moves.then_some(&f), mtime);
+            let (mut left, ran) = (at, Arc::new(AtomicBool::new(false)));
+            let runs = ran.clone();
+            sim.fs().set_hook(Box::new(move |fs, _| {
+                if left == 0 {
+                    let at = if fs.snapshot().contains_key(&p("f")) {
+                        "f"
+                    } else {
+                        "g"
+                    };
+                    fs.write_file(at, "my save!", Save::InPlace).unwrap();
+                    runs.store(true, Ordering::Relaxed);
+                }
+                left -= 1;
+            }));
+            let outcome = replica.apply(&[action], &Given::default()).unwrap();
+            sim.fs().clear_hook();
+            pass(5000);
+            observe(replica, &pass);
+            if !ran.load(Ordering::Relaxed) {
+                assert_eq!(outcome, [Outcome::Done], "all {at} calls have been tried");
+                break;
+            }
+            let seen = [&f, &g].map(|path| row(replica, path).present().map(|v| v.content));
+            assert!(
+                seen.contains(&Some(content_id(b"my save!"))),
+                "moves {moves}, touches {touches}, before call {at}: {outcome:?}"
+            );
+        }
+    }
+}
+
+/// Another's change of the mode and the time of a file of ours that says "as it is", which may come from another name.
+fn chmod(replica: &LocalReplica, to: &RelPath, from: Option<&RelPath>, mtime: Mtime) -> Action {
+    let brought = incoming(replica, to, Some(b"as it is"), 1);
+    let version = Version {
+        mode: 0o600,
+        mtime,
+        ..brought.entry.get_shown(brought.shown).unwrap().clone()
+    };
+    let goal = match from {
+        Some(from) => Goal::Rename { from: from.clone() },
+        None => Goal::Metadata {
+            mode: 0o600,
+            mtime: Some(mtime),
+        },
+    };
+    let dot = brought.shown.unwrap();
+    Action {
+        goal,
+        entry: row(replica, to).entry.record(dot, version),
+        ..brought
     }
 }
 
