@@ -196,10 +196,23 @@ impl Ledger {
         }
     }
 
-    /// Everything that users wrote, and that `machine` has, reached its disk.
-    pub(crate) fn all_durable(&mut self, machine: usize, fs: &SimFs) {
-        for node in fs.snapshot().values() {
-            if let Some(token) = self.tokens.get_mut(&node.content) {
+    /// Everything that users wrote, and that `machine` has, reached its disk, and this is what is on it. What it is
+    /// only bringing from others (`disks`) is theirs until it is shown: it may be dropped at any time.
+    pub(crate) fn all_durable(&mut self, machine: usize, on_disk: &SimFs, disks: &[SimFs]) {
+        let nodes = on_disk.snapshot().into_iter();
+        let written = nodes.filter(|(_, n)| self.tokens.contains_key(&n.content));
+        let (staged, kept): (Vec<_>, Vec<_>) = written.partition(|(p, _)| is_staged(p));
+        let mut durable: BTreeSet<Vec<u8>> = kept.into_iter().map(|(_, n)| n.content).collect();
+        if !staged.is_empty() {
+            let nodes = disks.iter().flat_map(SimFs::snapshot);
+            let elsewhere = nodes.filter(|(p, _)| !is_staged(p));
+            let elsewhere: BTreeSet<Vec<u8>> = elsewhere.map(|(_, n)| n.content).collect();
+            // What was displaced there may be the only one.
+            let staged = staged.into_iter().map(|(_, n)| n.content);
+            durable.extend(staged.filter(|c| !elsewhere.contains(c)));
+        }
+        for content in durable {
+            if let Some(token) = self.tokens.get_mut(&content) {
                 token.durable.insert(machine);
             }
         }
@@ -322,13 +335,35 @@ mod tests {
             for fs in &disks {
                 fs.write_file("f", b"one", Save::InPlace).unwrap();
             }
-            ledger.all_durable(1, &disks[1]);
+            ledger.all_durable(1, &disks[1], &disks);
             disks[goes].remove("f").unwrap();
             ledger.befell(goes, &disks);
             disks[1 - goes].remove("f").unwrap();
             ledger.power_cut(&disks, &[false, false]);
             let lost = ledger.lost(&BTreeSet::new());
             assert_eq!(lost.len(), usize::from(goes == 0), "{lost:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_machine_was_only_bringing_is_asked_of_it_after_a_power_cut_took_it_from_its_owner() {
+        for has_owner in [true, false] {
+            let disks: Vec<SimFs> = (0..2)
+                .map(|seed| SimFs::new(SimConfig::ext4(seed)))
+                .collect();
+            let mut ledger = Ledger::default();
+            ledger.wrote(b"f", b"one");
+            disks[1].mkdir_all(".instep/staging").unwrap();
+            let staged = ".instep/staging/1";
+            disks[1].write_file(staged, b"one", Save::InPlace).unwrap();
+            if has_owner {
+                disks[0].write_file("f", b"one", Save::InPlace).unwrap();
+            }
+            ledger.all_durable(1, &disks[1], &disks);
+            let empty = [1, 2].map(|seed| SimFs::new(SimConfig::ext4(seed)));
+            ledger.power_cut(&empty, &[true, false]);
+            let lost = ledger.lost(&BTreeSet::new());
+            assert_eq!(lost.len(), usize::from(!has_owner), "{lost:?}");
         }
     }
 

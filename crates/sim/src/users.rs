@@ -121,7 +121,7 @@ impl Users {
             fs.settle();
             // What an earlier sync failed to write is clean by now, and no later one brings it to the disk.
             let on_disk = fs.image(0);
-            ledger.all_durable(machine, &on_disk);
+            ledger.all_durable(machine, &on_disk, disks);
             self.unsynced[machine] = seen(&on_disk) != after;
         }
         format!("{machine}: {what}")
