@@ -132,8 +132,7 @@ impl LocalReplica {
         let (scope, sees_all_missed) = self.with_missed(scope);
         let mut walked = scan::walk(self, &groups::widen(scope));
         scan::free_rows(self, &mut walked);
-        walked.gone.sort_by(|a, b| a.path.cmp(&b.path));
-        walked.gone.dedup_by(|a, b| a.path == b.path);
+        self.order_missed(&mut walked, &mut look);
         // What was in a directory that was missed and is there again is still to be missed.
         let back = locked(&self.missed).are_back(&walked.present);
         let back = back.into_iter().filter(|p| self.had_dir(p));

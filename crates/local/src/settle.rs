@@ -16,7 +16,7 @@ use instep_core::version::Kind;
 use instep_replica::{Found, Look, Scope};
 
 use crate::replica::{LocalReplica, locked};
-use crate::scan::Gone;
+use crate::scan::{Gone, Walked};
 
 const MS: u64 = 1_000_000;
 /// A burst waits this much longer for each entry of it: several times as long as removing it takes.
@@ -169,6 +169,24 @@ impl LocalReplica {
             return least;
         }
         (least + entries * PATIENCE_MS).min(least.max(PATIENCE_MAX_MS))
+    }
+
+    /// Puts what is missed in tree order. A directory that one look saw both missing and taken by something is not
+    /// missed as a whole: what was in it is, and so holds back what took its name. Which of the two came last only
+    /// another look tells.
+    pub(crate) fn order_missed(&self, walked: &mut Walked, look: &mut Look) {
+        walked.gone.sort_by(|a, b| a.path.cmp(&b.path));
+        walked.gone.dedup_by(|a, b| a.path == b.path);
+        let gone = &walked.gone;
+        let is_missed_dir = |p: &RelPath| {
+            let at = gone.binary_search_by(|g| g.path.cmp(p));
+            at.is_ok_and(|at| gone[at].row.is_dir())
+        };
+        let taken = walked.present.iter().filter(|p| is_missed_dir(p));
+        let taken: BTreeSet<RelPath> = taken.cloned().collect();
+        walked.gone.retain(|g| !taken.contains(&g.path));
+        let delay_ms = self.settings.settle_ms.max(1);
+        look.again.extend(taken.into_iter().map(|p| (p, delay_ms)));
     }
 
     /// What a directory became is passed on when everything that was in it has settled as gone.

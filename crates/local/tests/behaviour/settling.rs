@@ -2,7 +2,7 @@
 
 use instep_core::plan::Outcome;
 use instep_core::version::Kind;
-use instep_fs::sim::SimConfig;
+use instep_fs::sim::{Save, SimConfig};
 use instep_local::Settings;
 use instep_replica::conformance::User as _;
 use instep_replica::look::Found;
@@ -369,4 +369,52 @@ fn a_file_that_is_written_without_end_waits_without_a_word() {
         codes(&closed).is_empty() && closed.findings.len() == 1,
         "{closed:?}"
     );
+}
+
+/// Looks at these paths, and later at what each look asks for.
+fn follow(sim: &Sim, paths: &[&str], recorded: &dyn Fn()) {
+    let mut paths: std::collections::BTreeSet<_> = paths.iter().map(|path| p(path)).collect();
+    for _ in 0..6 {
+        let trees = sim.replica().take_hints().trees;
+        let found = sim.replica().look(&Scope::Some { paths, trees }).unwrap();
+        sim.fs().clear_hook();
+        record(sim.replica(), &found);
+        recorded();
+        paths = found.again.into_iter().map(|(path, _)| path).collect();
+        pass(sim, Settings::default().settle_ms + 1);
+    }
+}
+
+#[test]
+fn what_was_in_a_directory_is_never_missed_if_a_file_takes_its_name_during_the_look() {
+    let mut saved = true;
+    let mut calls = 0_u32;
+    while std::mem::take(&mut saved) {
+        let sim = with_files(&["d/e/g"]);
+        sim.rename(&p("d"), &p("elsewhere")).unwrap();
+        sim.mkdir(&p("d")).unwrap();
+        let mut left = calls;
+        sim.fs().set_hook(Box::new(move |fs, _| {
+            if left == 0 {
+                fs.write_file("d/e", b"a file now", Save::InPlace).unwrap();
+            }
+            left = left.wrapping_sub(1);
+        }));
+        follow(&sim, &["d", "d/e", "d/e/g"], &|| {
+            let [taken, below] = ["d/e", "d/e/g"].map(|at| row(sim.replica(), &p(at)));
+            let is_file = taken.is_file_or_link();
+            assert!(
+                !is_file || below.print.is_none(),
+                "saved before call {calls}"
+            );
+        });
+        saved = sim.fs().stat("d/e").is_ok();
+        let below = row(sim.replica(), &p("d/e/g"));
+        let is_deleted = below.on_disk().is_some_and(|v| v.kind == Kind::Tomb);
+        assert!(is_deleted, "saved before call {calls}: {below:?}");
+        let is_file = row(sim.replica(), &p("d/e")).is_file_or_link();
+        assert_eq!(is_file, saved, "saved before call {calls}");
+        calls += 1;
+    }
+    assert!(calls > 8, "the look took {calls} calls");
 }
