@@ -152,6 +152,10 @@ pub fn exchange(replica: &LocalReplica, action: &Action, dir: &Dir, staged: &str
         }
     };
     replica.env.reach(Step::Exchanged);
+    if is_elsewhere(replica, action, dir) {
+        drop(guarded);
+        return not_here(replica, action, (dir, name), staging, &displaced);
+    }
     let held = Before::let_go(guarded);
     let now = dir.stat(name).ok().flatten();
     let mut done = Done::with(before.map(|b| replica.vouched(&action.path, &b, now.as_ref())));
@@ -175,11 +179,48 @@ pub fn displace(replica: &LocalReplica, action: &Action, dir: &Dir) -> Done {
         return Done::not(failed(&action.path, &e));
     }
     replica.env.reach(Step::Taken);
+    if is_elsewhere(replica, action, dir)
+        && tree::give(&ours_dirs.staging, ours(&staged), dir, name).is_ok()
+    {
+        replica.hint(action.path.clone());
+        return Done::not(Outcome::Superseded);
+    }
     let held = Before::let_go(guarded);
     let mut done = Done::with(None);
     let displaced = (&ours_dirs.staging, ours(&staged));
     keep(replica, action, displaced, held, "deleted", &mut done);
     done
+}
+
+/// Whether the directory in which something was done has left its path, by a user's rename: what was done there was not
+/// done at the path, and the row must not say that it was. What cannot be looked up now has not left.
+fn is_elsewhere(replica: &LocalReplica, action: &Action, dir: &Dir) -> bool {
+    let Some(parent) = action.path.parent().filter(|p| !p.is_root()) else {
+        return false;
+    };
+    match tree::open(&replica.root, &parent) {
+        Ok(now) => {
+            let both = (now.stat_self(), dir.stat_self());
+            matches!(both, (Ok(now), Ok(then)) if now.ino != then.ino)
+        }
+        Err(e) => matches!(e.kind(), ErrorKind::Absent | ErrorKind::OtherKind),
+    }
+}
+
+/// Names were exchanged in a directory that a user has renamed: it is theirs as it was.
+fn not_here(
+    replica: &LocalReplica,
+    action: &Action,
+    at: (&Dir, Name<'_>),
+    staging: &Dir,
+    displaced: &str,
+) -> Done {
+    let done = swap_back(replica, action, at, staging, displaced);
+    replica.hint(action.path.clone());
+    Done {
+        displaced: done.displaced,
+        ..Done::not(Outcome::Superseded)
+    }
 }
 
 /// Why names did not change places.

@@ -10,6 +10,7 @@ mod aftermath;
 mod attributes;
 mod below;
 mod check;
+mod elsewhere;
 mod groups;
 mod hints;
 mod identity;
