@@ -152,11 +152,12 @@ pub fn exchange(replica: &LocalReplica, action: &Action, dir: &Dir, staged: &str
         }
     };
     replica.env.reach(Step::Exchanged);
-    if is_elsewhere(replica, action, dir) {
-        drop(guarded);
-        return not_here(replica, action, (dir, name), staging, &displaced);
-    }
     let held = Before::let_go(guarded);
+    if is_elsewhere(replica, action, dir)
+        && let Some(done) = not_here(replica, action, (dir, name), staging, &displaced)
+    {
+        return done;
+    }
     let now = dir.stat(name).ok().flatten();
     let mut done = Done::with(before.map(|b| replica.vouched(&action.path, &b, now.as_ref())));
     let displaced = (staging, ours(&displaced));
@@ -207,20 +208,22 @@ fn is_elsewhere(replica: &LocalReplica, action: &Action, dir: &Dir) -> bool {
     }
 }
 
-/// Names were exchanged in a directory that a user has renamed: it is theirs as it was.
+/// Names were exchanged in a directory that a user has renamed: it is theirs as it was. None where that cannot be,
+/// as in a directory that is gone with what was put there.
 fn not_here(
     replica: &LocalReplica,
     action: &Action,
-    at: (&Dir, Name<'_>),
+    (dir, at): (&Dir, Name<'_>),
     staging: &Dir,
     displaced: &str,
-) -> Done {
-    let done = swap_back(replica, action, at, staging, displaced);
+) -> Option<Done> {
+    let brought = match swap(replica, dir, at, staging, displaced) {
+        Ok(brought) | Err(Unswapped::Away(_, brought)) => brought,
+        Err(Unswapped::Undone(_)) => return None,
+    };
     replica.hint(action.path.clone());
-    Done {
-        displaced: done.displaced,
-        ..Done::not(Outcome::Superseded)
-    }
+    let done = Done::not(Outcome::Superseded);
+    Some(came_out(replica, action, staging, &brought, done))
 }
 
 /// Why names did not change places.
@@ -455,19 +458,29 @@ fn swap_back(
     staging: &Dir,
     staged: &str,
 ) -> Done {
-    let (mut done, brought) = match swap(replica, dir, at, staging, staged) {
+    let (done, brought) = match swap(replica, dir, at, staging, staged) {
         Ok(brought) => (Done::not(apply::not_empty(replica, action, dir)), brought),
         Err(Unswapped::Undone(e)) => return Done::not(failed(&action.path, &e)),
         Err(Unswapped::Away(e, brought)) => (away(action, dir, at, &e), brought),
     };
+    came_out(replica, action, staging, &brought, done)
+}
+
+/// What we had put there is aside again. It was in a user's reach: only what is still ours goes.
+fn came_out(
+    replica: &LocalReplica,
+    action: &Action,
+    staging: &Dir,
+    brought: &str,
+    mut done: Done,
+) -> Done {
     let Some(put) = action.entry.get_shown(action.shown) else {
         return done;
     };
-    // It was in a user's reach: only what is still ours goes.
-    let name = ours(&brought);
+    let name = ours(brought);
     let verdict = judge(replica, staging, name, put.content, Patience::Some);
     if matches!(verdict, Verdict::Expected) || put.kind == Kind::Dir {
-        discard(replica, &brought);
+        discard(replica, brought);
         return done;
     }
     let what = Displaced {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use instep_core::path::RelPath;
 use instep_core::plan::Outcome;
 use instep_fs::sim::SimConfig;
 use instep_replica::Replica;
@@ -68,4 +69,45 @@ fn what_was_done_in_a_directory_that_a_user_has_renamed_is_recorded_under_its_ol
         renamed_before_each_call(&config, Some(b"theirs"));
         renamed_before_each_call(&config, None);
     }
+}
+
+/// Nothing can go back into a directory that is gone, and what had been displaced is kept like any other.
+#[test]
+fn what_was_displaced_in_a_directory_that_a_user_then_deletes_is_not_put_in_the_trash() {
+    let mut late = 0;
+    for at in 0.. {
+        let sim = Sim::new(SimConfig::ext4(5));
+        let (replica, path) = (sim.replica(), p("d/f"));
+        sim.fs().mkdir_all("d").unwrap();
+        sim.write(&path, b"old").unwrap();
+        let pass = |ms: u64| sim.fs().advance(ms.cast_signed() * 1_000_000);
+        observe(replica, &pass);
+        pass(5000);
+        let action = incoming(replica, &path, Some(b"theirs"), 1);
+        let (ran, is_done) = (Arc::new(AtomicBool::new(false)), Arc::default());
+        let (mut left, runs, done) = (at, ran.clone(), Arc::<AtomicBool>::clone(&is_done));
+        sim.fs().set_hook(Box::new(move |fs, _| {
+            if left == 0 {
+                let now = fs.snapshot().remove(&p("d/f"));
+                done.store(now.unwrap().content == b"theirs", Ordering::Relaxed);
+                fs.remove("d/f").unwrap();
+                fs.remove("d").unwrap();
+                runs.store(true, Ordering::Relaxed);
+            }
+            left -= 1;
+        }));
+        let outcome = replica.apply(&[action], &Given::of(&[b"theirs"])).unwrap();
+        sim.fs().clear_hook();
+        if !ran.load(Ordering::Relaxed) {
+            break;
+        }
+        if is_done.load(Ordering::Relaxed) {
+            late += 1;
+            let all = sim.fs().snapshot();
+            let trash = |path: &RelPath| path.as_bytes().starts_with(b".instep/trash/");
+            let is_kept = all.iter().any(|(p, n)| trash(p) && n.content == b"old");
+            assert!(is_kept, "before call {at}, {outcome:?}");
+        }
+    }
+    assert!(late > 1, "only {late} calls after it was done");
 }
