@@ -226,8 +226,6 @@ pub fn is_due(row: &Row, known: &Entry, kind: Kind, carried: Carried) -> bool {
 mod tests {
     use super::*;
     use crate::id::{ActorId, ContentId};
-    use crate::time::Mtime;
-    use alloc::vec::Vec;
 
     fn owner(id: u32, name: &[u8]) -> Owner {
         Owner {
@@ -248,19 +246,13 @@ mod tests {
     fn version(owner: Option<(Hlc, Owner)>, xattrs: Option<(Hlc, Xattrs)>) -> Version {
         let attributes = Sayings { owner, xattrs };
         Version {
-            kind: Kind::File,
             content: ContentId([1; 32]),
             size: 1,
             mode: 0o644,
-            mtime: Mtime::default(),
             te: 1,
             mode_te: 1,
             attributes: Some(Box::new(attributes)),
-            target: Box::default(),
-            prev: Vec::new(),
-            moved: None,
-            meta_only: false,
-            policy_epoch: 0,
+            ..Version::bare(Kind::File)
         }
     }
 

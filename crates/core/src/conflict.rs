@@ -206,19 +206,12 @@ mod tests {
 
     fn version(te: i64) -> Version {
         Version {
-            kind: Kind::File,
             content: ContentId([0xab; 32]),
             size: 1,
             mode: 0o644,
-            mtime: Mtime::default(),
             te,
             mode_te: te,
-            attributes: None,
-            target: Box::default(),
-            prev: Vec::new(),
-            moved: None,
-            meta_only: false,
-            policy_epoch: 0,
+            ..Version::bare(Kind::File)
         }
     }
 

@@ -118,6 +118,29 @@ pub struct Action {
     pub shown: Option<Dot>,
 }
 
+impl Action {
+    /// Whether a directory that the index knows must be there before.
+    pub fn was_dir(&self) -> bool {
+        matches!(
+            self.before,
+            Precondition::Unchanged {
+                kind: Kind::Dir,
+                ..
+            }
+        )
+    }
+
+    /// Whether a directory makes way for a file or a link, so that what is below has to go first.
+    pub fn replaces_dir(&self) -> bool {
+        self.was_dir() && matches!(self.goal, Goal::File { .. } | Goal::Link { .. })
+    }
+
+    /// Whether a directory is no directory afterwards.
+    pub fn ends_dir(&self) -> bool {
+        self.replaces_dir() || self.was_dir() && self.goal == Goal::Absent
+    }
+}
+
 /// What became of one action. Anything but `Done` leaves the path as the user had it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {

@@ -455,18 +455,9 @@ pub fn is_safe_link(path: &RelPath, target: &[u8]) -> bool {
 /// being a directory; everything that creates or changes, parents first; deletions, children first; at last
 /// the modes of directories, which might forbid the rest.
 pub fn order(actions: &mut Vec<Action>) {
-    let was_dir = |a: &Action| {
-        matches!(
-            a.before,
-            Precondition::Unchanged {
-                kind: Kind::Dir,
-                ..
-            }
-        ) && matches!(a.goal, Goal::File { .. } | Goal::Link { .. })
-    };
     let replaced: alloc::collections::BTreeSet<(usize, RelPath)> = actions
         .iter()
-        .filter(|a| was_dir(a))
+        .filter(|a| a.replaces_dir())
         .map(|a| (a.replica, a.path.clone()))
         .collect();
     let below_replaced = |a: &Action| {

@@ -56,6 +56,25 @@ pub struct Version {
 }
 
 impl Version {
+    /// A version of which nothing is known but its kind: no content, no times, no bits, no past.
+    pub fn bare(kind: Kind) -> Self {
+        Self {
+            kind,
+            content: ContentId::NONE,
+            size: 0,
+            mode: 0,
+            mtime: Mtime::default(),
+            te: 0,
+            mode_te: 0,
+            attributes: None,
+            target: Box::default(),
+            prev: Vec::new(),
+            moved: None,
+            meta_only: false,
+            policy_epoch: 0,
+        }
+    }
+
     /// Whether both show the same thing to a user, metadata aside.
     pub fn same_content(&self, other: &Self) -> bool {
         self.kind == other.kind && self.content == other.content

@@ -21,19 +21,12 @@ fn file(content: u64) -> Version {
     let mut id = [0; 32];
     id[..8].copy_from_slice(&content.to_le_bytes());
     Version {
-        kind: Kind::File,
         content: ContentId(id),
         size: 1,
         mode: 0o644,
-        mtime: Mtime::default(),
         te: content as i64,
         mode_te: content as i64,
-        attributes: None,
-        target: Box::default(),
-        prev: Vec::new(),
-        moved: None,
-        meta_only: false,
-        policy_epoch: 0,
+        ..Version::bare(Kind::File)
     }
 }
 

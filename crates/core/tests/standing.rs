@@ -3,13 +3,12 @@
 
 use instep_core::attributes::Carried;
 use instep_core::entry::Entry;
-use instep_core::id::{ActorId, ContentId, Dot};
+use instep_core::id::{ActorId, Dot};
 use instep_core::path::RelPath;
 use instep_core::plan::Goal;
 use instep_core::policy::{Policies, Role};
 use instep_core::reconcile::{Side, reconcile};
 use instep_core::row::{Print, Row};
-use instep_core::time::Mtime;
 use instep_core::version::{Kind, Version};
 
 fn tomb() -> Entry {
@@ -18,19 +17,9 @@ fn tomb() -> Entry {
         counter: 1,
     };
     let version = Version {
-        kind: Kind::Tomb,
-        content: ContentId::NONE,
-        size: 0,
-        mode: 0,
-        mtime: Mtime::default(),
         te: 1,
         mode_te: 1,
-        attributes: None,
-        target: Box::default(),
-        prev: Vec::new(),
-        moved: None,
-        meta_only: false,
-        policy_epoch: 0,
+        ..Version::bare(Kind::Tomb)
     };
     Entry::first(dot, version)
 }

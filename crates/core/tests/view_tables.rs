@@ -23,19 +23,13 @@ fn dot(actor: u8) -> Dot {
 fn version(kind: Kind, content: u8, te: i64) -> Version {
     let has_mode = matches!(kind, Kind::File | Kind::Dir);
     Version {
-        kind,
         content: ContentId([content; 32]),
         size: 1,
         mode: if has_mode { 0o644 } else { 0 },
         mtime: Mtime::from_nanos(te),
         te,
         mode_te: te,
-        attributes: None,
-        target: Box::default(),
-        prev: Vec::new(),
-        moved: None,
-        meta_only: false,
-        policy_epoch: 0,
+        ..Version::bare(kind)
     }
 }
 

@@ -309,24 +309,17 @@ impl Session {
         if let Some(v) = rows.iter().flatten().find_map(|r| r.entry.get(loser)) {
             return Some(v.clone());
         }
+        if record.kind == "link" {
+            return None;
+        }
         Some(instep_core::version::Version {
-            kind: if record.kind == "link" {
-                return None;
-            } else {
-                Kind::File
-            },
             content: record.content.parse().ok()?,
             size: record.size,
             mode: record.mode,
             mtime: instep_core::time::Mtime::from_nanos(record.te),
             te: record.te,
             mode_te: record.te,
-            attributes: None,
-            target: Box::default(),
-            prev: Vec::new(),
-            moved: None,
-            meta_only: false,
-            policy_epoch: 0,
+            ..instep_core::version::Version::bare(Kind::File)
         })
     }
 

@@ -328,12 +328,7 @@ fn restoring(i: usize, path: &RelPath, row: &Row, found: &Found) -> Option<Actio
             print: *print,
             content: *content,
         },
-        goal: Goal::File {
-            content: version.content,
-            size: version.size,
-            mode: row.print.map_or(version.mode, |p| p.mode),
-            mtime: version.mtime,
-        },
+        goal: Goal::of(version, row.print.map_or(version.mode, |p| p.mode)),
         keep: Keep::Trash,
         entry: row.entry.clone(),
         shown: row.shown,

@@ -139,7 +139,7 @@ impl Session {
                 // What is beside a database goes before the database changes, or would spoil it.
                 let database = group::database(&action.path);
                 let is_companion = database.is_some_and(|d| rows.contains_key(&d));
-                let waits = action.goal == Goal::Absent && !is_companion || replaces_dir(&action);
+                let waits = action.goal == Goal::Absent && !is_companion || action.replaces_dir();
                 if waits {
                     pass.last.push(action);
                 } else {
@@ -654,16 +654,6 @@ impl Session {
             self.monitor.event(Event::Changed(change));
         }
     }
-}
-
-fn replaces_dir(action: &Action) -> bool {
-    matches!(
-        action.before,
-        Precondition::Unchanged {
-            kind: Kind::Dir,
-            ..
-        }
-    ) && matches!(action.goal, Goal::File { .. } | Goal::Link { .. })
 }
 
 /// Whether the version that an action shows says anything of owner or extended attributes.

@@ -85,23 +85,16 @@ mod tests {
     use super::*;
     use instep_core::id::ActorId;
     use instep_core::row::Print;
-    use instep_core::time::Mtime;
 
     fn version(kind: Kind, content: u8, prev: &[u8]) -> Version {
         Version {
-            kind,
             content: ContentId([content; 32]),
             size: 1,
             mode: 0o644,
-            mtime: Mtime::default(),
             te: 5,
             mode_te: 5,
-            attributes: None,
-            target: Box::default(),
             prev: prev.iter().map(|c| ContentId([*c; 32])).collect(),
-            moved: None,
-            meta_only: false,
-            policy_epoch: 0,
+            ..Version::bare(kind)
         }
     }
 

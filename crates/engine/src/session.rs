@@ -688,19 +688,10 @@ impl Session {
             counter: 1,
         };
         let dir = instep_core::version::Version {
-            kind: instep_core::version::Kind::Dir,
-            content: ContentId::NONE,
-            size: 0,
             mode: 0o755,
-            mtime: instep_core::time::Mtime::default(),
             te: 1,
             mode_te: 1,
-            attributes: None,
-            target: Box::default(),
-            prev: Vec::new(),
-            moved: None,
-            meta_only: false,
-            policy_epoch: 0,
+            ..instep_core::version::Version::bare(instep_core::version::Kind::Dir)
         };
         let entry = instep_core::entry::Entry::first(dot, dir);
         let action = Action {

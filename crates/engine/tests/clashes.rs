@@ -680,19 +680,13 @@ impl Sources for Given {
 
 fn file(bytes: &[u8]) -> Version {
     Version {
-        kind: Kind::File,
         content: content_id(bytes),
         size: bytes.len() as u64,
         mode: 0o644,
         mtime: Mtime::from_nanos(1),
         te: 1,
         mode_te: 1,
-        attributes: None,
-        target: Box::default(),
-        prev: Vec::new(),
-        moved: None,
-        meta_only: false,
-        policy_epoch: 0,
+        ..Version::bare(Kind::File)
     }
 }
 

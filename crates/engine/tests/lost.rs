@@ -11,7 +11,6 @@ use instep_core::id::{ContentId, Dot, ShareId};
 use instep_core::path::RelPath;
 use instep_core::plan::{Action, Code, Goal, Keep, Outcome, Precondition};
 use instep_core::row::Row;
-use instep_core::time::Mtime;
 use instep_core::version::{Kind, Version};
 use instep_engine::report::{Event, Monitor, State};
 use instep_engine::session::End;
@@ -200,19 +199,14 @@ impl World {
         let actor = self.replicas[0].actor();
         let te = self.env.wall_ns();
         let lost = Version {
-            kind: Kind::File,
             content: content_id(text.as_bytes()),
             size: text.len() as u64,
             mode: 0o644,
             mtime: instep_core::time::Mtime::from_nanos(te),
             te,
             mode_te: te,
-            attributes: None,
-            target: Box::default(),
             prev: was.present().map(|v| v.content).into_iter().collect(),
-            moved: None,
-            meta_only: false,
-            policy_epoch: 0,
+            ..Version::bare(Kind::File)
         };
         let counter = self.replicas[0].mint().unwrap().counter;
         self.learns(0, path, Dot { actor, counter }, lost);
@@ -328,19 +322,10 @@ fn a_save_over_what_is_left_supersedes_a_version_that_its_user_never_saw() {
 
 fn made(world: &World, kind: Kind, content: ContentId) -> Version {
     Version {
-        kind,
         content,
-        size: 0,
         mode: 0o755,
-        mtime: Mtime::default(),
         te: world.env.wall_ns(),
-        mode_te: 0,
-        attributes: None,
-        target: Box::default(),
-        prev: Vec::new(),
-        moved: None,
-        meta_only: false,
-        policy_epoch: 0,
+        ..Version::bare(kind)
     }
 }
 

@@ -5,11 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use instep_core::entry::Entry;
-use instep_core::id::{ActorId, ContentId, Dot, ShareId};
+use instep_core::id::{ActorId, Dot, ShareId};
 use instep_core::path::RelPath;
 use instep_core::plan::{Action, Code, Goal, Keep, Outcome, Precondition, Problem};
 use instep_core::row::Row;
-use instep_core::time::Mtime;
 use instep_core::version::{Kind, Version};
 use instep_engine::report::Silent;
 use instep_engine::session::End;
@@ -102,19 +101,10 @@ impl World {
             counter: 1,
         };
         let version = Version {
-            kind: Kind::Dir,
-            content: ContentId::NONE,
-            size: 0,
             mode: 0o500,
-            mtime: Mtime::default(),
             te: 1,
             mode_te: 1,
-            attributes: None,
-            target: Box::default(),
-            prev: Vec::new(),
-            moved: None,
-            meta_only: false,
-            policy_epoch: 0,
+            ..Version::bare(Kind::Dir)
         };
         for (replica, mode) in self.replicas.iter().zip([0o700, 0o500]) {
             let action = Action {

@@ -173,7 +173,7 @@ fn left_alone(replica: &LocalReplica, actions: &[Action]) -> Vec<Mutex<Option<Do
         let is_dir = match action.goal {
             Goal::Dir { .. } => true,
             Goal::File { .. } | Goal::Link { .. } | Goal::Rename { .. } => false,
-            Goal::Absent | Goal::Metadata { .. } | Goal::Record => was_dir(action),
+            Goal::Absent | Goal::Metadata { .. } | Goal::Record => action.was_dir(),
         };
         rules.ignores(name, is_dir)
     };
@@ -356,7 +356,7 @@ impl Worker<'_> {
             Ok(true) => return Done::not(clash(action)),
             Err(e) => return Done::not(failed(&action.path, &e)),
         }
-        if ends_dir(action) && self.is_left_in(&action.path) {
+        if action.ends_dir() && self.is_left_in(&action.path) {
             return Done::not(Outcome::Busy);
         }
         match &action.goal {
@@ -934,27 +934,8 @@ pub fn not_empty(replica: &LocalReplica, action: &Action, dir: &Dir) -> Outcome 
     }
 }
 
-/// Whether a directory is no directory afterwards.
-fn ends_dir(action: &Action) -> bool {
-    let ends = matches!(
-        action.goal,
-        Goal::Absent | Goal::File { .. } | Goal::Link { .. }
-    );
-    ends && was_dir(action)
-}
-
-fn was_dir(action: &Action) -> bool {
-    matches!(
-        action.before,
-        Precondition::Unchanged {
-            kind: Kind::Dir,
-            ..
-        }
-    )
-}
-
 fn stage(action: &Action) -> Stage {
-    let was_dir = was_dir(action);
+    let was_dir = action.was_dir();
     match action.goal {
         Goal::Dir { .. } => Stage::Dirs,
         Goal::Absent if was_dir => Stage::DeleteDirs,

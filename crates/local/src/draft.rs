@@ -29,10 +29,9 @@ pub(crate) fn complete(profile: &Profile, file: &File, own: u16) -> instep_fs::R
     Ok(())
 }
 
-/// Whether a file of this look and size is what a power cut left of a draft of a version, in the place of what `row`
-/// tells of.
-pub(crate) fn is_left(version: &Version, row: Option<&Row>, seen: Print, size: u64) -> bool {
+/// Whether a file of this look, no longer than the version, is what a power cut left of a draft of it, in the place of
+/// what `row` tells of.
+pub(crate) fn is_left(version: &Version, row: Option<&Row>, seen: Print) -> bool {
     let was_there = row.and_then(|r| r.print).is_some_and(|p| p.mode == MODE);
-    let is_less = version.kind == Kind::File && size <= version.size && version.mode != MODE;
-    seen.mode == MODE && is_less && !was_there
+    seen.mode == MODE && version.kind == Kind::File && version.mode != MODE && !was_there
 }

@@ -125,7 +125,7 @@ impl Lately {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
 pub(crate) mod tests {
-    use instep_core::time::Mtime;
+
     use instep_core::version::Kind;
     use instep_store::MemoryDisk;
 
@@ -137,19 +137,13 @@ pub(crate) mod tests {
 
     pub(crate) fn version(n: u8, prev: &[u8]) -> Version {
         Version {
-            kind: Kind::File,
             content: id(n),
             size: 1,
             mode: 0o644,
-            mtime: Mtime::default(),
             te: 1,
             mode_te: 1,
-            attributes: None,
-            target: Box::default(),
             prev: prev.iter().map(|n| id(*n)).collect(),
-            moved: None,
-            meta_only: false,
-            policy_epoch: 0,
+            ..Version::bare(Kind::File)
         }
     }
 

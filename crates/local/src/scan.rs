@@ -375,16 +375,16 @@ fn walk_dir(
     if let Err(e) = replica.watch_dir(&dir, &path) {
         out.problem(&RelPath::root(), Code::WatchLimit, refused(e.errno));
     }
-    let listed = list(&dir, &path, scratch, out)
-        .and_then(|()| read_rules(replica, &dir, &path, scratch, &mut rules));
-    if let Err(e) = listed {
+    if let Err(e) = list(&dir, &path, scratch, out) {
         return out.problem(&path, Code::Unreadable, e.to_string());
     }
-    let names = &scratch.names;
-    let name_of = |item: &(u32, u32, Stat)| &names[item.0 as usize..item.1 as usize];
-    let mut digest = Digest::default();
-    for item in &scratch.items {
-        digest.add(name_of(item), print(&item.2).hash);
+    let Listing {
+        mut digest,
+        own,
+        git,
+    } = Listing::of(scratch);
+    if let Err(e) = replica.rules.listed(&dir, &path, own, git, &mut rules) {
+        return out.problem(&path, Code::Unreadable, e.to_string());
     }
     digest.add(b"/", replica.stamp(rules.stamp()));
     out.examined += scratch.items.len() as u64;
@@ -410,6 +410,30 @@ fn walk_dir(
         .sort_by(|a, b| names[a.0 as usize..a.1 as usize].cmp(&names[b.0 as usize..b.1 as usize]));
     merge(replica, &dir, &path, &names, scratch, &rules, more, out);
     scratch.names = names;
+}
+
+/// What one pass over a listing tells.
+#[derive(Default)]
+struct Listing {
+    /// The sum over all names and fingerprints.
+    digest: Digest,
+    /// It has an ignore file of ours.
+    own: bool,
+    /// It has an ignore file of git's.
+    git: bool,
+}
+
+impl Listing {
+    fn of(scratch: &Scratch) -> Self {
+        let mut out = Self::default();
+        for (start, end, stat) in &scratch.items {
+            let name = &scratch.names[*start as usize..*end as usize];
+            out.digest.add(name, print(stat).hash);
+            out.own |= name == crate::rules::OWN;
+            out.git |= name == crate::rules::GIT;
+        }
+        out
+    }
 }
 
 fn unopened(path: &RelPath, e: &instep_fs::Error, out: &mut Walked) {
@@ -463,22 +487,6 @@ fn list(
             Ok(())
         }
     }
-}
-
-/// Reads the ignore files that a listing has.
-fn read_rules(
-    replica: &LocalReplica,
-    dir: &Dir,
-    path: &RelPath,
-    scratch: &Scratch,
-    rules: &mut DirRules,
-) -> instep_fs::Result<()> {
-    let is_there = |name: &[u8]| {
-        let mut items = scratch.items.iter();
-        items.any(|(start, end, _)| &scratch.names[*start as usize..*end as usize] == name)
-    };
-    let (own, git) = (is_there(crate::rules::OWN), is_there(crate::rules::GIT));
-    replica.rules.listed(dir, path, own, git, rules)
 }
 
 /// Nothing changed here; what is below may have.

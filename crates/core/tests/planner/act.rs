@@ -84,14 +84,7 @@ impl World {
     pub(crate) fn was_pruned(&self, i: usize, action: &Action) -> bool {
         let replica = &self.replicas[i];
         let pruned = |r: &Row| r.print.is_none() && r.shown == tree::settled_tomb(&r.entry);
-        let was_dir = matches!(
-            action.before,
-            Precondition::Unchanged {
-                kind: Kind::Dir,
-                ..
-            }
-        );
-        was_dir
+        action.was_dir()
             && !replica.disk.contains_key(&action.path)
             && replica.rows.get(&action.path).is_some_and(pruned)
     }

@@ -213,19 +213,13 @@ mod tests {
 
     fn version(kind: Kind) -> Version {
         Version {
-            kind,
             content: ContentId([1; 32]),
             size: 9,
             mode: 0o644,
             mtime: GIVEN,
             te: 1,
             mode_te: 1,
-            attributes: None,
-            target: Box::default(),
-            prev: Vec::new(),
-            moved: None,
-            meta_only: false,
-            policy_epoch: 0,
+            ..Version::bare(kind)
         }
     }
 

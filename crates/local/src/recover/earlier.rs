@@ -85,7 +85,7 @@ impl Earlier {
         let is_marked = draft::is_marked(&replica.profile);
         let is_it = |v: &Version| {
             size <= v.size
-                && (is_time_of(mtime, v.mtime) || is_marked && draft::is_left(v, row, print, size))
+                && (is_time_of(mtime, v.mtime) || is_marked && draft::is_left(v, row, print))
         };
         self.brought
             .get(path)

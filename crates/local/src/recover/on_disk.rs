@@ -48,19 +48,11 @@ impl OnDisk {
             return None;
         };
         let version = Version {
-            kind: Kind::File,
             content: *content,
             size: *size,
             mode: print.mode,
             mtime: *mtime,
-            te: 0,
-            mode_te: 0,
-            attributes: None,
-            target: Box::default(),
-            prev: Vec::new(),
-            moved: None,
-            meta_only: false,
-            policy_epoch: 0,
+            ..Version::bare(Kind::File)
         };
         Some((Box::new(version), *print))
     }

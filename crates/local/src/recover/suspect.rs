@@ -82,12 +82,12 @@ struct Look {
 }
 
 impl Look {
-    fn of(replica: &LocalReplica, row: &Row) -> Self {
+    fn of(replica: &LocalReplica, row: &Row, part: bool) -> Self {
         let number = row.print.filter(|_| replica.profile.keeps_inodes());
         Self {
             ino: number.map(|p| p.ino),
             granularity_ns: replica.profile.mtime_granularity_ns,
-            part: false,
+            part,
         }
     }
 
@@ -106,10 +106,8 @@ fn suspect(replica: &LocalReplica, path: RelPath, row: &Row, earlier: &Earlier) 
     };
     let seen = on_disk(replica, &path);
     let is_missing = matches!(seen, OnDisk::Nothing);
-    let look = Look {
-        part: earlier.has_part(replica, &path, Some(row), &seen),
-        ..Look::of(replica, row)
-    };
+    let part = earlier.has_part(replica, &path, Some(row), &seen);
+    let look = Look::of(replica, row, part);
     let had = |content, ctime| earlier.had(&path, content, ctime);
     let new = match decide(seen, version, &look, had) {
         Remedy::Leave => return Ok(()),

@@ -120,7 +120,6 @@ pub(super) fn foreign_version(want: Want, was: Option<&Version>) -> Version {
     let is_file = matches!(want, Want::File(_));
     let te = FOREIGN_MTIME.nanos_since_epoch().unwrap_or_default();
     Version {
-        kind: want.kind(),
         content: want.content(was),
         size: if is_file {
             want.bytes().len() as u64
@@ -139,16 +138,12 @@ pub(super) fn foreign_version(want: Want, was: Option<&Version>) -> Version {
         },
         te,
         mode_te: te,
-        attributes: None,
         target: if let Want::Link(target) = want {
             target.into()
         } else {
             Box::default()
         },
-        prev: Vec::new(),
-        moved: None,
-        meta_only: false,
-        policy_epoch: 0,
+        ..Version::bare(want.kind())
     }
 }
 

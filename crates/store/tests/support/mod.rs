@@ -26,19 +26,13 @@ pub(crate) fn dot(actor: u8, counter: u64) -> Dot {
 
 pub(crate) fn file(content: u8, te: i64) -> Version {
     Version {
-        kind: Kind::File,
         content: ContentId([content; 32]),
         size: 12_345,
         mode: 0o644,
         mtime: Mtime::from_nanos(te),
         te,
         mode_te: te,
-        attributes: None,
-        target: Box::default(),
-        prev: Vec::new(),
-        moved: None,
-        meta_only: false,
-        policy_epoch: 0,
+        ..Version::bare(Kind::File)
     }
 }
 

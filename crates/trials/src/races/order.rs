@@ -121,18 +121,12 @@ impl Change<'_> {
 
     fn goal(self, to: &Version) -> Goal {
         match self {
-            Self::New(_) | Self::Replaced(_) | Self::Won(_) => Goal::File {
-                content: to.content,
-                size: to.size,
-                mode: to.mode,
-                mtime: to.mtime,
-            },
-            Self::Dir => Goal::Dir { mode: to.mode },
-            Self::Link => Goal::Link {
-                target: to.target.clone(),
-                mtime: to.mtime,
-            },
-            Self::Gone => Goal::Absent,
+            Self::New(_)
+            | Self::Replaced(_)
+            | Self::Won(_)
+            | Self::Dir
+            | Self::Link
+            | Self::Gone => Goal::of(to, to.mode),
             Self::Mode | Self::Time | Self::Attributes { .. } => Goal::Metadata {
                 mode: to.mode,
                 mtime: Some(to.mtime),
@@ -144,19 +138,10 @@ impl Change<'_> {
 
 fn blank(kind: Kind, n: u64) -> Version {
     Version {
-        kind,
-        content: ContentId::NONE,
-        size: 0,
-        mode: 0,
         mtime: time(n),
         te: n as i64,
         mode_te: 1,
-        attributes: None,
-        target: Box::default(),
-        prev: Vec::new(),
-        moved: None,
-        meta_only: false,
-        policy_epoch: 0,
+        ..Version::bare(kind)
     }
 }
 
