@@ -18,7 +18,7 @@ pub(crate) const LIST: &str = "crates/sim/mutants.toml";
 /// Seeds within which a bug has to be noticed.
 const SEEDS: u64 = 10_000;
 /// Among how many seeds one may fail of something else.
-const OTHERWISE: u64 = 5_000;
+const OTHERWISE: u64 = 40_000;
 /// How many thousandths of that have to be tried for a chance of one in a hundred that so many fail of something else: the
 /// first number is for one failure, the next for two (the tail of a Poisson distribution).
 const BY_CHANCE: [u64; 10] = [10, 148, 436, 823, 1279, 1785, 2330, 2906, 3507, 4130];
