@@ -154,6 +154,7 @@ impl Session {
                 }
             }
             if everywhere {
+                self.revisit_above_moved(&m.from);
                 done.push(m.from.clone());
                 done.push(m.to.clone());
             }

@@ -158,13 +158,7 @@ impl Session {
         if pass.alive.contains_key(&parent) || self.dirty.contains(&parent) {
             return;
         }
-        let derived = self.slots.iter().filter(|s| s.online()).any(|s| {
-            s.replica
-                .row(&parent)
-                .ok()
-                .flatten()
-                .is_some_and(|r| r.is_derived_dir())
-        });
+        let derived = self.is_derived(&parent);
         // What is there yet may stay for a while: a file that cannot be read, or that a program has open. Its directory
         // cannot go, the replica points at the file, and each would have the other planned for ever.
         let failed = self.later.get(path).is_some_and(|l| l.tries > 0);
@@ -173,6 +167,22 @@ impl Session {
         } else if derived {
             self.dirty.insert(parent);
         }
+    }
+
+    /// What moved everywhere before it was recorded is not decided under its old name: the directory above that may
+    /// have stood for it alone is.
+    pub(crate) fn revisit_above_moved(&mut self, from: &RelPath) {
+        let parent = from.parent().filter(|p| !p.is_root());
+        let derived = parent.filter(|p| self.is_derived(p));
+        self.dirty.extend(derived);
+    }
+
+    /// Whether a directory stands somewhere only for what is below it.
+    fn is_derived(&self, dir: &RelPath) -> bool {
+        self.slots.iter().filter(|s| s.online()).any(|s| {
+            let row = s.replica.row(dir).ok().flatten();
+            row.is_some_and(|r| r.is_derived_dir())
+        })
     }
 
     /// Adds what follows for a path from a file above it that takes the name of a directory.

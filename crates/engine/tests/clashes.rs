@@ -763,6 +763,27 @@ fn a_directory_that_only_stood_for_a_file_stays_where_the_file_was_deleted() {
 }
 
 #[test]
+fn a_directory_that_only_stood_for_another_stays_where_that_moved_away() {
+    let world = World::new(PolicyRecord::Newest, 1);
+    for path in ["d", "d/e", "h"] {
+        world.replicas[0].user_mkdir(&p(path)).unwrap();
+    }
+    world.sync(&[0, 1, 2]);
+    world.replicas[0].user_remove(&p("d")).unwrap();
+    world.sync(&[0]);
+    world.replicas[1].user_mkdir(&p("d/e/g")).unwrap();
+    world.sync(&[0, 1, 2]);
+    assert_eq!(world.tree(0), ["d/", "d/e/", "d/e/g/", "h/"]);
+    world.replicas[1]
+        .user_rename(&p("d/e/g"), &p("h/g"))
+        .unwrap();
+    world.sync(&[0, 1, 2]);
+    for i in 0..3 {
+        assert_eq!(world.tree(i), ["h/", "h/g/"], "on {i}");
+    }
+}
+
+#[test]
 fn a_copy_that_a_mirror_shows_beside_a_path_is_taken_for_an_extra() {
     // It has another file above the one that it lost.
     let world = World::mirror(&p("d/x"));
