@@ -110,7 +110,7 @@ pub fn merged(sides: &[Side<'_>], extra: &Entry) -> Entry {
 
 /// A mirror's source alone decides, and by what it has: it is never changed to show another sibling, so that what
 /// it shows supersedes whatever else it knows.
-fn said_by_source(row: &Row) -> Cow<'_, Entry> {
+pub fn said_by_source(row: &Row) -> Cow<'_, Entry> {
     let others = row.entry.siblings().len() > 1;
     let shown = row.materialised().filter(|_| others);
     match shown.and_then(|d| Some((d, row.entry.get(d)?.clone()))) {

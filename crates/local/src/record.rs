@@ -99,7 +99,8 @@ fn minted(
 ) -> Row {
     match replica.settings.role {
         Role::Both => mint::after_unseen(row, &finding.found, moved_to, &share.policies, next),
-        Role::Source | Role::Target => mint::after(row, &finding.found, moved_to, next),
+        Role::Source => mint::after_at_source(row, &finding.found, moved_to, next),
+        Role::Target => mint::after(row, &finding.found, moved_to, next),
     }
 }
 

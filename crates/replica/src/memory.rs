@@ -394,7 +394,8 @@ impl Replica for MemoryReplica {
             let (found, to) = (&finding.found, moved_to.as_ref());
             let after = match self.description.role {
                 Role::Both => mint::after_unseen(&row, found, to, policies, &mut next),
-                Role::Source | Role::Target => mint::after(&row, found, to, &mut next),
+                Role::Source => mint::after_at_source(&row, found, to, &mut next),
+                Role::Target => mint::after(&row, found, to, &mut next),
             };
             if after != row {
                 state.put(path, |row| *row = after);

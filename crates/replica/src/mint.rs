@@ -12,6 +12,7 @@ use instep_core::id::{ContentId, Dot};
 use instep_core::limits::PREVIOUS_MAX;
 use instep_core::path::RelPath;
 use instep_core::policy::Policies;
+use instep_core::reconcile::said_by_source;
 use instep_core::row::{Held, Print, Row};
 use instep_core::time::{Hlc, Mtime, effective_time};
 use instep_core::version::{Kind, Version};
@@ -114,6 +115,21 @@ pub fn after_unseen(
         entry: row.entry.record_beside(&seen, dot, version.clone()),
         ..new
     }
+}
+
+/// As [`after`], at a mirror's source, which alone decides: what else is known of a path has no part in what is minted
+/// there, because nobody will ever bring it to the source's disk.
+pub fn after_at_source(
+    row: &Row,
+    found: &Found,
+    moved_to: Option<&RelPath>,
+    next: &mut dyn FnMut() -> Event,
+) -> Row {
+    let alone = Row {
+        entry: said_by_source(row).into_owned(),
+        ..row.clone()
+    };
+    after(&alone, found, moved_to, next)
 }
 
 /// Mints nothing: the version gets a dot that is superseded by whatever the others know, and no instant, so
@@ -622,6 +638,34 @@ mod tests {
                 "all that a person is asked about is kept"
             );
         }
+    }
+
+    #[test]
+    fn a_mirrors_source_gives_an_edit_the_mode_of_a_file_that_it_lost() {
+        let lost = history(Row::default(), &[file(1, 0o664, 1_700_000_500)]);
+        let wanting = Row {
+            shown: None,
+            print: None,
+            ..lost
+        };
+        let mut counter = 1;
+        let mut next = || {
+            counter += 1;
+            let dot = dot(1, counter);
+            Event {
+                dot,
+                hlc: NOW + counter as i64,
+                policy_epoch: 0,
+            }
+        };
+        let mut row = wanting;
+        for found in [file(2, 0o644, 1_700_000_000), file(3, 0o644, 1_700_000_900)] {
+            row = after_at_source(&row, &found, None, &mut next);
+        }
+        assert_eq!(
+            (shown(&row).content, shown(&row).mode),
+            (ContentId([3; 32]), 0o644)
+        );
     }
 
     #[test]
