@@ -75,7 +75,7 @@ impl Session {
     }
 
     /// Nothing is pending at or below either end; what others found there was found before the move, and what they
-    /// have not read to the end yet may be there.
+    /// have not read to the end yet may be there. Only the first piece of a walk says what waits, of the others none.
     fn is_quiet(&self, m: &Move, others: &[(usize, Look)]) -> bool {
         let inside = |p: &RelPath| p.is_within(&m.from) || p.is_within(&m.to);
         let found = |l: &Look| {
@@ -86,7 +86,8 @@ impl Session {
                 .chain(l.unread.iter().map(|(p, _)| p))
                 .any(inside)
         };
-        !others.iter().any(|(_, l)| found(l))
+        let waits_unsaid = |l: &Look| l.rest.is_some() && l.unread.is_empty();
+        !others.iter().any(|(_, l)| found(l) || waits_unsaid(l))
             && !self.dirty.iter().any(inside)
             && !self.later.keys().any(inside)
             && !self.problems.keys().any(|(_, p)| inside(p))
@@ -228,6 +229,13 @@ mod tests {
         for inside in ["old/f", "new/f"] {
             assert!(!session.is_quiet(&moved, &[(1, look(inside))]), "{inside}");
         }
+        // A further piece does not say what is read after it.
+        let piece = |rest| Look {
+            rest,
+            ..Look::default()
+        };
+        assert!(!session.is_quiet(&moved, &[(1, piece(Some(3)))]));
+        assert!(session.is_quiet(&moved, &[(1, piece(None))]));
         // What was found in an earlier turn is read piece by piece.
         session.slots[1].rest = Some(2);
         assert!(!session.is_quiet(&moved, &[]));
