@@ -156,10 +156,10 @@ impl Session {
         self.recognise(i, &mut look);
         self.withhold_damage(i, &mut look);
         self.brake(i, &mut look);
-        let moved = if self.slots[i].role == Role::Target {
+        let moves = if self.slots[i].role == Role::Target {
             Vec::new()
         } else {
-            self.move_early(i, &look, others)
+            self.early_moves(i, &look, others)
         };
         let refreshed_only = look
             .findings
@@ -173,7 +173,7 @@ impl Session {
                 if !changed.is_empty() {
                     self.touched(i);
                 }
-                let done = self.adopt_moves(i, &moved);
+                let done = self.pass_on_moves(i, &moves);
                 self.dirty.extend(
                     changed
                         .into_iter()

@@ -1,8 +1,9 @@
-//! Moves as one action: the rename first, everywhere, then the bookkeeping.
+//! Moves of directories as one action: one rename on each of the others, with the rows that go with it.
 //!
-//! A whole move is passed on before it is recorded, because `rename` is cheap and a person is looking at
-//! the folder. If we die in between, every disk has moved and no index knows: each finds the same move by
-//! itself, and the versions they mint are equal in content.
+//! Owns which moves are passed on like this, by what is known before the mover records them. Invariant: nothing is
+//! renamed before the mover's rows of it are at hand, so that whoever renames is told in the next breath. If we die in
+//! between, a disk has moved and its index does not know: it finds the move by itself, and the versions that it mints
+//! are equal in content.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -18,7 +19,7 @@ use instep_replica::{Found, Look};
 use crate::report::{Change, ChangeKind, Event};
 use crate::session::Session;
 
-/// A move that some replicas have carried out already.
+/// A move that some replicas can carry out as it is.
 pub(crate) struct Early {
     from: RelPath,
     to: RelPath,
@@ -28,17 +29,16 @@ pub(crate) struct Early {
 }
 
 impl Session {
-    /// Renames on the other replicas what was renamed as a whole on this one.
-    pub(crate) fn move_early(
-        &mut self,
+    /// What was renamed as a whole on this replica, and may be renamed on others once it is recorded here.
+    pub(crate) fn early_moves(
+        &self,
         source: usize,
         look: &Look,
         others: &[(usize, Look)],
     ) -> Vec<Early> {
         let noticed_ns = self.env.monotonic_ns();
-        let whole: Vec<Move> = look.moves.iter().filter(|m| m.whole).cloned().collect();
         let mut early = Vec::new();
-        for m in whole {
+        for m in look.moves.iter().filter(|m| m.whole) {
             let kind = look
                 .findings
                 .iter()
@@ -52,19 +52,15 @@ impl Session {
                     | Found::Ancestor { .. } => None,
                 });
             // A file is moved by its own action, with its metadata; here only what would be many.
-            if kind != Some(Kind::Dir) || !self.is_quiet(&m, others) {
+            if kind != Some(Kind::Dir) || !self.is_quiet(m, others) {
                 continue;
             }
-            let mut replicas = Vec::new();
-            for i in 0..self.slots.len() {
-                if i != source && self.can_move(i, source, &m) && self.rename_on(i, &m) {
-                    replicas.push(i);
-                }
-            }
+            let can = |i: &usize| *i != source && self.can_move(*i, source, m);
+            let replicas: Vec<usize> = (0..self.slots.len()).filter(can).collect();
             if !replicas.is_empty() {
                 early.push(Early {
-                    from: m.from,
-                    to: m.to,
+                    from: m.from.clone(),
+                    to: m.to.clone(),
                     kind: Kind::Dir,
                     replicas,
                     noticed_ns,
@@ -126,55 +122,55 @@ impl Session {
         read(one).is_some_and(|rows| read(two).as_ref() == Some(&rows))
     }
 
-    fn rename_on(&mut self, i: usize, m: &Move) -> bool {
-        match self.slots[i].replica.rename(&m.from, &m.to) {
-            Ok(Outcome::Done) => {
-                self.touched(i);
-                true
-            }
-            Ok(_) => false,
-            Err(e) => {
-                self.replica_failed(i, &e);
-                false
-            }
-        }
-    }
-
-    /// Tells the indexes of those that moved early what the mover recorded. Returns the subtrees that are
+    /// Renames on the others what the mover has recorded, and tells their indexes so. Returns the subtrees that are
     /// done with.
-    pub(crate) fn adopt_moves(&mut self, source: usize, early: &[Early]) -> Vec<RelPath> {
+    pub(crate) fn pass_on_moves(&mut self, source: usize, early: &[Early]) -> Vec<RelPath> {
         let mut done = Vec::new();
         for m in early {
             let Some(entries) = self.rows_of_move(source, m) else {
                 continue;
             };
-            let everywhere = (0..self.slots.len()).all(|i| i == source || m.replicas.contains(&i));
-            for i in &m.replicas {
-                if let Err(e) = self.slots[*i].replica.adopt_move(&m.from, &m.to, &entries) {
-                    self.replica_failed(*i, &e);
-                }
+            let wanted = m.replicas.iter().copied();
+            let moved: Vec<usize> = wanted.filter(|i| self.move_on(*i, m, &entries)).collect();
+            if moved.is_empty() {
+                continue;
             }
-            if everywhere {
+            if (0..self.slots.len()).all(|i| i == source || moved.contains(&i)) {
                 self.revisit_above_moved(&m.from);
                 done.push(m.from.clone());
                 done.push(m.to.clone());
             }
             let now = self.env.monotonic_ns();
+            self.summary.changes += moved.len() as u64;
             let change = Change {
                 kind: ChangeKind::Move,
                 object: m.kind,
                 path: m.to.clone(),
                 from_path: Some(m.from.clone()),
                 from: source,
-                to: m.replicas.clone(),
+                to: moved,
                 size: 0,
                 lag_ns: now.saturating_sub(m.noticed_ns),
             };
-            self.summary.changes += m.replicas.len() as u64;
             self.log_change(&change, 0);
             self.monitor.event(Event::Changed(change));
         }
         done
+    }
+
+    /// Renames on one replica and tells its index. Whether both was done.
+    fn move_on(&mut self, i: usize, m: &Early, entries: &[(RelPath, Row)]) -> bool {
+        if !self.slots[i].online() {
+            return false;
+        }
+        let replica = &self.slots[i].replica;
+        let moved = match replica.rename(&m.from, &m.to) {
+            Ok(Outcome::Done) => replica.adopt_move(&m.from, &m.to, entries),
+            Ok(_) => return false,
+            Err(e) => Err(e),
+        };
+        self.touched(i);
+        moved.map_err(|e| self.replica_failed(i, &e)).is_ok()
     }
 
     fn rows_of_move(&mut self, source: usize, m: &Early) -> Option<Vec<(RelPath, Row)>> {
@@ -201,10 +197,69 @@ impl Session {
 #[allow(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
 mod tests {
     use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
-    use instep_replica::env::StepEnv;
+    use instep_core::id::ShareId;
+    use instep_core::plan::Action;
+    use instep_replica::env::{Env, StepEnv};
+    use instep_replica::memory::MemoryReplica;
+    use instep_replica::{Book, Error, ErrorKind, Replica, Result, ShareState, Sources};
 
     use super::*;
+    use crate::report::Silent;
+    use crate::session::SessionOptions;
+
+    /// A replica that is cut off as soon as it has recorded a move, before anybody can ask what it recorded.
+    struct Cut {
+        inner: Arc<MemoryReplica>,
+        is_cut: AtomicBool,
+    }
+
+    impl Cut {
+        fn answer<T>(&self, answer: impl FnOnce() -> Result<T>) -> Result<T> {
+            if self.is_cut.load(Ordering::SeqCst) {
+                return Err(Error::new(ErrorKind::Other, "ask over a line that is cut"));
+            }
+            answer()
+        }
+    }
+
+    impl Replica for Cut {
+        instep_replica::hand_on!(
+            inner:
+            id actor share describe capabilities watch take_hints look children open stage
+            is_staged adopt_move mint restore purge barrier read_record write_record
+        );
+
+        fn guard(&self) -> Result<()> {
+            self.answer(|| self.inner.guard())
+        }
+        fn record(&self, look: &Look, share: &ShareState) -> Result<Vec<RelPath>> {
+            let changed = self.inner.record(look, share)?;
+            self.is_cut
+                .fetch_or(!look.moves.is_empty(), Ordering::SeqCst);
+            Ok(changed)
+        }
+        fn row(&self, path: &RelPath) -> Result<Option<Row>> {
+            self.answer(|| self.inner.row(path))
+        }
+        fn subtree(
+            &self,
+            top: &RelPath,
+            visit: &mut dyn FnMut(RelPath, Row) -> ControlFlow<()>,
+        ) -> Result<()> {
+            self.answer(|| self.inner.subtree(top, visit))
+        }
+        fn apply(&self, actions: &[Action], sources: &dyn Sources) -> Result<Vec<Outcome>> {
+            self.answer(|| self.inner.apply(actions, sources))
+        }
+        fn rename(&self, from: &RelPath, to: &RelPath) -> Result<Outcome> {
+            Replica::rename(&*self.inner, from, to)
+        }
+        fn records(&self, book: Book) -> Result<Vec<(String, String)>> {
+            self.inner.records(book)
+        }
+    }
 
     fn p(path: &str) -> RelPath {
         RelPath::new(path.as_bytes()).unwrap()
@@ -239,5 +294,44 @@ mod tests {
         // What was found in an earlier turn is read piece by piece.
         session.slots[1].rest = Some(2);
         assert!(!session.is_quiet(&moved, &[]));
+    }
+
+    #[test]
+    fn a_directory_that_was_moved_back_stays_where_others_were_made_to_move_it() {
+        let env = Arc::new(StepEnv::default());
+        let clock = Arc::clone(&env) as Arc<dyn Env>;
+        let open = |label| MemoryReplica::new(label, ShareId([1; 16]), Arc::clone(&clock));
+        let [a, b] = ["A", "B"].map(|label| Arc::new(open(label)));
+        let cut = Arc::new(Cut {
+            inner: Arc::clone(&a),
+            is_cut: AtomicBool::new(false),
+        });
+        let replicas: Vec<Arc<dyn Replica>> = vec![cut.clone(), b.clone()];
+        let options = SessionOptions::default();
+        let mut session =
+            Session::start(Arc::clone(&clock), replicas, options, Box::new(Silent)).unwrap();
+        let mut turns = || {
+            for _ in 0..40 {
+                for slot in &mut session.slots {
+                    slot.look_everywhere = true;
+                }
+                session.cycle().unwrap();
+                env.advance(1_000_000_000);
+            }
+        };
+        let (old, new) = (p("old"), p("new"));
+        a.user_write(&p("old/f"), b"bytes").unwrap();
+        turns();
+        assert!(b.tree().contains_key(&p("old/f")));
+        a.user_rename(&old, &new).unwrap();
+        turns();
+        assert!(cut.is_cut.load(Ordering::SeqCst), "no move was recorded");
+        a.user_rename(&new, &old).unwrap();
+        cut.is_cut.store(false, Ordering::SeqCst);
+        turns();
+        for replica in [&a, &b] {
+            let paths: Vec<RelPath> = replica.tree().into_keys().collect();
+            assert_eq!(paths, [old.clone(), p("old/f")]);
+        }
     }
 }

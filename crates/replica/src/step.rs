@@ -135,7 +135,7 @@ steps! {
     DirModeSet = "dir-mode-set",
     /// One object moved to its new path.
     Renamed = "renamed",
-    /// A directory moved as a whole, and no index knows.
+    /// A directory moved as a whole, and the index does not know.
     MovedEarly = "moved-early",
     /// The rows of a directory that moved are at its new place, not committed.
     MoveAdopted = "move-adopted",
