@@ -6,6 +6,8 @@
 //! has seen it, so that all replicas accept it; two sessions that decide at once make two versions alike. Touches
 //! no replica but to mint.
 
+use std::collections::BTreeSet;
+
 use instep_core::conflict;
 use instep_core::entry::Entry;
 use instep_core::id::{ContentId, Dot};
@@ -16,8 +18,9 @@ use instep_core::row::Row;
 use instep_core::time::{Mtime, effective_time};
 use instep_core::version::{Kind, Version};
 use instep_core::view::view;
+use instep_replica::{Finding, Found, Scope};
 
-use crate::plan::{Pass, Rows};
+use crate::plan::{CHANGING_TRIES, Pass, Rows};
 use crate::problems::is_unseen;
 use crate::report::Event;
 use crate::session::Session;
@@ -27,7 +30,7 @@ const GIVEN_UP: u16 = 2121;
 
 impl Session {
     /// Gives up the version at a path whose content could not be had, if nobody has it. Returns whether it is decided
-    /// what takes its place.
+    /// what takes its place, or will be when what somebody did there is on record.
     pub(crate) fn give_up(&mut self, path: &RelPath, content: ContentId) -> bool {
         let Some(rows) = self.rows_of_all(path) else {
             return false;
@@ -55,6 +58,13 @@ impl Session {
         let at_hand = rows.iter().flatten().any(|r| has(r, content));
         if at_hand || !self.is_nowhere(path, dot, &lost) {
             return false;
+        }
+        if let Some(delay_ms) = self.awaited(path) {
+            let tries = self.later.get(path).map_or(0, |l| l.tries);
+            if tries < CHANGING_TRIES {
+                self.retry(path.clone(), None, delay_ms);
+            }
+            return tries < CHANGING_TRIES;
         }
         let Some((decided, what)) = self.instead(path, &rows, &known, dot, &lost) else {
             return false;
@@ -115,6 +125,36 @@ impl Session {
         }
         let row = |i: usize| self.slots[i].replica.row(path).ok();
         (0..self.slots.len()).map(row).collect()
+    }
+
+    /// How long to wait until what somebody has at a path is on record, if it is not. What a user took away a moment
+    /// ago has not settled or has not been looked at, and must count before what came earlier is brought back.
+    fn awaited(&mut self, path: &RelPath) -> Option<u64> {
+        const SOON_MS: u64 = 1;
+        let scope = Scope::Some {
+            paths: BTreeSet::from([path.clone()]),
+            trees: BTreeSet::new(),
+        };
+        let mut wait = None;
+        for i in 0..self.slots.len() {
+            let look = match self.slots[i].replica.look(&scope) {
+                Ok(look) => look,
+                Err(e) => {
+                    self.replica_failed(i, &e);
+                    wait = wait.max(Some(SOON_MS));
+                    continue;
+                }
+            };
+            let here = |at: &RelPath| path.is_within(at);
+            let is_new = |f: &Finding| here(&f.path) && !matches!(f.found, Found::Refreshed { .. });
+            let is_news = look.findings.iter().any(is_new)
+                || look.unhashed.iter().any(here)
+                || look.problems.iter().any(|p| here(&p.path) && is_unseen(p));
+            let again = look.again.iter().filter(|(at, _)| here(at));
+            let settles = again.map(|(_, ms)| *ms).max();
+            wait = wait.max(settles).max(is_news.then_some(SOON_MS));
+        }
+        wait
     }
 
     /// Every replica says that it has not got this content, at any place where it may be.

@@ -27,7 +27,7 @@ use crate::transfer::Origins;
 pub(crate) type Rows = Vec<Option<Row>>;
 
 /// A source that changes is tried this often before that counts as a problem.
-const CHANGING_TRIES: u32 = 20;
+pub(crate) const CHANGING_TRIES: u32 = 20;
 /// Between two reports of progress.
 const PROGRESS_NS: u64 = 250_000_000;
 

@@ -1,6 +1,7 @@
 //! A power cut took a version's bytes from everybody, and what is known of it is still there.
 #![allow(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,10 +16,10 @@ use instep_core::version::{Kind, Version};
 use instep_engine::report::{Event, Monitor, State};
 use instep_engine::session::End;
 use instep_engine::{Session, SessionOptions};
-use instep_replica::content::NoSources;
+use instep_replica::content::{Content, NoSources, Sources};
 use instep_replica::env::{Env, StepEnv};
 use instep_replica::memory::MemoryReplica;
-use instep_replica::{Book, Replica, Waker};
+use instep_replica::{Book, Finding, Found, Look, Replica, Result, Scope, Waker};
 
 fn p(path: &str) -> RelPath {
     RelPath::new(path.as_bytes()).unwrap()
@@ -73,6 +74,52 @@ impl Monitor for Notices {
     }
 }
 
+/// Its user takes "f" away: before it is looked at, and then that takes a while to settle; or when somebody asks for
+/// what is lost.
+struct Emptied {
+    inner: Arc<MemoryReplica>,
+    env: Arc<Clock>,
+    settled_ns: u64,
+    asked: AtomicBool,
+}
+
+impl Replica for Emptied {
+    instep_replica::hand_on!(
+        inner:
+        id actor share describe capabilities guard watch take_hints record row
+        children subtree stage is_staged adopt_move mint restore purge barrier
+        read_record write_record
+    );
+
+    fn look(&self, scope: &Scope) -> Result<Look> {
+        let mut look = self.inner.look(scope)?;
+        if self.env.monotonic_ns() < self.settled_ns {
+            let gone = |f: &Finding| matches!(f.found, Found::Absent { .. });
+            let (gone, found) = look.findings.into_iter().partition(gone);
+            look.findings = found;
+            let gone: Vec<Finding> = gone;
+            look.again.extend(gone.into_iter().map(|f| (f.path, 300)));
+        }
+        Ok(look)
+    }
+    fn open(&self, path: &RelPath, content: ContentId) -> Result<Option<Box<dyn Content>>> {
+        let is_lost = content == content_id(b"second");
+        if is_lost && !self.asked.swap(true, Ordering::SeqCst) {
+            self.inner.user_remove(&p("f")).unwrap();
+        }
+        self.inner.open(path, content)
+    }
+    fn apply(&self, actions: &[Action], sources: &dyn Sources) -> Result<Vec<Outcome>> {
+        self.inner.apply(actions, sources)
+    }
+    fn rename(&self, from: &RelPath, to: &RelPath) -> Result<Outcome> {
+        Replica::rename(&*self.inner, from, to)
+    }
+    fn records(&self, book: Book) -> Result<Vec<(String, String)>> {
+        self.inner.records(book)
+    }
+}
+
 struct World {
     env: Arc<Clock>,
     replicas: Vec<Arc<MemoryReplica>>,
@@ -112,16 +159,18 @@ impl World {
     }
 
     fn sync(&self, who: &[usize]) -> End {
-        let all = who
-            .iter()
-            .map(|i| self.replicas[*i].clone() as Arc<dyn Replica>);
+        let all = who.iter().map(|i| self.replicas[*i].clone() as _);
+        self.bring_together(all.collect())
+    }
+
+    fn bring_together(&self, all: Vec<Arc<dyn Replica>>) -> End {
         let options = SessionOptions {
             once: true,
             ..SessionOptions::default()
         };
         let env: Arc<dyn Env> = self.env.clone();
         let told = Box::new(Notices(self.told.clone()));
-        let mut session = Session::start(env, all.collect(), options, told).unwrap();
+        let mut session = Session::start(env, all, options, told).unwrap();
         session.run().unwrap()
     }
 
@@ -249,6 +298,29 @@ fn what_everybody_still_has_vanishes_for_a_version_that_nobody_has() {
     assert_eq!(world.texts("f"), all(Some("third"), 3));
     let conflicts = world.replicas[0].records(Book::Conflicts).unwrap();
     assert!(conflicts.is_empty(), "{conflicts:?}");
+}
+
+#[test]
+fn what_a_user_has_just_taken_away_is_brought_back_for_a_version_that_nobody_has() {
+    for is_looked_at in [true, false] {
+        let world = World::new(3);
+        world.loses("f", "second");
+        if is_looked_at {
+            world.replicas[1].user_remove(&p("f")).unwrap();
+        }
+        let emptied = Emptied {
+            inner: world.replicas[1].clone(),
+            env: world.env.clone(),
+            settled_ns: world.env.monotonic_ns() + 300_000_000 * u64::from(is_looked_at),
+            asked: AtomicBool::new(is_looked_at),
+        };
+        let others = [0, 2].map(|i: usize| world.replicas[i].clone() as Arc<dyn Replica>);
+        let [a, c] = others;
+        let end = world.bring_together(vec![a, Arc::new(emptied), c]);
+        assert_eq!((end.problems, end.state), (vec![], State::InSync));
+        assert_eq!(world.texts("f"), all(None, 3), "looked at: {is_looked_at}");
+        assert_eq!(world.told(), [2121]);
+    }
 }
 
 #[test]
