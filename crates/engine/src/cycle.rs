@@ -125,8 +125,7 @@ impl Session {
                 changes: look.findings.len() as u64,
             });
             self.scanned(i);
-            let seen = |p: &RelPath| !look.problems.iter().any(|q| q.path == *p);
-            self.close_over(i, seen);
+            self.close_over(i, &look, |_| true);
         } else if let Scope::Some { paths, trees } = scope {
             self.close_seen(i, paths, trees, &look);
         }

@@ -42,9 +42,10 @@ impl Session {
     pub(crate) fn open_problem(&mut self, replica: usize, problem: Problem) {
         let key = (replica, problem.path.clone());
         // What else is said of such a path matters less; and a path that was not looked at must be, whatever
-        // becomes of an action there.
+        // else is wrong there.
         let is_less = |known: &Problem| {
-            is_alarm(known) && !is_alarm(&problem) || is_unseen(known) && is_of_action(&problem)
+            let is_seen = !is_unseen(&problem) || is_of_action(&problem);
+            !is_alarm(&problem) && (is_alarm(known) || is_unseen(known) && is_seen)
         };
         if self.problems.get(&key).is_some_and(is_less) {
             return;
@@ -81,6 +82,8 @@ impl Session {
         if let Some(problem) = self.problems.remove(&key) {
             // What was left alone because of it is decided now.
             self.uncover(path);
+            // What else is wrong there was not told while nothing was known of it.
+            self.dirty.extend(is_unseen(&problem).then(|| path.clone()));
             self.compare_all |= is_unseen(&problem) && self.slots[replica].role == Role::Source;
             self.monitor.event(Event::Problem {
                 replica,
@@ -90,7 +93,7 @@ impl Session {
         }
     }
 
-    /// Problems at paths that could be looked at now are over.
+    /// Problems at paths that could be looked at now are over: something else may be wrong there.
     pub(crate) fn close_seen(
         &mut self,
         i: usize,
@@ -98,18 +101,24 @@ impl Session {
         trees: &BTreeSet<RelPath>,
         look: &Look,
     ) {
-        let hidden = |p: &RelPath| look.problems.iter().any(|q| p.is_within(&q.path));
+        let above = |p: &RelPath, q: &Problem| is_unseen(q) && p.is_within(&q.path);
+        let hidden = |p: &RelPath| look.problems.iter().any(|q| above(p, q));
         let looked_at = |p: &RelPath| paths.contains(p) || trees.iter().any(|t| p.is_within(t));
-        self.close_over(i, |p| looked_at(p) && !hidden(p));
+        self.close_over(i, look, |p| looked_at(p) && !hidden(p));
     }
 
-    /// Problems at these paths are over, except those of actions that are tried again: only the try can tell.
-    pub(crate) fn close_over(&mut self, i: usize, seen: impl Fn(&RelPath) -> bool) {
+    /// Problems at these paths are over, except those that the look tells again, and those of actions that are tried
+    /// again: only the try can tell.
+    pub(crate) fn close_over(&mut self, i: usize, look: &Look, seen: impl Fn(&RelPath) -> bool) {
+        let again = |p: &RelPath, problem: &Problem| {
+            let same = |q: &Problem| q.path == *p && (q.code == problem.code || is_unseen(q));
+            look.problems.iter().any(same)
+        };
         let tried = |p: &RelPath| self.later.contains_key(p) || self.is_awaited(p);
         let over: Vec<RelPath> = self
             .problems
             .iter()
-            .filter(|((r, p), _)| *r == i && seen(p))
+            .filter(|((r, p), problem)| *r == i && seen(p) && !again(p, problem))
             .filter(|((_, p), problem)| !(is_of_action(problem) && tried(p)))
             .map(|((_, p), _)| p.clone())
             .collect();
@@ -167,5 +176,42 @@ mod tests {
         session.look_at_problems();
         let trees = &session.slots[0].hints.trees;
         assert!(trees.contains(&problem(Code::Unreadable).path));
+    }
+
+    #[test]
+    fn a_root_that_could_not_be_listed_is_forgotten_when_it_cannot_be_watched() {
+        let mut session = Session::of_two(&Arc::new(StepEnv::default()));
+        session.slots[0].role = Role::Source;
+        session.compare_all = false;
+        let problem = |code| Problem {
+            path: RelPath::root(),
+            code,
+            detail: "as arranged".into(),
+        };
+        let path = RelPath::new(b"extra").unwrap();
+        let look = |codes: &[Code]| Look {
+            problems: codes.iter().map(|code| problem(*code)).collect(),
+            ..Look::default()
+        };
+        let mut turn = |look: &Look| {
+            session.close_seen(
+                0,
+                &BTreeSet::new(),
+                &BTreeSet::from([RelPath::root()]),
+                look,
+            );
+            look.problems
+                .iter()
+                .for_each(|p| session.told(0, p.clone()));
+            let is_compared = std::mem::take(&mut session.compare_all);
+            (session.may_be_at_source(&path), is_compared)
+        };
+        let (unlisted, unwatched) = (Code::Unreadable, Code::WatchLimit);
+        assert_eq!(turn(&look(&[unlisted, unwatched])), (true, false));
+        assert_eq!(turn(&look(&[unwatched, unlisted])), (true, false));
+        assert_eq!(turn(&look(&[unwatched])), (false, true), "it was listed");
+        assert_eq!(turn(&look(&[unwatched])), (false, false));
+        let listed: Vec<_> = session.problems.values().cloned().collect();
+        assert_eq!(listed, [problem(unwatched)]);
     }
 }
