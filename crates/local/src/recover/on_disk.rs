@@ -1,7 +1,7 @@
 //! What is at a path now, by content: the evidence that recovery decides on.
 //!
-//! Invariant: what cannot be read is unknown, never nothing. A name below what is no directory is nothing.
-//! Reads only.
+//! Invariant: what cannot be read is unknown, never nothing. A name below what is no directory is nothing. What may
+//! change once more without a trace has a fingerprint that nothing has. Reads only.
 
 use instep_core::id::ContentId;
 use instep_core::path::{Name, RelPath};
@@ -11,7 +11,7 @@ use instep_core::version::{Kind, Version};
 use instep_fs::{Dir, ErrorKind, Stat};
 
 use crate::content::{Hashed, hash_file};
-use crate::print::print;
+use crate::print::{print, unlike_any, unstamped_ms};
 use crate::replica::LocalReplica;
 use crate::tree;
 
@@ -75,17 +75,37 @@ pub(super) fn on_disk(replica: &LocalReplica, path: &RelPath) -> OnDisk {
         Ok(None) => return OnDisk::Nothing,
         Err(_) => return OnDisk::Unknown,
     };
+    let print = vouched(replica, &dir, name, &stat);
     match content(&dir, name, &stat) {
         Ok(Some((kind, content))) => OnDisk::Something {
             kind,
             content,
-            print: print(&stat),
+            print,
             size: stat.size,
             mtime: stat.mtime,
             ctime: stat.ctime,
         },
         Ok(None) | Err(_) => OnDisk::Unknown,
     }
+}
+
+/// The fingerprint to record of what is going to be read. Whoever has a file open or mapped for writing may have changed
+/// it already, and its stamps tell no more of what comes next: then the next look reads it again.
+fn vouched(replica: &LocalReplica, dir: &Dir, name: Name<'_>, stat: &Stat) -> Print {
+    let seen = print(stat);
+    if stat.kind != instep_fs::Kind::File {
+        return seen;
+    }
+    let (now_ns, tick_ns) = (replica.env.wall_ns(), replica.profile.tick_ns);
+    let is_unstamped = unstamped_ms(stat, now_ns, tick_ns).is_some();
+    let is_written = || {
+        let file = dir.open_file(name);
+        replica.profile.leases && file.is_ok_and(|f| matches!(f.read_lease(), Ok(None)))
+    };
+    if is_unstamped || is_written() {
+        return unlike_any(seen);
+    }
+    seen
 }
 
 /// The kind and content of an object; none if it is still being written, or nothing that is synchronized.

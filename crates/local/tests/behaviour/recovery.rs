@@ -425,3 +425,25 @@ fn a_clean_end_hides_that_what_an_earlier_process_recorded_is_not_durable() {
         assert_eq!(sim.read(&p("f")).unwrap(), NEW, "seed {seed}");
     }
 }
+
+/// A program has the file mapped that was brought before the death: its first store leaves a stamp, and no other does.
+#[test]
+fn what_is_stored_in_a_mapped_file_after_a_death_is_never_found() {
+    const BROUGHT: &[u8] = b"same start, old end";
+    const STORED: &[u8] = b"same start, new end";
+    let mut sim = Sim::new(SimConfig::ext4(1));
+    let file = incoming(sim.replica(), &p("f"), Some(BROUGHT), 1);
+    let outcomes = sim.replica().apply(&[file], &Given::of(&[BROUGHT]));
+    assert_eq!(outcomes.unwrap(), [Outcome::Done]);
+    sim.fs().advance(1_000_000_000);
+    let mapped = sim.fs().user_map("f").unwrap();
+    sim.fs().user_write(&mapped, 0, &BROUGHT[..11]).unwrap();
+    sim.fs().advance(1_000_000_000);
+    sim.kill();
+    sim.fs().user_write(&mapped, 11, &STORED[11..]).unwrap();
+    sim.fs().user_close(mapped).unwrap();
+    let pass = |ms: u64| sim.fs().advance(ms.cast_signed() * 1_000_000);
+    observe(sim.replica(), &pass);
+    let found = row(sim.replica(), &p("f")).present().map(|v| v.content);
+    assert_eq!(found, Some(instep_chunk::content_id(STORED)));
+}
