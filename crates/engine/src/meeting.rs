@@ -20,6 +20,8 @@ struct Met {
     on: u64,
     size: u64,
     kind: Option<Kind>,
+    /// A file there was seen and is still to be read: nothing can be said of its content.
+    unread: bool,
     versions: Vec<(usize, ContentId, Mtime, u64)>,
 }
 
@@ -32,6 +34,12 @@ impl Met {
         if kind != Kind::Dir {
             self.versions.push((i, content, mtime, size));
         }
+    }
+
+    fn add_unread(&mut self, i: usize, size: u64) {
+        self.on |= 1 << i;
+        self.size = self.size.max(size);
+        self.unread = true;
     }
 }
 
@@ -102,6 +110,10 @@ impl Session {
                 let m = met.entry(Cow::Borrowed(&f.path)).or_default();
                 m.add(*i, *kind, (*content, *mtime, *size));
             }
+            for (path, size) in &look.unread {
+                let m = met.entry(Cow::Borrowed(path)).or_default();
+                m.add_unread(*i, *size);
+            }
             self.add_known(*i, look, &mut met);
         }
         let mut out = Meeting {
@@ -123,7 +135,13 @@ impl Session {
     /// What a replica has had since earlier meetings is in its index, not in its look.
     fn add_known(&self, i: usize, look: &Look, met: &mut BTreeMap<Cow<'_, RelPath>, Met>) {
         let replica = &self.slots[i].replica;
-        let found: BTreeSet<&RelPath> = look.findings.iter().map(|f| &f.path).collect();
+        let unread = look.unread.iter().map(|(path, _)| path);
+        let found: BTreeSet<&RelPath> = look
+            .findings
+            .iter()
+            .map(|f| &f.path)
+            .chain(unread)
+            .collect();
         let read = replica.subtree(&RelPath::root(), &mut |path, row| {
             if let Some(v) = row.present().filter(|_| !found.contains(&path)) {
                 let version = (v.content, v.mtime, v.size);
@@ -141,6 +159,8 @@ impl Session {
         let n = self.slots.len();
         if m.on.is_power_of_two() {
             out.only_on[m.on.trailing_zeros() as usize] += 1;
+        } else if m.unread {
+            out.unread += 1;
         }
         for i in (0..n).filter(|i| m.on & (1 << i) == 0) {
             let slot = &self.slots[i];
@@ -191,5 +211,44 @@ impl Session {
                 });
             }
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
+mod tests {
+    use std::sync::Arc;
+
+    use instep_core::id::ShareId;
+    use instep_replica::Replica;
+    use instep_replica::env::{Env, StepEnv};
+    use instep_replica::memory::MemoryReplica;
+
+    use super::*;
+    use crate::report::Silent;
+    use crate::session::SessionOptions;
+
+    #[test]
+    fn a_big_folder_is_foretold_by_the_first_piece_of_it_that_was_read() {
+        let env: Arc<dyn Env> = Arc::new(StepEnv::default());
+        let open = |label| MemoryReplica::new(label, ShareId([1; 16]), Arc::clone(&env));
+        let replicas = ["A", "B"].map(|label| Arc::new(open(label)) as Arc<dyn Replica>);
+        let options = SessionOptions::default();
+        let session = Session::start(env, replicas.to_vec(), options, Box::new(Silent)).unwrap();
+        let look = |unread: &[(&str, u64)]| Look {
+            unread: unread
+                .iter()
+                .map(|(path, size)| (RelPath::new(path.as_bytes()).unwrap(), *size))
+                .collect(),
+            ..Look::default()
+        };
+        let looks = [
+            (0, look(&[("a", 10), ("both", 5)])),
+            (1, look(&[("both", 7)])),
+        ];
+        let meeting = session.meeting(&looks);
+        assert_eq!(meeting.only_on, [1, 0]);
+        assert_eq!(meeting.receives[1], (1, 10));
+        assert_eq!((meeting.unread, meeting.differ), (1, 0));
     }
 }

@@ -51,8 +51,10 @@ pub struct Meeting {
     pub only_on: Vec<u64>,
     /// Per replica: entries and bytes that it will receive.
     pub receives: Vec<(u64, u64)>,
-    /// Paths whose files differ.
+    /// Paths whose files differ, as far as they were read.
     pub differ: u64,
+    /// Paths that several replicas have, of which a file is still to be read.
+    pub unread: u64,
     /// Per pair of replicas (first below second): on how many differing paths the first, and the second, is
     /// newer.
     pub newer: Vec<(usize, usize, u64, u64)>,

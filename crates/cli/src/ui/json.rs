@@ -300,7 +300,7 @@ pub(crate) fn meeting(m: &Meeting, labels: &[String]) -> Value {
             json!({ "replicas": [label(*a), label(*b)], "newer": [first, second] })
         })
         .collect();
-    json!({ "replicas": replicas, "differ": m.differ, "newer": newer, "retained_bytes": m.retained_bytes })
+    json!({ "replicas": replicas, "differ": m.differ, "unread": m.unread, "newer": newer, "retained_bytes": m.retained_bytes })
 }
 
 /// Counts.

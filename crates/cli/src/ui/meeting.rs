@@ -46,6 +46,12 @@ pub(crate) fn lines(
     if meeting.differ > 0 {
         differing(meeting, labels, locations, style, &mut out);
     }
+    if meeting.unread > 0 {
+        let what = format!("{} on several", counted(meeting.unread, "more file"));
+        out.push(format!(
+            "  {what:<44} {arrow} read and compared as this goes on"
+        ));
+    }
     out
 }
 
@@ -142,8 +148,16 @@ mod tests {
             differ: 2,
             newer: vec![(0, 1, 1, 1), (0, 2, 0, 0), (1, 2, 0, 0)],
             retained_bytes: 9_000,
+            unread: 0,
         };
         snapshot::check("meeting", &text(&even));
+        let much = Meeting {
+            unread: 18_110,
+            ..even
+        };
+        let said = text(&much);
+        let last = said.lines().last().unwrap_or_default();
+        assert!(last.contains("18,110 more files on several"), "{said}");
     }
 
     #[test]

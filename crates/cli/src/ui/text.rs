@@ -616,6 +616,7 @@ pub(crate) mod sample {
             differ: 2,
             newer: vec![(0, 1, 1, 1)],
             retained_bytes: 9_000,
+            unread: 0,
         }));
         all.push(Event::Progress(Progress {
             actions_total: 1_223,
