@@ -46,7 +46,7 @@ use crate::replica::LocalReplica;
 use classify::Death;
 use earlier::Earlier;
 
-pub use doubt::{Doubt, begin as begin_doubt, is_unsure, looked, trusted, unsure};
+pub use doubt::{Doubt, begin_blind, is_unsure, looked, trusted, unsure};
 pub use intent::{Intended, decode, fulfilled, intend, is_intended_within};
 pub(crate) use on_disk::content;
 pub(crate) use staging::{displaced_by, sweep};

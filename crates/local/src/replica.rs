@@ -633,8 +633,8 @@ impl LocalReplica {
         }
         let mut index = self.index();
         if self.is_rejoining() {
-            // The index that knew how it ended is gone: there may have been a power cut.
-            recover::begin_doubt(&mut index, self.env.wall_ns())?;
+            // The index that knew how it ended is gone.
+            recover::begin_blind(&mut index, self.env.wall_ns())?;
         }
         index.put_meta(b"clean", b"0")?;
         index.put_meta(b"boot", boot.as_bytes())?;

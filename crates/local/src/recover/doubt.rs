@@ -56,9 +56,16 @@ pub(super) fn is_sure(index: &mut Index) -> Result<()> {
 }
 
 /// There was a power cut, or nobody knows whether there was one; the power came back at `now_ns`.
-pub fn begin(index: &mut Index, now_ns: i64) -> Result<()> {
+pub(super) fn begin(index: &mut Index, now_ns: i64) -> Result<()> {
     forget(index, LOOKED)?;
     index.put_meta(DOUBT, &now_ns.to_be_bytes())
+}
+
+/// The index that would know is gone: there may have been a power cut, and the disk may have lost what the cache
+/// goes on showing until the next one, and says so only once.
+pub fn begin_blind(index: &mut Index, now_ns: i64) -> Result<()> {
+    begin(index, now_ns)?;
+    unsure(index)
 }
 
 /// A look at everything was recorded, and nothing was left out.

@@ -313,6 +313,32 @@ fn what_a_failed_sync_lost_is_minted_when_the_session_ended_well_before_the_powe
     assert!(torn > 0, "no seed lost the bytes");
 }
 
+/// Only the index knew that the disk had lost something, and the new one is told that all is well.
+#[test]
+fn what_a_failed_sync_lost_passes_for_whole_when_the_index_is_lost_before_the_power_cut() {
+    let mut torn = 0;
+    for seed in 0..64 {
+        let mut sim = Sim::new(SimConfig::ext4(seed));
+        sim.write(&p("f"), MINE).unwrap();
+        rest(&sim);
+        sim.fs().fail_next("sync_fs", 1, 5);
+        sim.replica().barrier().unwrap_err();
+        sim.lose_index();
+        rest(&sim);
+        sim.replica().barrier().unwrap();
+        sim.replica().close().unwrap();
+        sim.power_cut(seed);
+        rest(&sim);
+        let left = sim.fs().snapshot().remove(&p("f")).map(|n| n.content);
+        torn += u32::from(left.as_deref() != Some(MINE));
+        let row = row(sim.replica(), &p("f"));
+        let shown = row.on_disk().map(|v| v.content);
+        let seen = left.map(|bytes| content_id(&bytes));
+        assert_eq!(shown, seen, "seed {seed}: {row:?}");
+    }
+    assert!(torn > 0, "no seed lost the bytes");
+}
+
 /// A disk is told to begin early with much that was brought, and loses some of it: whoever asks next is not told.
 #[test]
 fn bytes_that_were_lost_between_two_barriers_count_as_durable() {

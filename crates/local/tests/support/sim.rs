@@ -18,7 +18,7 @@ use instep_local::{LocalReplica, Parts, Settings};
 use instep_replica::conformance::User;
 use instep_replica::env::Env;
 use instep_replica::memory::Object;
-use instep_store::MemoryDisk;
+use instep_store::{Durability, MemoryDisk};
 
 use super::from_fs;
 use super::real::SHARE;
@@ -207,6 +207,17 @@ impl Sim {
     pub(crate) fn kill(&mut self) {
         self.fs().kill();
         self.disk.kill();
+        self.open();
+    }
+
+    /// Loses the index while nothing runs, and starts again with an empty one that knows it.
+    pub(crate) fn lose_index(&mut self) {
+        self.replica = None;
+        self.disk = MemoryDisk::new();
+        let mut index = Index::open(Box::new(self.disk.open()), self.actor()).unwrap();
+        index.set_rejoining(true).unwrap();
+        index.commit(Durability::Power).unwrap();
+        drop(index);
         self.open();
     }
 
