@@ -156,7 +156,8 @@ pub fn home(path: &RelPath, entry: &Entry, policies: &Policies) -> Option<RelPat
 
 /// What moving out of the way makes of one path: the entry at its new place, and the one that ends it at
 /// `from`, where it was. What lost to what goes there goes along, and loses there again, just as if it had come
-/// later; what lost to a deletion has nothing to go along with. What waits for a person stays where everybody shows what
+/// later: nobody is preferred there, so that it wins if it lost to a preferred version and is newer. What lost to a
+/// deletion has nothing to go along with. What waits for a person stays where everybody shows what
 /// they have of it, and what would have its room waits, too. Everybody who knows the same makes the same of it, with
 /// the same dots. It must not be ended before somebody has it at its new place.
 pub fn moved_out(

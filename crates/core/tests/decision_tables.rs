@@ -545,6 +545,27 @@ fn d_what_lost_to_what_made_room_is_forgotten_when_both_are_ended() {
     assert_eq!(first_there.merge(&late_there), there);
 }
 
+/// Who comes later meets no preference at the new place either, and all must see the same in the end.
+#[test]
+fn d_what_was_preferred_wins_where_it_goes_only_for_who_knew_both_at_once() {
+    let prefer_l = of(ConflictPolicy::Prefer([ActorId([L; 8])].into()));
+    let (chosen, newer) = (first(L, "fA", 1), first(R, "fB", 2));
+    let known = chosen.entry.merge(&newer.entry);
+    let (at_once, _) = moved_out(&p("x"), &p("y"), &known, &prefer_l).unwrap();
+    let (there, here) = moved_out(&p("x"), &p("y"), &chosen.entry, &prefer_l).unwrap();
+    let late = newer.entry.merge(&here);
+    let (late, _) = moved_out(&p("x"), &p("y"), &late, &prefer_l).unwrap();
+    assert_eq!(there.merge(&late), at_once);
+    let seen = view(&at_once, &prefer_l);
+    let shows = |dot| at_once.get(dot).map(|v| v.content);
+    assert_eq!(
+        seen.dot().and_then(shows),
+        Some(newer.present().unwrap().content)
+    );
+    let lost: Vec<_> = seen.losers.iter().filter_map(|d| shows(*d)).collect();
+    assert_eq!(lost, [chosen.present().unwrap().content]);
+}
+
 #[test]
 fn d_what_lost_to_a_deletion_comes_to_life_where_others_made_room() {
     let prefer_r = of(ConflictPolicy::Prefer([ActorId([R; 8])].into()));

@@ -29,6 +29,11 @@ pub(crate) fn is_trashed(path: &RelPath) -> bool {
     path.as_bytes().starts_with(b".instep/trash/")
 }
 
+/// Whether a path is where contents are that lost a conflict.
+pub(crate) fn is_kept_version(path: &RelPath) -> bool {
+    path.as_bytes().starts_with(b".instep/versions/")
+}
+
 /// The files in a tree, without ours.
 pub(crate) fn seen(fs: &SimFs) -> Seen {
     let files = fs

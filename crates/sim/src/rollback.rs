@@ -14,7 +14,7 @@ use instep_fs::Kind;
 use instep_fs::sim::SimFs;
 
 use crate::checkers::Known;
-use crate::ledger::{Seen, name, seen};
+use crate::ledger::{Seen, is_kept_version, name, seen};
 
 /// What each replica knows to have been at a path before what is there.
 #[derive(Debug, Default)]
@@ -110,7 +110,12 @@ impl Past {
         };
         let below = path.components().skip(at.components().count());
         let moved = room_path(&at).map(|room| below.fold(room, |dir, name| dir.join(name)));
-        !self.knows(struck, &at, bytes) && moved.and_then(|p| tree.get(&p)) == Some(content)
+        let there = moved.and_then(|p| tree.get(&p));
+        // What lost to it goes along, and where it goes nobody is preferred: the newest wins there (table C), and
+        // what it was preferred to may be that.
+        let has_lost = |won: &Vec<u8>| !self.knows(struck, path, won) && is_kept(fs, content);
+        let is_there = there.is_some_and(|now| now == content || has_lost(now));
+        !self.knows(struck, &at, bytes) && is_there
     }
 
     fn changed<'a>(
@@ -133,6 +138,13 @@ impl Past {
         };
         before.shown.iter().filter_map(change)
     }
+}
+
+/// Whether a content is kept as one that lost a conflict.
+fn is_kept(fs: &SimFs, content: &[u8]) -> bool {
+    let nodes = fs.snapshot().into_iter();
+    let mut kept = nodes.filter(|(path, _)| is_kept_version(path));
+    kept.any(|(_, node)| node.content == content)
 }
 
 #[cfg(test)]
@@ -203,6 +215,37 @@ mod tests {
         let bad = past.taken(&before, &disks);
         assert!(
             matches!(bad.as_slice(), [one] if one.ends_with("is deleted on 1")),
+            "{bad:?}"
+        );
+    }
+
+    #[test]
+    fn what_lost_where_it_had_to_make_room_counts_as_deleted() {
+        let disks = machines();
+        let (mut past, path) = (past(), RelPath::new(b"d/e").unwrap());
+        disks[1..].iter().for_each(|fs| {
+            fs.mkdir_all("d").unwrap();
+            write(fs, "d/e", "preferred");
+        });
+        let before = Past::present(&disks, 0).unwrap();
+        let room = room_path(&RelPath::new(b"d").unwrap()).unwrap();
+        for fs in &disks[1..] {
+            fs.rename("d", room.as_bytes()).unwrap();
+            write(fs, "d", "new");
+            write(fs, format!("{room}/e").as_str(), "newer");
+            fs.mkdir_all(".instep/versions").unwrap();
+            write(fs, ".instep/versions/1", "preferred");
+        }
+        assert_eq!(past.taken(&before, &disks), [""; 0]);
+        past.0[1].insert((path, content_id(b"newer")));
+        assert_eq!(past.taken(&before, &disks).len(), 2);
+        past.0[1].clear();
+        disks[2]
+            .rename(".instep/versions", ".instep/trash")
+            .unwrap();
+        let bad = past.taken(&before, &disks);
+        assert!(
+            matches!(bad.as_slice(), [one] if one.ends_with("is deleted on 2")),
             "{bad:?}"
         );
     }
