@@ -611,8 +611,8 @@ impl LocalReplica {
             let last = index.meta(b"boot")?;
             let other_boot = last.as_deref() != Some(boot.as_bytes());
             let clean = index.meta(b"clean")?.is_none_or(|b| b == b"1");
-            // A clean end says nothing of data that an earlier call had lost.
-            let lost = other_boot && recover::is_unsure(&mut index)?;
+            // A clean end says nothing of data that an earlier call had lost; an empty index has nothing to look for.
+            let lost = other_boot && last.is_some() && recover::is_unsure(&mut index)?;
             (clean && !lost, other_boot, last.is_none())
         };
         if !is_well {

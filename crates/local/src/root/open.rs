@@ -16,13 +16,14 @@ use instep_replica::env::Env;
 use instep_replica::{Error, ErrorKind, Result, Step};
 use instep_store::Durability;
 
-use super::evidence::{Evidence, Registry, Verdict};
+use super::evidence::{Evidence, Registry, Verdict, known_at};
 use super::files::MARKER;
 use super::home::Home;
 use super::index_file::{self, copy_to_memory, fresh_actor};
 use super::marker::{Marker, MembershipKind, Part};
 use super::site::Site;
 use crate::index::Index;
+use crate::recover;
 use crate::replica::{LocalReplica, Parts, RootGuard, Settings, fs_error, locked};
 use crate::rules::{IgnoreOptions, Rules};
 use crate::tree::{Ours, ours};
@@ -312,6 +313,11 @@ impl Opener {
             index.set_rejoining(true)?;
             // Before the marker says who it is: nothing else would tell, after a death, that it lost its memory.
             index.commit(Durability::Power)?;
+        }
+        let is_unknown = who.verdict == Verdict::Unknown;
+        if is_unknown && !known_at(&self.site.path, &self.options.state_dir).is_empty() {
+            // Whoever was here before may have been told that the disk lost something.
+            recover::unsure(&mut index)?;
         }
         Ok(index)
     }

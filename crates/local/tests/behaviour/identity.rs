@@ -8,7 +8,7 @@ use instep_core::id::ReplicaId;
 use instep_local::LocalReplica;
 use instep_replica::env::Env;
 use instep_replica::records::ShareRecord;
-use instep_replica::{ErrorKind, Replica, Scope, ShareState, Step};
+use instep_replica::{Book, ErrorKind, Replica, Scope, ShareState, Step};
 use instep_testkit::scratch::Scratch;
 
 use crate::support::p;
@@ -141,6 +141,22 @@ fn a_deleted_index_goes_unnoticed() {
         real.replica().is_rejoining(),
         "forgotten before anybody was met"
     );
+}
+
+/// Whoever knew whether the disk had lost something is gone with everything of ours.
+#[test]
+fn a_root_that_lost_all_that_is_ours_trusts_its_disk_like_a_new_one() {
+    let mut real = Real::new();
+    let is_unsure = |real: &Real| {
+        let note = real.replica().read_record(Book::Share, "unsure");
+        note.unwrap().is_some()
+    };
+    assert!(!is_unsure(&real));
+    real.replica().close().unwrap();
+    real.replica = None;
+    std::fs::remove_dir_all(real.root.join(".instep")).unwrap();
+    real.open();
+    assert!(is_unsure(&real));
 }
 
 /// A power cut may take the index together with what files held.

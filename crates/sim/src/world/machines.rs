@@ -9,6 +9,7 @@ use instep_core::path::Name;
 use instep_core::policy::Role;
 use instep_fs::sim::SimFs;
 use instep_local::index::Index;
+use instep_local::recover;
 use instep_local::replica::RootGuard;
 use instep_local::rules::Rules;
 use instep_local::tree::Ours;
@@ -33,6 +34,8 @@ pub(super) struct Identity {
     pub(super) actor: u8,
     /// It lost its memory; a new index says so.
     pub(super) rejoins: bool,
+    /// Everything of ours was deleted, and the machine remembers that somebody was there.
+    pub(super) follows: bool,
     pub(super) role: Role,
     /// It takes part.
     pub(super) joined: bool,
@@ -53,6 +56,7 @@ impl Identity {
                 id: tag,
                 actor: tag,
                 rejoins: false,
+                follows: false,
                 role,
                 joined: i + 1 < machines || plan.join_round == 0,
             }
@@ -181,6 +185,9 @@ impl World {
         let new = index.high_water() == 0;
         if new && who.rejoins {
             index.set_rejoining(true).map_err(|e| e.chain())?;
+        }
+        if new && who.follows {
+            recover::unsure(&mut index).map_err(|e| e.chain())?;
         }
         let watched = fs.clone();
         let parts = Parts {

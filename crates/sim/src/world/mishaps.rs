@@ -63,7 +63,8 @@ impl World {
         let tag = state.last_tag;
         let who = &mut state.identities[machine];
         who.actor = tag;
-        who.rejoins = what != Mishap::StateDeleted;
+        who.follows = what == Mishap::StateDeleted;
+        who.rejoins = !who.follows;
         if matches!(what, Mishap::StateDeleted | Mishap::Copied) {
             who.id = tag;
         }
