@@ -97,10 +97,10 @@ fn some_hits(count: u64) -> BTreeSet<u64> {
 }
 
 /// Each step in every scene that comes to it.
-fn every_step_everywhere(played: &[Played]) -> Vec<Job> {
+fn every_step_everywhere(reached: &[&Reached]) -> Vec<Job> {
     let mut jobs = Vec::new();
-    for (n, p) in played.iter().enumerate() {
-        for (step, count) in &p.reached {
+    for (n, steps) in reached.iter().enumerate() {
+        for (step, count) in *steps {
             let hits = some_hits(*count).into_iter();
             jobs.extend(hits.map(|hit| (n, vec![Kill { step: *step, hit }])));
         }
@@ -109,18 +109,30 @@ fn every_step_everywhere(played: &[Played]) -> Vec<Job> {
 }
 
 /// Each step once: scenes take turns, and so do hits.
-fn each_step_once(played: &[Played]) -> Vec<Job> {
-    let mut used = vec![0_usize; played.len()];
+fn each_step_once(reached: &[&Reached]) -> Vec<Job> {
+    let mut used = vec![0_usize; reached.len()];
     let mut jobs = Vec::new();
     for (turn, step) in Step::ALL.iter().enumerate() {
-        let scenes = (0..played.len()).filter(|n| played[*n].reached.contains_key(step));
+        let scenes = (0..reached.len()).filter(|n| reached[*n].contains_key(step));
         let Some(n) = scenes.min_by_key(|n| used[*n]) else {
             continue;
         };
         used[n] += 1;
-        let hits: Vec<u64> = some_hits(played[n].reached[step]).into_iter().collect();
+        let hits: Vec<u64> = some_hits(reached[n][step]).into_iter().collect();
         let hit = hits[turn % hits.len()];
         jobs.push((n, vec![Kill { step: *step, hit }]));
+    }
+    jobs
+}
+
+/// The deaths to try, in order. Time may end them at any of these: what was tried until then is each step once, and then
+/// a sample of all.
+fn singles(reached: &[&Reached], every_scene: bool, rng: &mut Prng) -> Vec<Job> {
+    let mut jobs = shuffled(each_step_once(reached), rng);
+    if every_scene {
+        let mut more = every_step_everywhere(reached);
+        more.retain(|job| !jobs.contains(job));
+        jobs.extend(shuffled(more, rng));
     }
     jobs
 }
@@ -139,7 +151,13 @@ fn pair(rng: &mut Prng, singles: &[(Job, Reached)]) -> Option<Job> {
 /// Tries what the extent says, on one file system.
 pub fn run(place: Place<'_>, extent: Extent) -> Report {
     let (played, broken) = rehearse(place, extent.at_once);
-    let until = extent.time.map(|time| Instant::now() + time);
+    let begun = Instant::now();
+    let until = extent.time.map(|time| begun + time);
+    // Each scene and step alone may take all the time, and no pair would be tried.
+    let alone_until = match extent.pairs {
+        0 => until,
+        _ => extent.time.map(|time| begun + time * 2 / 3),
+    };
     let mut report = Report {
         broken,
         ..Report::default()
@@ -147,15 +165,11 @@ pub fn run(place: Place<'_>, extent: Extent) -> Report {
     for p in &played {
         note(&mut report, &p.reached);
     }
-    let jobs = if extent.every_scene {
-        every_step_everywhere(&played)
-    } else {
-        each_step_once(&played)
-    };
     let mut rng = Prng::new(extent.seed);
-    // Where time ends it, what was tried is a sample of all.
-    let jobs = shuffled(jobs, &mut rng);
-    let singles = try_all(place, (extent.at_once, until), &played, &jobs, &mut report);
+    let reached: Vec<&Reached> = played.iter().map(|p| &p.reached).collect();
+    let jobs = singles(&reached, extent.every_scene, &mut rng);
+    let limits = (extent.at_once, alone_until);
+    let singles = try_all(place, limits, &played, &jobs, &mut report);
     let draw = || pair(&mut rng, &singles);
     let pairs: Vec<Job> = std::iter::from_fn(draw).take(extent.pairs).collect();
     try_all(place, (extent.at_once, until), &played, &pairs, &mut report);
@@ -255,14 +269,15 @@ impl Report {
     /// All of it in words, for people.
     pub fn told(&self, on: &Path) -> String {
         let mut text = format!(
-            "{} kills in {} trials ({} left out) on {}, {} of {} steps reached, {} kills missed, \
-             {} promises broken\n",
+            "{} kills in {} trials ({} left out) on {}, {} of {} steps reached, deaths at {}, \
+             {} kills missed, {} promises broken\n",
             self.kills,
             self.trials,
             self.left_out,
             on.display(),
             Step::ALL.len() - self.unreached().len(),
             Step::ALL.len(),
+            self.steps.values().filter(|(_, died)| *died > 0).count(),
             self.missed,
             self.broken.len()
         );
@@ -278,5 +293,27 @@ impl Report {
             let _always = writeln!(text, "BROKEN {broken}");
         }
         text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_is_left_out_where_time_ends_the_trials() {
+        // Every scene comes to the first steps, one scene to each of the others.
+        let often = &Step::ALL[..20];
+        let scenes: Vec<Reached> = Step::ALL[20..]
+            .iter()
+            .map(|own| often.iter().chain([own]).map(|s| (*s, 3)).collect())
+            .collect();
+        let reached: Vec<&Reached> = scenes.iter().collect();
+        let jobs = singles(&reached, true, &mut Prng::new(1));
+        let first = jobs[..Step::ALL.len()].iter();
+        let steps: BTreeSet<Step> = first.map(|(_, kills)| kills[0].step).collect();
+        assert_eq!(steps.len(), Step::ALL.len());
+        let all: BTreeSet<&Job> = jobs.iter().collect();
+        assert_eq!((jobs.len(), all.len()), (scenes.len() * 21 * 3, jobs.len()));
     }
 }
