@@ -6,6 +6,7 @@
 //! | disk has | meaning | action |
 //! |---|---|---|
 //! | the new content | done, commit lost | the row is written; no dot is minted |
+//! | the new content, other permissions, or in the same boot another time | a user's chmod or touch | the row is written; the next look mints it |
 //! | the old content | not done | nothing; it is planned again |
 //! | what was there before that, other boot | a power cut went further back | it stays until the new content takes its place |
 //! | neither, same boot | a user's edit | the next look mints it |

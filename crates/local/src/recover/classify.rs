@@ -16,7 +16,7 @@ use super::earlier::Earlier;
 use super::intent::Intended;
 use super::on_disk::{OnDisk, on_disk};
 use super::remedy::{Remedy, ancestor, set_aside, unseen};
-use crate::print::unlike;
+use crate::print::{unlike, unlike_any};
 use crate::replica::LocalReplica;
 use crate::tree;
 
@@ -61,7 +61,13 @@ pub(super) fn classify(
         Remedy::InPlace(print) => Row {
             entry: intended.entry.clone(),
             shown: intended.shown.filter(|_| !is_still_open(intended, print)),
-            print,
+            print: match intended.entry.get_shown(intended.shown) {
+                // A power cut may have taken the time.
+                Some(v) if !death.other_boot && was_touched(replica, v, &seen) => {
+                    print.map(unlike_any)
+                }
+                _ => print,
+            },
             seen: None,
             held: None,
             epoch: replica.index().epoch(),
@@ -200,6 +206,33 @@ fn installed(version: &Version, seen: Print) -> Print {
         return seen;
     }
     unlike(seen, version.mode)
+}
+
+/// Whether a file that was given its time before it had a name has another: a user touched it since, which the next
+/// look must find. What moved here is given its time when it has the name, and may not have got it; and not every file
+/// system keeps every time.
+fn was_touched(replica: &LocalReplica, version: &Version, seen: &OnDisk) -> bool {
+    const KEPT_SECS: core::ops::Range<i64> = 315_532_800..1 << 31;
+    let OnDisk::Something {
+        kind: Kind::File,
+        mtime,
+        ..
+    } = seen
+    else {
+        return false;
+    };
+    let granularity_ns = replica.profile.mtime_granularity_ns;
+    version.moved.is_none()
+        && KEPT_SECS.contains(&version.mtime.secs)
+        && !is_kept_time(granularity_ns, version.mtime, *mtime)
+}
+
+/// Whether what was given a time has it, as far as this file system keeps it.
+pub(super) fn is_kept_time(granularity_ns: u32, given: Mtime, seen: Mtime) -> bool {
+    let times = given.nanos_since_epoch().zip(seen.nanos_since_epoch());
+    let lost = times.and_then(|(given, seen)| given.checked_sub(seen));
+    let is_cut = lost.is_some_and(|ns| (0..i64::from(granularity_ns)).contains(&ns));
+    is_cut || seen == given
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use instep_core::time::Mtime;
 use instep_core::version::{Kind, Version};
 use instep_replica::{Result, Step};
 
+use super::classify::is_kept_time;
 use super::doubt::{is_sure, sure_epoch, zeros};
 use super::earlier::Earlier;
 use super::intent::Intended;
@@ -93,10 +94,7 @@ impl Look {
 
     /// Whether a file with this time may be the version: its own time, as far as the file system keeps it.
     fn is_time_of(&self, version: &Version, mtime: Mtime) -> bool {
-        let times = (version.mtime.nanos_since_epoch()).zip(mtime.nanos_since_epoch());
-        let lost = times.and_then(|(own, seen)| own.checked_sub(seen));
-        let is_cut = lost.is_some_and(|ns| (0..i64::from(self.granularity_ns)).contains(&ns));
-        is_cut || mtime == version.mtime
+        is_kept_time(self.granularity_ns, version.mtime, mtime)
     }
 }
 

@@ -7,6 +7,7 @@ use instep_core::entry::Entry;
 use instep_core::id::{ContentId, Dot};
 use instep_core::path::RelPath;
 use instep_core::plan::{Action, Goal, Outcome, Precondition};
+use instep_core::time::Mtime;
 use instep_core::version::{Kind, Version};
 use instep_fs::sim::SimConfig;
 use instep_replica::Replica;
@@ -407,6 +408,36 @@ fn after_a_death_the_index_tells_of_what_was_deep_below_a_directory_that_is_gone
     sim.kill();
     for path in ["d", "d/e", "d/e/f"] {
         assert_eq!(row(sim.replica(), &p(path)).print, None, "{path}");
+    }
+}
+
+/// The process dies before its barrier; the file may have been touched meanwhile, and nobody looked.
+#[test]
+fn a_touch_before_a_death_is_taken_for_the_time_that_the_file_was_given() {
+    let touched = Mtime {
+        secs: 1_700_000_000,
+        nanos: 0,
+    };
+    for config in [SimConfig::ext4(1), SimConfig::poor(1)] {
+        for user in [None, Some(touched)] {
+            let mut sim = Sim::new(config.clone());
+            let install = incoming(sim.replica(), &p("f"), Some(NEW), 1);
+            let given = install.entry.get_shown(install.shown).unwrap().mtime;
+            let outcomes = sim.replica().apply(&[install], &Given::of(&[NEW])).unwrap();
+            assert_eq!(outcomes, [Outcome::Done]);
+            sim.fs().advance(60_000_000_000);
+            if let Some(mtime) = user {
+                sim.fs().touch("f", mtime).unwrap();
+            }
+            sim.kill();
+            observe(sim.replica(), &|ms| {
+                sim.fs().advance(ms.cast_signed() * 1_000_000);
+            });
+            let row = row(sim.replica(), &p("f"));
+            let shown = row.present().unwrap();
+            assert_eq!(shown.mtime, user.unwrap_or(given));
+            assert_eq!(row.shown.unwrap().actor == OTHER, user.is_none());
+        }
     }
 }
 
