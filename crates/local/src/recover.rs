@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | the new content | done, commit lost | the row is written; no dot is minted |
 //! | the new content, other permissions, or in the same boot another time | a user's chmod or touch | the row is written; the next look mints it |
-//! | the old content | not done | nothing; it is planned again |
+//! | the old content | not done, or where the row says otherwise in the same boot, a user's edit | nothing; it is planned again, or the next look mints it |
 //! | what was there before that, other boot | a power cut went further back | it stays until the new content takes its place |
 //! | neither, same boot | a user's edit | the next look mints it |
 //! | neither, other boot | torn by a power cut | kept in trash, fetched again; no dot is minted |

@@ -143,11 +143,13 @@ fn decide(
             Remedy::InPlace(want.map(|v| installed(v, print)))
         }
         OnDisk::Something { content, .. } if intended.old == Some(content) => {
-            // The row may have been committed although the name was lost: what is there is the old version.
+            // The row may have been committed although a power cut took the name: what is there is the old version.
+            // No other death takes it, and a user put that there again.
             let says_new = |r: &Row| r.entry == intended.entry && r.shown == intended.shown;
-            match file.filter(|_| old.is_some_and(says_new)) {
+            let is_ahead = death.other_boot && old.is_some_and(says_new);
+            match file.filter(|_| is_ahead) {
                 Some((file, print)) => Remedy::Ancestor(file, print),
-                None if old.is_some_and(says_new) => Remedy::SetAside,
+                None if is_ahead => Remedy::SetAside,
                 None => Remedy::Leave,
             }
         }

@@ -136,6 +136,22 @@ fn a_change_that_was_recorded_after_an_intent_is_undone_when_the_process_is_kill
     }
 }
 
+/// The batch is on record, and nobody has looked at what the user did since.
+#[test]
+fn what_a_user_put_back_before_a_death_is_replaced_again() {
+    for config in [SimConfig::ext4(1), weak()] {
+        let mut sim = changed(config);
+        sim.write(&p("f"), OLD).unwrap();
+        sim.fs().settle();
+        sim.kill();
+        watch(&sim);
+        let row = row(sim.replica(), &p("f"));
+        assert_eq!(row.entry.siblings().len(), 1, "{row:?}");
+        assert_eq!(row.shown.unwrap().actor, OURS, "{row:?}");
+        assert_eq!(row.present().unwrap().content, content_id(OLD), "{row:?}");
+    }
+}
+
 #[test]
 fn what_a_user_saved_where_a_deletion_was_intended_is_taken_away_after_a_power_cut() {
     for by_rename in [false, true] {
