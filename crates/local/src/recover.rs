@@ -9,6 +9,7 @@
 //! | the new content, other permissions, or in the same boot another time | a user's chmod or touch | the row is written; the next look mints it |
 //! | the old content | not done, or where the row says otherwise in the same boot, a user's edit | nothing; it is planned again, or the next look mints it |
 //! | what was there before that, other boot | a power cut went further back | it stays until the new content takes its place |
+//! | anything else, same boot, and what was there is among what we displaced | done, then a user's change | the row is written; the next look mints the change |
 //! | neither, same boot | a user's edit | the next look mints it |
 //! | neither, other boot | torn by a power cut | kept in trash, fetched again; no dot is minted |
 //! | neither, other boot, but of another kind or time than what we brought | a user's edit | the next look mints it, beside ours |
@@ -24,6 +25,7 @@
 //! classify  what became of an intent        suspect  rows that are ahead of the disk
 //! remedy    what can be done about a path   doubt    what a file without a row may be after a power cut
 //! staging   what was under way              earlier  what was at a path before
+//! taken     what had been displaced
 //! ```
 //!
 //! Invariant: nothing that we did is taken for something that a user did, and nothing that a user wrote is
@@ -37,6 +39,7 @@ mod on_disk;
 mod remedy;
 mod staging;
 mod suspect;
+mod taken;
 
 use instep_replica::{Result, Step};
 use instep_store::{Durability, Table};
@@ -46,6 +49,7 @@ use crate::prune;
 use crate::replica::LocalReplica;
 use classify::Death;
 use earlier::Earlier;
+use taken::Taken;
 
 pub use doubt::{Doubt, begin_blind, is_unsure, looked, trusted, unsure};
 pub use intent::{Intended, decode, fulfilled, intend, is_intended_within};
@@ -60,12 +64,19 @@ pub fn after_crash(replica: &LocalReplica, other_boot: bool) -> Result<()> {
     } else {
         Earlier::default()
     };
-    let may_be_aside = !other_boot && !replica.profile.exchange;
-    let death = Death {
-        other_boot,
-        aside: may_be_aside && staging::is_any_aside(replica, &all)?,
+    let taken = if other_boot {
+        Taken::default()
+    } else {
+        Taken::of(replica, &all)?
     };
+    let may_be_aside = !other_boot && !replica.profile.exchange;
+    let aside = may_be_aside && staging::is_any_aside(replica, &all)?;
     for intended in &all {
+        let death = Death {
+            other_boot,
+            aside,
+            taken: taken.has(intended),
+        };
         classify::classify(replica, intended, &earlier, death)?;
         replica.env.reach(Step::Classified);
     }

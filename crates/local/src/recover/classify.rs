@@ -27,6 +27,8 @@ pub(super) struct Death {
     pub(super) other_boot: bool,
     /// While a name that is replaced may have been missing: what had it is aside.
     pub(super) aside: bool,
+    /// What had the name is among what we displaced: what was brought has been there.
+    pub(super) taken: bool,
 }
 
 /// Brings the row of an intended path together with the disk.
@@ -112,7 +114,7 @@ fn is_still_open(intended: &Intended, seen: Option<Print>) -> bool {
 }
 
 /// The row has moved on since: the intent was carried out, and what a user did after it counts.
-fn has_moved_on(row: &Row, intended: &Intended) -> bool {
+pub(super) fn has_moved_on(row: &Row, intended: &Intended) -> bool {
     let relation = row.entry.relation(&intended.entry);
     matches!(relation, Relation::After | Relation::Concurrent)
 }
@@ -128,12 +130,6 @@ fn decide(
     let want = intended.entry.get_shown(intended.shown);
     let file = seen.file().filter(|_| !want.is_none_or(Version::is_tomb));
     match seen {
-        OnDisk::Unknown => Remedy::Leave,
-        OnDisk::Nothing if want.is_none_or(Version::is_tomb) => Remedy::InPlace(None),
-        // A name does not go away when a process dies: a user took it away, and the next look says so.
-        // Only where names cannot be exchanged there is a moment without one, and what had it is aside then.
-        OnDisk::Nothing if !death.other_boot && !death.aside => Remedy::Leave,
-        OnDisk::Nothing => Remedy::Unseen,
         OnDisk::Something {
             kind,
             content,
@@ -142,6 +138,24 @@ fn decide(
         } if want.is_some_and(|v| v.kind == kind && v.content == content) => {
             Remedy::InPlace(want.map(|v| installed(v, print)))
         }
+        // What is there now, or is missing, is what a user made of what was brought: the next look says so.
+        _ if death.taken => {
+            let brought = want.filter(|v| !v.is_tomb());
+            let was = old.and_then(|r| r.print);
+            let look = |v: &Version, was: Print| {
+                unlike_any(Print {
+                    mode: v.mode,
+                    ..was
+                })
+            };
+            Remedy::InPlace(brought.zip(was).map(|(v, was)| look(v, was)))
+        }
+        OnDisk::Unknown => Remedy::Leave,
+        OnDisk::Nothing if want.is_none_or(Version::is_tomb) => Remedy::InPlace(None),
+        // A name does not go away when a process dies: a user took it away, and the next look says so.
+        // Only where names cannot be exchanged there is a moment without one, and what had it is aside then.
+        OnDisk::Nothing if !death.other_boot && !death.aside => Remedy::Leave,
+        OnDisk::Nothing => Remedy::Unseen,
         OnDisk::Something { content, .. } if intended.old == Some(content) => {
             // The row may have been committed although a power cut took the name: what is there is the old version.
             // No other death takes it, and a user put that there again.

@@ -76,6 +76,88 @@ fn a_deletion_after_an_intent_is_forgotten_when_the_process_is_killed() {
     }
 }
 
+/// The process is killed between the calls of a batch that brings another's content, in turn for each call at which the
+/// index may have died, and a user changes what is there before it starts again.
+#[test]
+fn what_a_user_did_to_what_was_brought_before_a_death_is_taken_for_a_conflict() {
+    let changes: [Option<&[u8]>; 3] = [None, Some(MINE), Some(OLD)];
+    let mut met = [0; 2];
+    for (change, at) in changes
+        .iter()
+        .flat_map(|c| (0..24_u64).map(move |at| (c, at)))
+    {
+        let mut sim = settled(SimConfig::ext4(1));
+        let action = incoming(sim.replica(), &p("f"), Some(NEW), 1);
+        let theirs = action.shown.unwrap();
+        let (disk, mut left) = (sim.disk.clone(), at);
+        sim.fs().set_hook(Box::new(move |_, _| {
+            if left == 0 {
+                disk.kill();
+            }
+            left = left.wrapping_sub(1);
+        }));
+        let _dead = sim.replica().apply(&[action], &Given::of(&[NEW]));
+        sim.fs().clear_hook();
+        let was_brought = sim.read(&p("f")).unwrap() == NEW;
+        sim.remove(&p("f")).unwrap();
+        if let Some(bytes) = change {
+            sim.write(&p("f"), bytes).unwrap();
+        }
+        sim.fs().settle();
+        sim.kill();
+        watch(&sim);
+        met[usize::from(was_brought)] += 1;
+        let row = row(sim.replica(), &p("f"));
+        let what = format!("call {at}, {change:?}, brought {was_brought}: {row:?}");
+        assert_eq!(row.entry.ctx().covers(theirs), was_brought, "{what}");
+        let siblings: Vec<ActorId> = row.entry.siblings().iter().map(|(d, _)| d.actor).collect();
+        assert_eq!(siblings, [OURS], "{what}");
+        let found = sim.read(&p("f")).ok();
+        let shown = row.present().map(|v| v.content);
+        assert_eq!(shown, found.map(|bytes| content_id(&bytes)), "{what}");
+    }
+    assert!(met[0] > 0 && met[1] > 0, "{met:?}");
+}
+
+/// Two names of one file are to be replaced, the process is killed at some call of that, and a user removes both.
+#[test]
+fn what_was_never_brought_counts_as_deleted_because_another_name_of_it_was_replaced() {
+    let mut halves = 0;
+    for at in 0..40_u64 {
+        let mut sim = settled(SimConfig::ext4(1));
+        sim.fs().hard_link("f", "g").unwrap();
+        sim.fs().settle();
+        watch(&sim);
+        sim.replica().barrier().unwrap();
+        let actions =
+            [("f", 1), ("g", 2)].map(|(path, n)| incoming(sim.replica(), &p(path), Some(NEW), n));
+        let theirs = actions.clone().map(|a| a.shown.unwrap());
+        let (disk, mut left) = (sim.disk.clone(), at);
+        sim.fs().set_hook(Box::new(move |fs, _| {
+            if left == 0 {
+                disk.kill();
+                fs.kill();
+            }
+            left = left.wrapping_sub(1);
+        }));
+        let _dead = sim.replica().apply(&actions, &Given::of(&[NEW]));
+        sim.fs().clear_hook();
+        let was_brought = ["f", "g"].map(|path| sim.read(&p(path)).unwrap() == NEW);
+        halves += usize::from(was_brought[0] != was_brought[1]);
+        sim.remove(&p("f")).unwrap();
+        sim.remove(&p("g")).unwrap();
+        sim.kill();
+        watch(&sim);
+        for ((path, theirs), was_brought) in ["f", "g"].into_iter().zip(theirs).zip(was_brought) {
+            let row = row(sim.replica(), &p(path));
+            assert!(row.on_disk().is_some_and(Version::is_tomb), "{row:?}");
+            let is_superseded = row.entry.ctx().covers(theirs);
+            assert!(was_brought || !is_superseded, "call {at}, {path}: {row:?}");
+        }
+    }
+    assert!(halves > 0, "it was never half done");
+}
+
 /// The process is killed between the calls of a batch that brings a file into a directory that is made for it, in
 /// turn for each call at which the index may have died.
 #[test]
