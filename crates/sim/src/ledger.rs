@@ -55,11 +55,19 @@ struct Token {
     survived: bool,
     /// More than one machine showed it when a process died: no recovery sets that aside everywhere.
     spread: bool,
-    /// A user gave it another name, or wrote it under two at once: it may have both elsewhere, and be given up under
-    /// one here and under the other there.
+    /// A user gave it another name, or wrote it under two at once, or a power cut took such a name back: it may have
+    /// both elsewhere, and be given up under one here and under the other there.
     moved: bool,
     /// Users on these machines did something to it besides creating it.
     touched: BTreeSet<usize>,
+}
+
+impl Token {
+    /// A save by rename wrote it here before it had the name it is for: others may know that name already.
+    fn is_unnamed_at(&self, path: &RelPath) -> bool {
+        path.as_bytes().ends_with(b".new~")
+            && path.as_bytes().escape_ascii().to_string() != self.path
+    }
 }
 
 /// What the users of one seed wrote.
@@ -231,8 +239,12 @@ impl Ledger {
         let mut left = BTreeSet::new();
         for (fs, unsynced) in disks.iter().zip(unsynced) {
             for (path, node) in fs.snapshot() {
-                if *unsynced && !is_ours(&path) && !self.tokens.contains_key(&node.content) {
-                    self.torn.insert(node.content.clone());
+                match self.tokens.get_mut(&node.content) {
+                    Some(token) => token.moved |= token.is_unnamed_at(&path),
+                    None if *unsynced && !is_ours(&path) => {
+                        self.torn.insert(node.content.clone());
+                    }
+                    None => {}
                 }
                 left.insert(node.content);
             }
@@ -400,6 +412,27 @@ mod tests {
         ledger.power_cut(&[SimFs::new(SimConfig::ext4(2))], &[true]);
         assert!(ledger.is_known(b"saved"));
         assert!(!ledger.is_known(b"invented"), "no user wrote it");
+    }
+
+    #[test]
+    fn what_users_took_away_under_both_names_that_a_power_cut_left_counts_as_thrown_away() {
+        let (named, unnamed) = (at("f", "saved"), at("f.new~", "saved"));
+        for cut in [true, false] {
+            let fs = SimFs::new(SimConfig::ext4(1));
+            fs.write_file("f.new~", b"saved", Save::InPlace).unwrap();
+            let mut ledger = Ledger::default();
+            ledger.wrote(b"f", b"saved");
+            ledger.all_durable(0, &fs, &[]);
+            if cut {
+                ledger.power_cut(&[fs], &[false]);
+            }
+            ledger.tokens.values_mut().for_each(|t| t.survived = false);
+            let both = Seen::from([named.clone(), unnamed.clone()]);
+            ledger.acted(0, &both, &Seen::from([named.clone()]), &[]);
+            ledger.acted(1, &both, &Seen::from([unnamed.clone()]), &[]);
+            let away = ledger.put_away(&BTreeSet::new());
+            assert_eq!(away.is_empty(), cut, "{away:?}");
+        }
     }
 
     #[test]
