@@ -19,7 +19,8 @@ use super::remedy::unseen;
 use crate::index::{Index, store_error};
 use crate::replica::LocalReplica;
 
-/// Set from a power cut until the next clean end after a look at everything: the time of the start after it.
+/// Set from a power cut until the next clean end after a look at everything: the time of the start after it, and the
+/// last epoch that was durable then.
 const DOUBT: &[u8] = b"doubt";
 
 /// Set once a look at everything was recorded in doubt.
@@ -58,7 +59,9 @@ pub(super) fn is_sure(index: &mut Index) -> Result<()> {
 /// There was a power cut, or nobody knows whether there was one; the power came back at `now_ns`.
 pub(super) fn begin(index: &mut Index, now_ns: i64) -> Result<()> {
     forget(index, LOOKED)?;
-    index.put_meta(DOUBT, &now_ns.to_be_bytes())
+    let mut noted = now_ns.to_be_bytes().to_vec();
+    noted.extend(index.durable_epoch().to_be_bytes());
+    index.put_meta(DOUBT, &noted)
 }
 
 /// The index that would know is gone: there may have been a power cut, and the disk may have lost what the cache
@@ -85,6 +88,9 @@ fn forget(index: &mut Index, key: &[u8]) -> Result<()> {
 pub struct Doubt {
     /// When the power came back: what was written later is not in doubt.
     since: Mtime,
+    /// What rows of later epochs tell of was held against the disk when the power was back, or has come since. Whatever
+    /// became of it is no power cut's doing.
+    epoch: u32,
 }
 
 /// A clean end: there is no more doubt, if everything that is there has been looked at. A session may have ended
@@ -100,14 +106,19 @@ pub fn trusted(index: &mut Index) -> Result<()> {
 impl Doubt {
     /// The doubt that there is, if there is any.
     pub fn of(index: &mut Index) -> Result<Option<Self>> {
-        let since = index.meta(DOUBT)?;
-        Ok(since.map(|bytes| Self {
-            since: Mtime::from_nanos(bytes.try_into().map_or(0, i64::from_be_bytes)),
+        let noted = index.meta(DOUBT)?;
+        Ok(noted.map(|bytes| {
+            let since = bytes.first_chunk().map_or(0, |b| i64::from_be_bytes(*b));
+            let epoch = bytes.last_chunk().filter(|_| bytes.len() == 12);
+            Self {
+                since: Mtime::from_nanos(since),
+                epoch: epoch.map_or(u32::MAX, |b| u32::from_be_bytes(*b)),
+            }
         }))
     }
 
-    /// The row that a finding is held against. Where a file is empty or all zeros that held more, what is there stands
-    /// beside what was known, except at a mirror's source, which alone decides.
+    /// The row that a finding is held against. Where a file is empty or all zeros that held more before the power cut,
+    /// what is there stands beside what was known, except at a mirror's source, which alone decides.
     pub fn basis(self, replica: &LocalReplica, row: &Row, found: &Found) -> Row {
         let Found::Present {
             kind: Kind::File,
@@ -120,6 +131,7 @@ impl Doubt {
             return row.clone();
         };
         let held = row.present().filter(|v| v.kind == Kind::File);
+        let held = held.filter(|_| row.epoch <= self.epoch);
         let emptied = held.is_some_and(|v| v.size > *size || v.content != zeros(v.size));
         let is_lost = emptied && *content == zeros(*size) && *mtime <= self.since;
         if is_lost && replica.settings.role != Role::Source {

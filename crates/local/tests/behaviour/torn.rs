@@ -391,6 +391,28 @@ fn a_torn_file_stays_in_doubt_when_a_session_ended_before_it_looked() {
     assert!(torn > 0, "no power cut left an empty file");
 }
 
+/// The power is back, and an empty file that is older than that takes the place of one that was brought since.
+#[test]
+fn an_older_empty_file_that_a_user_moves_after_a_power_cut_is_taken_for_torn() {
+    for seed in 0..8 {
+        let mut sim = Sim::new(SimConfig::ext4(seed));
+        rest(&sim);
+        sim.write(&p("g"), b"").unwrap();
+        rest(&sim);
+        sim.replica().barrier().unwrap();
+        sim.power_cut(seed);
+        let action = incoming(sim.replica(), &p("f"), Some(b"theirs"), 1);
+        let done = sim.replica().apply(&[action], &Given::of(&[b"theirs"]));
+        assert_eq!(done.unwrap(), [Outcome::Done]);
+        sim.rename(&p("g"), &p("f")).unwrap();
+        rest(&sim);
+        let row = row(sim.replica(), &p("f"));
+        let minted = row.entry.siblings().iter();
+        let minted: Vec<_> = minted.map(|(d, v)| (d.actor != OTHER, v.size)).collect();
+        assert_eq!(minted, [(true, 0)], "seed {seed}: {row:?}");
+    }
+}
+
 /// Much enough for a power cut to leave a part of it.
 fn much() -> Vec<u8> {
     (0..20_000_u32).flat_map(u32::to_be_bytes).collect()
