@@ -23,6 +23,7 @@ use crate::print::{Digest, hash_bytes};
 type Result<T> = core::result::Result<T, Error>;
 
 const KEY_ACTOR: &[u8] = b"actor";
+const KEY_FORMER: &[u8] = b"former";
 const KEY_COUNTER: &[u8] = b"counter";
 const KEY_CLOCK: &[u8] = b"clock";
 const KEY_EPOCH: &[u8] = b"epoch";
@@ -154,6 +155,27 @@ impl Index {
     /// The actor that mints here.
     pub fn actor(&self) -> ActorId {
         self.actor
+    }
+
+    /// Whether this actor minted here: the present one, or one before the last power cuts.
+    pub(crate) fn has_minted_as(&mut self, actor: ActorId) -> Result<bool> {
+        Ok(actor == self.actor || self.former()?.contains(&actor.0))
+    }
+
+    fn former(&mut self) -> Result<Vec<[u8; 8]>> {
+        let former = self.meta(KEY_FORMER)?.unwrap_or_default();
+        Ok(former.as_chunks().0.to_vec())
+    }
+
+    /// As [`Index::renew`], on the same disk: who minted until now is remembered.
+    pub(crate) fn succeed(&mut self, actor: ActorId) -> Result<()> {
+        // So many power cuts without a whole recovery between them.
+        const FORMER_MAX: usize = 8;
+        let mut former = self.former()?;
+        former.insert(0, self.actor.0);
+        former.truncate(FORMER_MAX);
+        self.put_meta(KEY_FORMER, former.as_flattened())?;
+        self.renew(actor)
     }
 
     /// Starts a new stretch of history: another actor, counting from one.
@@ -475,5 +497,17 @@ mod tests {
             let e = opened(key, body).unwrap_err();
             assert_eq!(e.kind, ErrorKind::Damaged, "{}", body.escape_ascii());
         }
+    }
+
+    #[test]
+    fn who_minted_before_the_last_two_power_cuts_is_a_stranger() {
+        let [first, second, third, other] = [1, 2, 3, 4].map(|n| ActorId([n; 8]));
+        let mut index = Index::open(Box::new(MemoryDisk::new().open()), first).unwrap();
+        index.succeed(second).unwrap();
+        index.succeed(third).unwrap();
+        for actor in [first, second, third] {
+            assert!(index.has_minted_as(actor).unwrap(), "{actor:?}");
+        }
+        assert!(!index.has_minted_as(other).unwrap());
     }
 }

@@ -662,7 +662,7 @@ impl LocalReplica {
     /// claim to have seen it, and supersede it.
     fn begin_anew(&self) -> Result<()> {
         let actor = fresh_actor(self.env.as_ref());
-        self.index().renew(actor)?;
+        self.index().succeed(actor)?;
         *locked(&self.actor) = actor;
         Ok(())
     }

@@ -5,7 +5,7 @@
 //! never taken for a deletion or an edit.
 
 use std::collections::BTreeSet;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, RangeInclusive};
 
 use instep_core::id::ContentId;
 use instep_core::path::RelPath;
@@ -80,22 +80,45 @@ struct Look {
     granularity_ns: u32,
     /// It may be a part of a file that was brought to the path earlier.
     part: bool,
+    /// When a look of ours noted that the name was gone, and now: a file that changed its name or its inode between
+    /// these came there again. A time that is still to come tells of a clock that jumped.
+    gone_ns: Option<RangeInclusive<i64>>,
 }
 
 impl Look {
-    fn of(replica: &LocalReplica, row: &Row, part: bool) -> Self {
+    fn of(replica: &LocalReplica, row: &Row, part: bool) -> Result<Self> {
+        let gone_ns = noted_gone(replica, row)?;
         let number = row.print.filter(|_| replica.profile.keeps_inodes());
-        Self {
+        Ok(Self {
             ino: number.map(|p| p.ino),
             granularity_ns: replica.profile.mtime_granularity_ns,
             part,
-        }
+            gone_ns,
+        })
+    }
+
+    /// Whether what has the name was given it after a look had noted that the name was gone: no power cut brought it
+    /// back.
+    fn came_again(&self, ctime: Mtime) -> bool {
+        let gone = self.gone_ns.as_ref().zip(ctime.nanos_since_epoch());
+        gone.is_some_and(|(since, at)| since.contains(&at) && at != *since.start())
     }
 
     /// Whether a file with this time may be the version: its own time, as far as the file system keeps it.
     fn is_time_of(&self, version: &Version, mtime: Mtime) -> bool {
         is_kept_time(self.granularity_ns, version.mtime, mtime)
     }
+}
+
+/// The time since a deletion of a user here was noted. A deletion that we brought has the clock of somebody else.
+fn noted_gone(replica: &LocalReplica, row: &Row) -> Result<Option<RangeInclusive<i64>>> {
+    let dot = row.materialised();
+    let tomb = row.on_disk().filter(|v| v.is_tomb());
+    let Some((dot, tomb)) = dot.zip(tomb) else {
+        return Ok(None);
+    };
+    let is_ours = replica.index().has_minted_as(dot.actor)?;
+    Ok(is_ours.then(|| tomb.te..=replica.env.wall_ns()))
 }
 
 fn suspect(replica: &LocalReplica, path: RelPath, row: &Row, earlier: &Earlier) -> Result<()> {
@@ -105,7 +128,7 @@ fn suspect(replica: &LocalReplica, path: RelPath, row: &Row, earlier: &Earlier) 
     let seen = on_disk(replica, &path);
     let is_missing = matches!(seen, OnDisk::Nothing);
     let part = earlier.has_part(replica, &path, Some(row), &seen);
-    let look = Look::of(replica, row, part);
+    let look = Look::of(replica, row, part)?;
     let had = |content, ctime| earlier.had(&path, content, ctime);
     let new = match decide(seen, version, &look, had) {
         Remedy::Leave => return Ok(()),
@@ -151,6 +174,7 @@ fn decide(
         OnDisk::Something {
             kind: Kind::Dir, ..
         } if version.is_tomb() => Remedy::SetAside,
+        OnDisk::Something { ctime, .. } if look.came_again(ctime) => Remedy::Unseen,
         OnDisk::Something {
             content,
             size,

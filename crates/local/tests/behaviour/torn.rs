@@ -213,6 +213,41 @@ fn an_older_file_that_a_user_moved_over_another_is_taken_for_torn() {
     }
 }
 
+/// A user had moved a file away, and moved it back after that was seen. What a power cut brings back has the time that it
+/// had before.
+#[test]
+fn what_a_user_moved_back_goes_to_the_trash_after_a_power_cut() {
+    let (mut back, mut gone) = (0, 0);
+    for (seed, is_back) in (0..64).flat_map(|seed| [(seed, true), (seed, false)]) {
+        let mut sim = Sim::new(SimConfig::btrfs(seed));
+        sim.write(&p("f"), MINE).unwrap();
+        rest(&sim);
+        sim.replica().barrier().unwrap();
+        sim.fs().rename("f", "g").unwrap();
+        rest(&sim);
+        sim.fs().advance(50_000_000);
+        if is_back {
+            sim.fs().rename("g", "f").unwrap();
+            // The simulated disk keeps the time of an inode that was changed, and not that of one that moved.
+            sim.fs().chmod("f", 0o644).unwrap();
+            sim.fs().settle();
+        }
+        let left = sim.fs().crash(seed).snapshot();
+        sim.power_cut(seed);
+        let known = row(sim.replica(), &p("f")).entry;
+        let is_ahead = known.siblings().iter().all(|(_, v)| v.is_tomb());
+        if !is_ahead || !left.contains_key(&p("f")) {
+            continue;
+        }
+        rest(&sim);
+        let seen = row(sim.replica(), &p("f"));
+        assert_eq!(seen.present().is_some(), is_back, "seed {seed}: {seen:?}");
+        *(if is_back { &mut back } else { &mut gone }) += 1;
+    }
+    assert!(back > 0, "no index knew that the file had been away");
+    assert!(gone > 0, "no disk went back and left the row");
+}
+
 /// Whoever brings a file gives it its time before its name: what is older is not part of it.
 #[test]
 fn a_durable_save_that_nobody_saw_is_taken_for_part_of_the_one_after_it() {
