@@ -1,4 +1,7 @@
 //! Recording: findings become dots and rows, as the one mint of the contract says.
+//!
+//! Invariant: nothing is recorded below what is no directory any more. A piece of a large look may have been read
+//! before its directory went.
 
 use std::collections::HashMap;
 
@@ -10,7 +13,7 @@ use instep_core::time::Hlc;
 use instep_core::version::Version;
 use instep_replica::look::{Finding, Found};
 use instep_replica::mint::{self, Event};
-use instep_replica::{Look, Result, ShareState, Step};
+use instep_replica::{Error, Look, Result, ShareState, Step};
 use instep_store::Durability;
 
 use crate::index::Index;
@@ -22,31 +25,27 @@ use crate::replica::LocalReplica;
 pub fn record(replica: &LocalReplica, look: &Look, share: &ShareState) -> Result<Vec<RelPath>> {
     let mut index = replica.index();
     index.reserve(look.findings.len() as u64)?;
-    let reworked = index.take_reworked();
+    let mut reworked = index.take_reworked();
     let doubt = recover::Doubt::of(&mut index)?;
     let wall_ns = replica.env.wall_ns();
     let policy_epoch = share.policies.epoch();
     let mut dirty = Vec::with_capacity(look.findings.len());
     let mut rows = Rows::default();
+    let mut astray = Vec::new();
     for (at, finding) in look.findings.iter().enumerate() {
         let path = &finding.path;
         let old = rows.get(&mut index, &look.findings[at..])?;
         let row = old.clone().unwrap_or_default();
+        if row.print.is_none() && rows.is_astray(&mut index, finding)? {
+            astray.push(path.clone());
+            continue;
+        }
         let moved_to = mint::moved_to(&look.moves, path);
         let mut failed = None;
-        let mut next = || {
-            let dot = index.mint().unwrap_or_else(|e| {
-                failed = Some(e);
-                Dot {
-                    actor: ActorId([0; 8]),
-                    counter: 0,
-                }
-            });
-            Event {
-                dot,
-                hlc: index.now(wall_ns),
-                policy_epoch,
-            }
+        let mut next = || Event {
+            dot: minted_dot(&mut index, &mut failed),
+            hlc: index.now(wall_ns),
+            policy_epoch,
         };
         let basis = doubt.map(|d| d.basis(replica, &row, &finding.found));
         let basis = basis.as_ref().unwrap_or(&row);
@@ -66,6 +65,7 @@ pub fn record(replica: &LocalReplica, look: &Look, share: &ShareState) -> Result
             dirty.push(path.clone());
         }
     }
+    reworked.extend(astray.iter().filter_map(RelPath::parent));
     if replica.settle_digests(&mut index, look, reworked) && doubt.is_some() {
         recover::looked(&mut index)?;
     }
@@ -74,8 +74,20 @@ pub fn record(replica: &LocalReplica, look: &Look, share: &ShareState) -> Result
     replica.env.reach(Step::Found);
     index.commit(Durability::Process)?;
     drop(index);
+    astray.into_iter().for_each(|path| replica.hint(path));
     recorded(replica, look)?;
     Ok(dirty)
+}
+
+/// The next dot of this replica; where there is none, why, and one that counts for nothing.
+fn minted_dot(index: &mut Index, failed: &mut Option<Error>) -> Dot {
+    index.mint().unwrap_or_else(|e| {
+        *failed = Some(e);
+        Dot {
+            actor: ActorId([0; 8]),
+            counter: 0,
+        }
+    })
 }
 
 /// What follows when a look is on record.
@@ -108,7 +120,9 @@ fn minted(
 #[derive(Default)]
 pub(crate) struct Rows {
     dir: Option<RelPath>,
-    rows: HashMap<RelPath, Row>,
+    of_dir: HashMap<RelPath, Row>,
+    /// The last directory that was asked for, if the index has it.
+    on_record: Option<RelPath>,
 }
 
 impl Rows {
@@ -118,7 +132,7 @@ impl Rows {
         let path = &findings[0].path;
         let dir = path.parent();
         if self.dir.is_some() && self.dir == dir {
-            return Ok(self.rows.get(path).cloned());
+            return Ok(self.of_dir.get(path).cloned());
         }
         let many = findings
             .get(TOGETHER)
@@ -126,13 +140,30 @@ impl Rows {
         let Some(dir) = dir.filter(|_| many) else {
             return index.get(path);
         };
-        self.rows.clear();
-        let rows = &mut self.rows;
+        self.of_dir.clear();
+        let rows = &mut self.of_dir;
         index.children(&dir, &mut |name, row| {
             rows.insert(dir.join(name), row);
         })?;
         self.dir = Some(dir);
-        Ok(self.rows.get(path).cloned())
+        Ok(self.of_dir.get(path).cloned())
+    }
+
+    /// Whether the index has no directory where something new was found: that went after this was read, or it is not
+    /// on record yet, and only it leads a look there.
+    fn is_astray(&mut self, index: &mut Index, finding: &Finding) -> Result<bool> {
+        let is_there = matches!(
+            finding.found,
+            Found::Present { .. } | Found::Ancestor { .. }
+        );
+        let dir = finding.path.parent().filter(|d| is_there && !d.is_root());
+        let Some(dir) = dir.filter(|d| self.on_record.as_ref() != Some(d)) else {
+            return Ok(false);
+        };
+        let row = index.get(&dir)?;
+        let is_had = row.is_some_and(|r| r.is_dir() || r.held.is_some());
+        self.on_record = Some(dir).filter(|_| is_had);
+        Ok(!is_had)
     }
 }
 

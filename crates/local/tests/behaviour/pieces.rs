@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use instep_core::path::RelPath;
+use instep_core::plan::Outcome;
 use instep_fs::sim::SimConfig;
 use instep_replica::conformance::User as _;
 use instep_replica::look::Found;
@@ -135,6 +136,50 @@ fn what_was_hinted_between_two_pieces_can_vanish_unseen() {
     };
     let sim = removed_after(hinted, "d/new");
     assert_eq!(row(sim.replica(), &p("d/new")).print, None);
+}
+
+/// A file is moved away after it was read, and its directory goes by what others did, or by its user, before that is
+/// recorded.
+#[test]
+fn the_index_tells_for_ever_of_what_was_read_before_its_directory_went() {
+    for by_user in [false, true] {
+        let sim = Sim::new(SimConfig::ext4(1));
+        for n in 0..2500 {
+            sim.write(&p(&format!("d/f{n:04}")), b"some").unwrap();
+        }
+        let (moved, to) = (p("e/moved"), p("d/moved"));
+        sim.write(&moved, b"moved").unwrap();
+        let mut found = look(sim.replica());
+        record(sim.replica(), &found);
+        assert!(found.rest.is_some());
+        while let Some(piece) = found.rest {
+            found = sim.replica().look(&Scope::Rest(piece)).unwrap();
+            if found.rest.is_some() {
+                record(sim.replica(), &found);
+            }
+        }
+        assert!(files(&found).any(|path| path == moved));
+        sim.rename(&moved, &to).unwrap();
+        if by_user {
+            sim.remove(&p("e")).unwrap();
+            let scope = Scope::Some {
+                paths: [p("e")].into(),
+                trees: [].into(),
+            };
+            sim.fs().advance(5_000_000_000);
+            record(sim.replica(), &sim.replica().look(&scope).unwrap());
+        } else {
+            let action = incoming(sim.replica(), &p("e"), None, 1);
+            let outcomes = sim.replica().apply(&[action], &Given::of(&[])).unwrap();
+            assert_eq!(outcomes, [Outcome::Done]);
+        }
+        record(sim.replica(), &found);
+        observe(sim.replica(), &|ms| {
+            sim.fs().advance(ms.cast_signed() * 1_000_000);
+        });
+        assert_eq!(row(sim.replica(), &moved).print, None, "{by_user}");
+        assert!(row(sim.replica(), &to).print.is_some(), "{by_user}");
+    }
 }
 
 #[test]
