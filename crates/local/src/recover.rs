@@ -51,7 +51,7 @@ use classify::Death;
 use earlier::Earlier;
 use taken::Taken;
 
-pub use doubt::{Doubt, begin_blind, is_unsure, looked, trusted, unsure};
+pub use doubt::{Doubt, begin_blind, is_unsure, looked, unsure};
 pub use intent::{Intended, decode, fulfilled, intend, is_intended_within};
 pub(crate) use on_disk::content;
 pub(crate) use staging::{displaced_by, sweep};

@@ -972,7 +972,6 @@ impl Replica for LocalReplica {
         self.barrier()?;
         let closed = |index: &mut Index| {
             index.put_meta(b"clean", b"1")?;
-            recover::trusted(index)?;
             index.commit(Durability::Power)
         };
         self.intact(closed(&mut self.index()))?;

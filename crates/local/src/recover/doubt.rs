@@ -19,12 +19,9 @@ use super::remedy::unseen;
 use crate::index::{Index, store_error};
 use crate::replica::LocalReplica;
 
-/// Set from a power cut until the next clean end after a look at everything: the time of the start after it, and the
-/// last epoch that was durable then.
+/// Set from a power cut until a look at everything is on record: the time of the start after it, and the last epoch that
+/// was durable then.
 const DOUBT: &[u8] = b"doubt";
-
-/// Set once a look at everything was recorded in doubt.
-const LOOKED: &[u8] = b"looked";
 
 /// The last epoch before data was lost in a call that should have made it durable. Later calls that succeed
 /// say nothing of that data, so everything since is suspect after a power cut.
@@ -58,7 +55,6 @@ pub(super) fn is_sure(index: &mut Index) -> Result<()> {
 
 /// There was a power cut, or nobody knows whether there was one; the power came back at `now_ns`.
 pub(super) fn begin(index: &mut Index, now_ns: i64) -> Result<()> {
-    forget(index, LOOKED)?;
     let mut noted = now_ns.to_be_bytes().to_vec();
     noted.extend(index.durable_epoch().to_be_bytes());
     index.put_meta(DOUBT, &noted)
@@ -71,9 +67,9 @@ pub fn begin_blind(index: &mut Index, now_ns: i64) -> Result<()> {
     unsure(index)
 }
 
-/// A look at everything was recorded, and nothing was left out.
+/// A look at everything is recorded, and nothing was left out: what is found from now on came later.
 pub fn looked(index: &mut Index) -> Result<()> {
-    index.put_meta(LOOKED, b"1")
+    forget(index, DOUBT)
 }
 
 fn forget(index: &mut Index, key: &[u8]) -> Result<()> {
@@ -91,16 +87,6 @@ pub struct Doubt {
     /// What rows of later epochs tell of was held against the disk when the power was back, or has come since. Whatever
     /// became of it is no power cut's doing.
     epoch: u32,
-}
-
-/// A clean end: there is no more doubt, if everything that is there has been looked at. A session may have ended
-/// before its first look.
-pub fn trusted(index: &mut Index) -> Result<()> {
-    if index.meta(LOOKED)?.is_none() {
-        return Ok(());
-    }
-    forget(index, DOUBT)?;
-    forget(index, LOOKED)
 }
 
 impl Doubt {
