@@ -5,8 +5,10 @@
 //! file, reads a clock or draws randomness; whoever has bytes hands them in.
 #![forbid(unsafe_code)]
 
+pub mod cut;
 pub mod entropy;
 pub mod hash;
+pub mod manifest;
 
 pub use entropy::Entropy;
 pub use hash::{Hashed, Hasher, content_id, hash_reader};
