@@ -117,7 +117,7 @@ const fn gear() -> [u64; 256] {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// Bytes of a linear congruential generator: random enough to be cut, the same everywhere.

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cut;
+pub mod delta;
 pub mod entropy;
 pub mod hash;
 pub mod manifest;
