@@ -215,7 +215,7 @@ impl Session {
     fn empty_trash(&mut self, before_ns: i64) -> Answer {
         let mut count = 0;
         for i in 0..self.slots.len() {
-            if self.slots[i].role == Role::Source || !self.slots[i].online() {
+            if self.slots[i].role == Role::Source || !self.slots[i].is_ours() {
                 continue;
             }
             match self.slots[i].replica.purge(before_ns) {
@@ -260,7 +260,7 @@ impl Session {
         for slot in self
             .slots
             .iter()
-            .filter(|s| s.online() && s.role != Role::Source)
+            .filter(|s| s.is_ours() && s.role != Role::Source)
         {
             // A line of the log is not worth stopping for.
             let _unlogged = slot.replica.write_record(Book::Log, &key, Some(&body));

@@ -77,7 +77,7 @@ impl Session {
             self.checks.audit_ns = (0..self.slots.len()).map(first).collect();
         }
         for i in 0..self.slots.len() {
-            if self.checks.audit_ns[i] > now || !self.slots[i].online() {
+            if self.checks.audit_ns[i] > now || !self.slots[i].is_ours() {
                 continue;
             }
             let (pause_ns, files) = self.audit_pause(i);
@@ -169,7 +169,7 @@ impl Session {
         self.checks.next_step_ns = now + MINUTE_NS.min(every_ns);
         let learnt = |i: &usize| {
             let slot = &self.slots[*i];
-            slot.online() && !slot.only_read() && !slot.replica.is_rejoining()
+            slot.is_ours() && !slot.only_read() && !slot.replica.is_rejoining()
         };
         let all: Vec<usize> = (0..self.slots.len()).filter(learnt).collect();
         let entries = self
@@ -246,7 +246,7 @@ impl Session {
     /// A replica that does not know the same of a path as the first one does.
     fn disagrees(&mut self, path: &RelPath) -> Option<usize> {
         let rows = self.rows_at(path);
-        let here = |i: &usize| self.slots[*i].online() && !self.slots[*i].only_read();
+        let here = |i: &usize| self.slots[*i].is_ours() && !self.slots[*i].only_read();
         if rows.iter().flatten().any(|row| row.held.is_some()) {
             return None;
         }

@@ -141,8 +141,8 @@ impl Session {
         for (i, slot) in self.slots.iter().enumerate().filter(|(_, s)| s.online()) {
             match slot.replica.read_record(Book::Conflicts, key) {
                 Ok(Some(body)) => known = Some(body),
-                Ok(None) => missing.push(i),
-                Err(_) => {}
+                Ok(None) if slot.is_ours() => missing.push(i),
+                Ok(None) | Err(_) => {}
             }
         }
         if missing.is_empty() {
@@ -182,7 +182,9 @@ impl Session {
                     known.clone_from(body);
                 }
             }
-            books.push((i, book.into_iter().collect::<BTreeMap<_, _>>()));
+            if slot.is_ours() {
+                books.push((i, book.into_iter().collect::<BTreeMap<_, _>>()));
+            }
         }
         for (i, book) in books {
             let lacks = |key: &str, body: &str| {
@@ -372,7 +374,7 @@ impl Session {
         let writer = self
             .slots
             .iter()
-            .position(|s| s.online() && s.replica.capabilities().writable);
+            .position(|s| s.is_ours() && s.replica.capabilities().writable);
         let Some(i) = writer else {
             return Err(Refusal {
                 code: 2107,

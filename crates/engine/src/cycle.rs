@@ -82,6 +82,10 @@ impl Session {
         }
         let hints = std::mem::take(&mut slot.hints);
         hinted.extend(hints.paths.iter().cloned());
+        if hints.books {
+            self.join_books(i);
+        }
+        let slot = &mut self.slots[i];
         if hints.root || hints.lost {
             slot.look_everywhere |= hints.lost;
             if let Err(e) = slot.replica.guard() {
@@ -254,7 +258,7 @@ impl Session {
     /// Every path on which rows differ becomes dirty. Rows come in the same order from every replica.
     pub(crate) fn compare_rows(&mut self) {
         let online: Vec<usize> = (0..self.slots.len())
-            .filter(|i| self.slots[*i].online())
+            .filter(|i| self.slots[*i].is_ours())
             .collect();
         // Of each path: the first replica's hash, how many have it, whether all are alike.
         let mut seen: BTreeMap<RelPath, (u64, usize, bool)> = BTreeMap::new();

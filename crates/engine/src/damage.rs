@@ -27,7 +27,7 @@ const BUSY: &str = "the file is being changed: try again";
 impl Session {
     /// Takes in what a replica has noted.
     pub(crate) fn load_damage(&mut self, i: usize) -> Result<(), Error> {
-        if !self.slots[i].online() {
+        if !self.slots[i].is_ours() {
             return Ok(());
         }
         for (path, record) in DamageRecord::all(self.slots[i].replica.as_ref())? {
@@ -230,7 +230,7 @@ impl Session {
         };
         // A copy that decayed, too, must not be taken for good.
         for other in 0..self.slots.len() {
-            if other == i || !self.slots[other].online() {
+            if other == i || !self.slots[other].is_ours() {
                 continue;
             }
             if let Ok(Checked::Decayed { found, .. }) = self.slots[other].replica.check(path) {

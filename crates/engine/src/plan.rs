@@ -160,7 +160,7 @@ impl Session {
     pub(crate) fn dirty_below(&mut self, path: &RelPath) {
         for slot in self.slots.iter().filter(|s| s.online()) {
             let dirty = &mut self.dirty;
-            let read = slot.replica.subtree(path, &mut |below, _| {
+            let read = slot.replica.differing(path, &mut |below, _| {
                 dirty.insert(below);
                 std::ops::ControlFlow::Continue(())
             });
@@ -203,8 +203,9 @@ impl Session {
                 continue;
             }
             let replica = self.slots[i].replica.clone();
+            let observed = self.slots[i].is_observed();
             let read = groups.iter().try_for_each(|(dir, group)| {
-                if bulk && group.len() >= 4 {
+                if bulk && group.len() >= 4 && !observed {
                     return replica.children(dir, &mut |path, row| {
                         if let Some(rows) = out.get_mut(&path) {
                             rows[i] = Some(row);
@@ -212,7 +213,8 @@ impl Session {
                         std::ops::ControlFlow::Continue(())
                     });
                 }
-                group.iter().try_for_each(|path| {
+                let mut telling = group.iter().filter(|path| !replica.is_alike(path));
+                telling.try_for_each(|path| {
                     if let (Some(row), Some(rows)) = (replica.row(path)?, out.get_mut(*path)) {
                         rows[i] = Some(row);
                     }
@@ -235,6 +237,9 @@ impl Session {
 
     fn row_at(&mut self, i: usize, path: &RelPath) -> Option<Row> {
         let slot = self.slots.get(i).filter(|s| s.online())?;
+        if slot.replica.is_alike(path) {
+            return None;
+        }
         match slot.replica.row(path) {
             Ok(row) => row,
             Err(e) => {
@@ -253,7 +258,7 @@ impl Session {
                 Side {
                     row: rows.get(i).and_then(|r| r.as_ref()),
                     role: slot.role,
-                    writable: slot.online() && can.writable,
+                    writable: slot.online() && can.writable && !can.observed,
                     modes: can.modes,
                     covered: false,
                     carried: can.carried,
@@ -311,9 +316,8 @@ impl Session {
         let slots = self.slots.iter().enumerate();
         let mut speaking = slots.filter(|(_, s)| s.online() && s.role != Role::Target);
         let failed = speaking.find_map(|(i, slot)| {
-            let listed = slot.replica.children(dir, &mut |path, _| {
+            let listed = slot.children_of(dir, &mut |path| {
                 children.insert(path);
-                std::ops::ControlFlow::Continue(())
             });
             listed.err().map(|e| (i, e))
         });
@@ -475,6 +479,7 @@ impl Session {
     }
 
     fn apply(&mut self, i: usize, actions: &[Action], pass: &mut Pass) {
+        self.ask_ahead(i, actions);
         let origins = Origins::new(self.origins(), i);
         let result = self.slots[i].replica.apply(actions, &origins);
         let outcomes = match result {

@@ -4,6 +4,7 @@
 //! others go on; nothing is concluded from what it does not show. When it is back everything on it is looked
 //! at and everything is compared, so nothing has to be remembered for it meanwhile.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use instep_core::path::RelPath;
@@ -27,14 +28,52 @@ impl Slot {
         !self.failed
     }
 
+    /// It is another process's to change: this one only watches it.
+    pub(crate) fn is_observed(&self) -> bool {
+        self.replica.capabilities().observed
+    }
+
+    /// The paths directly in a directory of which it has something that its neighbour has not.
+    pub(crate) fn children_of(
+        &self,
+        dir: &RelPath,
+        visit: &mut dyn FnMut(RelPath),
+    ) -> Result<(), Error> {
+        if !self.is_observed() {
+            return self.replica.children(dir, &mut |path, _| {
+                visit(path);
+                ControlFlow::Continue(())
+            });
+        }
+        self.replica.differing(dir, &mut |path, _| {
+            let mut up = path;
+            while let Some(parent) = up.parent().filter(|p| p != dir) {
+                up = parent;
+            }
+            visit(up);
+            ControlFlow::Continue(())
+        })
+    }
+
+    /// This session writes it, and can be told something.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.online() && !self.is_observed()
+    }
+
     /// It should take changes and cannot, although nothing failed: read-only from the start.
     pub(crate) fn only_read(&self) -> bool {
-        !self.failed && self.role != Role::Source && !self.replica.capabilities().writable
+        let can = self.replica.capabilities();
+        !self.failed && self.role != Role::Source && !can.writable && !can.observed
     }
 
     /// Nothing on it waits to be looked at, as far as it can be.
     pub(crate) fn is_looked_at(&self) -> bool {
         !self.online() || (self.hints.is_empty() && !self.look_everywhere && self.rest.is_none())
+    }
+
+    /// Whoever writes it has not put it in step yet.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.online() && self.replica.pending() > 0
     }
 
     /// When its place is to be seen to.
@@ -92,6 +131,14 @@ impl Session {
     pub(crate) fn see_to_places(&mut self) {
         let now = self.env.monotonic_ns();
         for i in 0..self.slots.len() {
+            // Who says that something happened to its place need not be waited for.
+            if self.slots[i].failed && self.slots[i].is_observed() {
+                let fresh = self.slots[i].replica.take_hints();
+                if fresh.root {
+                    self.slots[i].next_try_ns = 0;
+                }
+                self.slots[i].hints.extend(fresh);
+            }
             if self.slots[i].attention_ns() > now {
                 continue;
             }
@@ -177,7 +224,8 @@ impl Session {
         slot.next_guard_ns = now + GUARD_NS;
         // What it did before it failed may not be durable.
         slot.touched_ns.get_or_insert(now);
-        self.compare_all = true;
+        // Whoever is observed says itself of which paths it has something else.
+        self.compare_all |= !self.slots[i].is_observed();
         self.enter(i, State::Scanning, "it is back".to_owned());
         self.slots[i].why.clear();
         if !self.options.once {

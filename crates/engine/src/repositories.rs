@@ -51,6 +51,10 @@ impl Session {
         if changed.len() < 2 {
             return;
         }
+        // Only whoever writes the winner can speak for it.
+        if self.slots[*winner].is_observed() {
+            return;
+        }
         for (path, rows) in &rows {
             let competes = changed
                 .keys()

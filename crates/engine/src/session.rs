@@ -294,6 +294,12 @@ impl Session {
 
     /// Joins what the replicas know of the share, adds who is new, and tells everybody.
     pub(crate) fn agree(&mut self, id: ShareId) -> Result<(), Error> {
+        self.join_share(id)?;
+        self.read_marks()
+    }
+
+    /// Joins what the replicas know of the share.
+    fn join_share(&mut self, id: ShareId) -> Result<(), Error> {
         let mut record = ShareRecord::default();
         let mut known = Vec::new();
         for slot in self.slots.iter().filter(|s| s.online()) {
@@ -333,17 +339,32 @@ impl Session {
         }
         let text = serde_json::to_string(&record).unwrap_or_default();
         for (slot, theirs) in self.slots.iter().filter(|s| s.online()).zip(&known) {
-            if *theirs != record {
+            if *theirs != record && slot.is_ours() {
                 slot.replica
                     .write_record(Book::Share, "share", Some(&text))?;
                 self.env.reach(Step::ShareAgreed);
             }
         }
+        self.share = ShareState::new(id, record);
+        Ok(())
+    }
+
+    /// What is written at the far end changed: whoever is here learns of it.
+    pub(crate) fn join_books(&mut self, i: usize) {
+        if let Err(e) = self.join_share(self.share.id) {
+            return self.replica_failed(i, &e);
+        }
+        if let Err((j, e)) = self.load_conflicts() {
+            self.replica_failed(j, &e);
+        }
+    }
+
+    fn read_marks(&mut self) -> Result<(), Error> {
         // Anything that was left undone is found by comparing all rows, unless all say they are settled.
         let mut marks = self
             .slots
             .iter()
-            .filter(|s| s.online())
+            .filter(|s| s.is_ours())
             .map(|s| s.replica.read_record(Book::Share, "settled"));
         let first = marks.next().transpose()?.flatten();
         self.marked = first.is_some();
@@ -353,7 +374,6 @@ impl Session {
             self.marked |= mark.is_some();
             self.compare_all |= mark != first;
         }
-        self.share = ShareState::new(id, record);
         Ok(())
     }
 
@@ -419,6 +439,7 @@ impl Session {
             && self.later.is_empty()
             && self.in_flight.is_empty()
             && self.slots.iter().all(Slot::is_looked_at)
+            && !self.slots.iter().any(Slot::is_behind)
     }
 
     /// With `once`: idle, or what is left was tried often enough.
@@ -437,6 +458,7 @@ impl Session {
             && self.in_flight.is_empty()
             && hopeless
             && self.slots.iter().all(Slot::is_looked_at)
+            && !self.slots.iter().any(Slot::is_behind)
     }
 
     /// Waits for hints, requests, or the next thing that is due.
@@ -498,7 +520,7 @@ impl Session {
             && self.asked.is_empty()
             && !self.slots.iter().any(|s| s.failed || s.only_read());
         let mark = instep_replica::records::hex(&self.env.random());
-        for slot in self.slots.iter().filter(|s| s.online()) {
+        for slot in self.slots.iter().filter(|s| s.is_ours()) {
             // Without the mark the next start compares all rows: slower, not wrong.
             let _slower = slot
                 .replica
@@ -515,7 +537,7 @@ impl Session {
     pub(crate) fn unsettle(&mut self) {
         self.settled = false;
         if std::mem::take(&mut self.marked) {
-            for slot in self.slots.iter().filter(|s| s.online()) {
+            for slot in self.slots.iter().filter(|s| s.is_ours()) {
                 let _slower = slot.replica.write_record(Book::Share, "settled", None);
                 self.env.reach(Step::Settled);
             }
@@ -525,7 +547,7 @@ impl Session {
     /// Makes what was done survive a power cut.
     pub(crate) fn barrier(&mut self) {
         for i in 0..self.slots.len() {
-            if self.slots[i].touched_ns.take().is_none() || !self.slots[i].online() {
+            if self.slots[i].touched_ns.take().is_none() || !self.slots[i].is_ours() {
                 continue;
             }
             if let Err(e) = self.slots[i].replica.barrier() {

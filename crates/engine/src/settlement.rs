@@ -80,7 +80,7 @@ impl Session {
         let body = serde_json::to_string(&record).unwrap_or_default();
         let key = settlement.loser.to_string();
         for i in 0..self.slots.len() {
-            if !self.slots[i].online() {
+            if !self.slots[i].is_ours() {
                 continue;
             }
             let written = self.slots[i]

@@ -1,5 +1,6 @@
 //! Where content comes from, and bringing big content aside.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 
 use instep_core::conflict;
@@ -9,7 +10,7 @@ use instep_core::plan::{Action, Code, Goal, Outcome, Problem};
 use instep_replica::content::Bytes;
 use instep_replica::{Content, Replica, Sources};
 
-use crate::session::Session;
+use crate::session::{Session, Slot};
 
 /// A replica that may have content.
 #[derive(Clone)]
@@ -103,6 +104,43 @@ impl Session {
                 replica: s.replica.clone(),
             })
             .collect()
+    }
+
+    /// Tells those who are far which contents will be wanted, so that one need not arrive before the next is asked for.
+    pub(crate) fn ask_ahead(&self, target: usize, actions: &[Action]) {
+        if !self.slots.iter().any(Slot::is_observed) {
+            return;
+        }
+        let mut wanted: BTreeMap<usize, Vec<(RelPath, ContentId, u64)>> = BTreeMap::new();
+        for action in actions {
+            let Goal::File { content, size, .. } = action.goal else {
+                continue;
+            };
+            if size > 0
+                && !self.slots[target].replica.is_staged(content)
+                && let Some(from) = self.nearest(&action.path, content)
+                && self.slots[from].is_observed()
+            {
+                let one = (action.path.clone(), content, size);
+                wanted.entry(from).or_default().push(one);
+            }
+        }
+        for (from, wanted) in wanted {
+            self.slots[from].replica.prefetch(&wanted);
+        }
+    }
+
+    /// Who shows a content at a path: one of ours, if any does.
+    fn nearest(&self, path: &RelPath, content: ContentId) -> Option<usize> {
+        let shows = |slot: &Slot| {
+            let row = slot.replica.row(path).ok().flatten();
+            row.is_some_and(|r| r.present().is_some_and(|v| v.content == content))
+        };
+        let all = self.slots.iter().enumerate().filter(|(_, s)| s.online());
+        let showing = all.filter(|(_, s)| shows(s));
+        showing
+            .min_by_key(|(i, s)| (s.is_observed(), *i))
+            .map(|(i, _)| i)
     }
 
     /// Contents that arrived: their paths are planned again.

@@ -37,7 +37,7 @@ impl Session {
         let keep_ns = i64::try_from(keep.as_nanos()).unwrap_or(i64::MAX);
         for i in 0..self.slots.len() {
             let slot = &self.slots[i];
-            if slot.role == Role::Source || !slot.online() || slot.only_read() {
+            if slot.role == Role::Source || !slot.is_ours() || slot.only_read() {
                 continue;
             }
             match self.purge_old(i, keep_ns.max(KEEP_MIN_NS)) {

@@ -231,6 +231,7 @@ impl LocalReplica {
         parts.index.tell(&env);
         let capabilities = Capabilities {
             writable,
+            observed: false,
             hints: p.events_reliable && !parts.settings.poll,
             strong_replace: p.exchange && p.leases,
             reflink: p.reflink,

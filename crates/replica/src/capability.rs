@@ -8,6 +8,9 @@ use instep_core::policy::Role;
 pub struct Capabilities {
     /// It can be changed. Not so a mirror's source or a read-only mount.
     pub writable: bool,
+    /// Another process writes it, at the far end of a connection; here it is only watched. Nothing is planned for
+    /// it and nothing is recorded on it: what it knows counts, and what it has can be had.
+    pub observed: bool,
     /// Hints are complete unless it says otherwise; without this it is polled.
     pub hints: bool,
     /// A file is replaced so that a user's save at the same instant is always kept. Without this there is a

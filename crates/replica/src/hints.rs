@@ -20,12 +20,15 @@ pub struct HintSet {
     pub lost: bool,
     /// The root itself went away or changed.
     pub root: bool,
+    /// What is written in its books changed at the far end: what all know is to be joined again.
+    pub books: bool,
 }
 
 impl HintSet {
     /// Whether there is nothing to look at.
     pub fn is_empty(&self) -> bool {
-        self.paths.is_empty() && self.trees.is_empty() && !self.lost && !self.root
+        let nowhere = self.paths.is_empty() && self.trees.is_empty();
+        nowhere && !self.lost && !self.root && !self.books
     }
 
     /// Adds a path; beyond [`HINTS_MAX`] hints are lost, and that is said.
@@ -45,6 +48,7 @@ impl HintSet {
         self.trees.extend(other.trees);
         self.lost |= other.lost;
         self.root |= other.root;
+        self.books |= other.books;
     }
 }
 

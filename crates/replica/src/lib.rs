@@ -132,10 +132,29 @@ pub trait Replica: Send + Sync {
     /// theirs: the same order on every replica, and a directory before what is in it.
     fn subtree(&self, dir: &RelPath, visit: RowVisitor<'_>) -> Result<()>;
 
+    /// Of an observed replica: it is known to have the same of a path as the replica beside which it is observed. Then
+    /// nothing follows from its row.
+    fn is_alike(&self, _path: &RelPath) -> bool {
+        false
+    }
+
+    /// Of an observed replica: how many paths its own engine has still to put in step with ours.
+    fn pending(&self) -> usize {
+        0
+    }
+
+    /// The rows below a directory that are not known to be alike, in any order.
+    fn differing(&self, dir: &RelPath, visit: RowVisitor<'_>) -> Result<()> {
+        self.subtree(dir, visit)
+    }
+
     /// Opens content that this replica has: at `path` if the index says so, else in its version store,
     /// trash or staging. `None` when it is not here.
     /// What is listed as damaged ([`records::DamageRecord`]) is not offered.
     fn open(&self, path: &RelPath, content: ContentId) -> Result<Option<Box<dyn Content>>>;
+
+    /// These contents will be opened soon, in this order, with their sizes. Only those to whom it is far care.
+    fn prefetch(&self, _wanted: &[(RelPath, ContentId, u64)]) {}
 
     /// Reads the file at a path again and compares it with what the index says of it. Changes nothing.
     fn check(&self, _path: &RelPath) -> Result<Checked> {

@@ -141,6 +141,7 @@ impl MemoryReplica {
             },
             capabilities: Capabilities {
                 writable: true,
+                observed: false,
                 hints: true,
                 strong_replace: true,
                 reflink: false,

@@ -1,0 +1,340 @@
+//! The replica at the far end, as an engine here sees it: read from its mirror, never written.
+//!
+//! Owns whether it can be reached, what has changed there since the engine looked, and what is written in its books.
+//! Invariant: until the mirror has caught up with the far end the replica is away, so that nothing is concluded from
+//! what it does not tell.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use instep_core::id::{ActorId, ContentId, Dot, ReplicaId, ShareId};
+use instep_core::path::RelPath;
+use instep_core::plan::{Action, Outcome, Problem};
+use instep_core::row::Row;
+use instep_replica::{
+    Book, Capabilities, Content, Description, Error, ErrorKind, HintSet, Look, Replica, Result,
+    RowVisitor, Scope, ShareState, Sources, Waker,
+};
+
+use crate::digest::Prefix;
+use crate::mirror::Mirror;
+
+/// Whoever brings contents from the far end while it can be reached.
+pub trait Bringer: Send + Sync {
+    /// Opens content that the far end has; `None` when it says that it has not.
+    fn open(&self, path: &RelPath, content: ContentId) -> Result<Option<Box<dyn Content>>>;
+
+    /// These will be opened soon.
+    fn prefetch(&self, _wanted: &[(RelPath, ContentId, u64)]) {}
+}
+
+/// How the far end introduced itself.
+#[derive(Debug, Clone)]
+pub struct Introduction {
+    /// The replica's identity.
+    pub id: ReplicaId,
+    /// The actor under which it mints now.
+    pub actor: ActorId,
+    /// The share.
+    pub share: ShareId,
+    /// What a person is told about it.
+    pub description: Description,
+    /// What it keeps: modes, links, case.
+    pub capabilities: Capabilities,
+}
+
+struct State {
+    mirror: Mirror,
+    books: BTreeMap<(Book, String), String>,
+    actor: ActorId,
+    hints: HintSet,
+    waker: Option<Waker>,
+    /// Who brings contents, once the mirror has caught up.
+    bringer: Option<Arc<dyn Bringer>>,
+    /// Why it cannot be reached.
+    away: String,
+}
+
+impl State {
+    fn wake(&self) {
+        if let Some(waker) = &self.waker {
+            waker.wake();
+        }
+    }
+}
+
+/// A replica at the far end of a connection.
+pub struct Observed {
+    introduction: Introduction,
+    state: Mutex<State>,
+}
+
+impl std::fmt::Debug for Observed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Observed({})", self.introduction.description.label)
+    }
+}
+
+impl Observed {
+    /// Somebody who was met, and is away until [`Observed::caught_up`]. `ours` is the replica whose changes it is told.
+    pub fn new(mut introduction: Introduction, ours: Arc<dyn Replica>) -> Self {
+        introduction.capabilities.writable = false;
+        introduction.capabilities.observed = true;
+        introduction.capabilities.hints = true;
+        let state = State {
+            mirror: Mirror::new(ours),
+            books: BTreeMap::new(),
+            actor: introduction.actor,
+            hints: HintSet::default(),
+            waker: None,
+            bringer: None,
+            away: "it has not told what it has yet".to_owned(),
+        };
+        Self {
+            introduction,
+            state: Mutex::new(state),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The mirror says all that the far end has.
+    pub fn caught_up(&self, bringer: Arc<dyn Bringer>) {
+        let mut state = self.lock();
+        state.bringer = Some(bringer);
+        state.hints.root = true;
+        state.wake();
+    }
+
+    /// The connection is lost.
+    pub fn lost(&self, why: &str) {
+        let mut state = self.lock();
+        state.bringer = None;
+        why.clone_into(&mut state.away);
+        state.hints.root = true;
+        state.wake();
+    }
+
+    /// It mints under another actor from now on.
+    pub fn set_actor(&self, actor: ActorId) {
+        self.lock().actor = actor;
+    }
+
+    /// A connection begins: what was told in an earlier one is forgotten.
+    pub fn begin(&self) {
+        self.lock().mirror.begin();
+    }
+
+    /// Rows here changed: what the far end has of them is not known until it says so.
+    pub fn ours_changed<'a>(&self, paths: impl Iterator<Item = &'a RelPath>) {
+        let mut state = self.lock();
+        paths.for_each(|path| state.mirror.ours_changed(path));
+    }
+
+    /// The far end has heard of rows of ours and has the same.
+    pub fn alike(&self, rows: Vec<(RelPath, u128)>) -> Result<()> {
+        let mut state = self.lock();
+        for (path, digest) in rows {
+            state.mirror.alike(&path, digest)?;
+            state.hints.add_path(path);
+        }
+        state.wake();
+        Ok(())
+    }
+
+    /// Takes in what the far end tells; returns the paths of which we have the same.
+    pub fn tell(&self, rows: Vec<(RelPath, Option<Row>)>) -> Result<Vec<RelPath>> {
+        let mut same = Vec::new();
+        let mut state = self.lock();
+        for (path, row) in rows {
+            if state.mirror.put(&path, row)? {
+                same.push(path.clone());
+            }
+            state.hints.add_path(path);
+        }
+        state.wake();
+        Ok(same)
+    }
+
+    /// All rows of some nodes were told: of what else we have there the far end has nothing.
+    pub fn only(&self, nodes: &[Prefix], told: &BTreeSet<RelPath>) -> Result<()> {
+        let is_untold = |path: &RelPath| {
+            let leaf = Prefix::of(path);
+            nodes.iter().any(|node| node.covers(leaf)) && !told.contains(path)
+        };
+        let mut state = self.lock();
+        for path in state.mirror.untold(&is_untold)? {
+            state.mirror.put(&path, None)?;
+            state.hints.add_path(path);
+        }
+        state.wake();
+        Ok(())
+    }
+
+    /// Takes in what is written in its books.
+    pub fn write(&self, book: Book, key: &str, body: Option<String>) {
+        let mut state = self.lock();
+        let at = (book, key.to_owned());
+        let old = match body.clone() {
+            Some(body) => state.books.insert(at, body),
+            None => state.books.remove(&at),
+        };
+        if old != body {
+            state.hints.books = true;
+            state.wake();
+        }
+    }
+
+    fn not_ours(&self, what: &str) -> Error {
+        let label = &self.introduction.description.label;
+        let attempt = format!("cannot {what} {label} from here: it is changed at its own end");
+        Error::new(ErrorKind::ReadOnly, attempt)
+    }
+}
+
+impl Replica for Observed {
+    fn id(&self) -> ReplicaId {
+        self.introduction.id
+    }
+
+    fn actor(&self) -> ActorId {
+        self.lock().actor
+    }
+
+    fn share(&self) -> ShareId {
+        self.introduction.share
+    }
+
+    fn describe(&self) -> Description {
+        self.introduction.description.clone()
+    }
+
+    fn capabilities(&self) -> &Capabilities {
+        &self.introduction.capabilities
+    }
+
+    fn guard(&self) -> Result<()> {
+        let state = self.lock();
+        if state.bringer.is_some() {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Gone, state.away.clone()))
+    }
+
+    fn watch(&self, waker: Waker) -> Result<Vec<Problem>> {
+        self.lock().waker = Some(waker);
+        Ok(Vec::new())
+    }
+
+    fn take_hints(&self) -> HintSet {
+        std::mem::take(&mut self.lock().hints)
+    }
+
+    fn look(&self, _: &Scope) -> Result<Look> {
+        self.guard()?;
+        Ok(Look::default())
+    }
+
+    fn record(&self, look: &Look, _: &ShareState) -> Result<Vec<RelPath>> {
+        if look.findings.is_empty() {
+            Ok(Vec::new())
+        } else {
+            Err(self.not_ours("record what was found on"))
+        }
+    }
+
+    fn row(&self, path: &RelPath) -> Result<Option<Row>> {
+        self.lock().mirror.row(path)
+    }
+
+    fn children(&self, dir: &RelPath, visit: RowVisitor<'_>) -> Result<()> {
+        self.lock().mirror.children(dir, visit)
+    }
+
+    fn subtree(&self, dir: &RelPath, visit: RowVisitor<'_>) -> Result<()> {
+        self.lock().mirror.subtree(dir, visit)
+    }
+
+    fn is_alike(&self, path: &RelPath) -> bool {
+        self.lock().mirror.is_alike(path)
+    }
+
+    fn pending(&self) -> usize {
+        self.lock().mirror.pending()
+    }
+
+    fn differing(&self, dir: &RelPath, visit: RowVisitor<'_>) -> Result<()> {
+        self.lock().mirror.each_differing(dir, visit);
+        Ok(())
+    }
+
+    fn open(&self, path: &RelPath, content: ContentId) -> Result<Option<Box<dyn Content>>> {
+        let bringer = self.lock().bringer.clone();
+        match bringer {
+            Some(bringer) => bringer.open(path, content),
+            None => {
+                self.guard()?;
+                Ok(None)
+            }
+        }
+    }
+
+    fn prefetch(&self, wanted: &[(RelPath, ContentId, u64)]) {
+        let bringer = self.lock().bringer.clone();
+        if let Some(bringer) = bringer {
+            bringer.prefetch(wanted);
+        }
+    }
+
+    fn stage(&self, _: &RelPath, _: ContentId, _: &mut dyn Content) -> Result<Outcome> {
+        Err(self.not_ours("bring content to"))
+    }
+
+    fn is_staged(&self, _: ContentId) -> bool {
+        false
+    }
+
+    fn apply(&self, _: &[Action], _: &dyn Sources) -> Result<Vec<Outcome>> {
+        Err(self.not_ours("change"))
+    }
+
+    fn rename(&self, _: &RelPath, _: &RelPath) -> Result<Outcome> {
+        Err(self.not_ours("rename on"))
+    }
+
+    fn adopt_move(&self, _: &RelPath, _: &RelPath, _: &[(RelPath, Row)]) -> Result<()> {
+        Err(self.not_ours("tell of a move"))
+    }
+
+    fn mint(&self) -> Result<Dot> {
+        Err(self.not_ours("decide for"))
+    }
+
+    fn restore(&self, _: &str, _: Option<&RelPath>) -> Result<RelPath> {
+        Err(self.not_ours("restore on"))
+    }
+
+    fn purge(&self, _: i64) -> Result<u64> {
+        Err(self.not_ours("empty the trash of"))
+    }
+
+    fn barrier(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn read_record(&self, book: Book, key: &str) -> Result<Option<String>> {
+        Ok(self.lock().books.get(&(book, key.to_owned())).cloned())
+    }
+
+    fn write_record(&self, _: Book, _: &str, _: Option<&str>) -> Result<()> {
+        Err(self.not_ours("write in the books of"))
+    }
+
+    fn records(&self, book: Book) -> Result<Vec<(String, String)>> {
+        let state = self.lock();
+        let of_book = state.books.iter().filter(|((b, _), _)| *b == book);
+        Ok(of_book.map(|((_, k), v)| (k.clone(), v.clone())).collect())
+    }
+}
