@@ -16,6 +16,7 @@ use crate::session::{Session, SessionError};
 impl Session {
     /// Does what can be done now. Returns whether anything was.
     pub(crate) fn cycle(&mut self) -> Result<bool, SessionError> {
+        self.seat_newcomers();
         self.see_to_places();
         let held = self.recheck_holds_when_due();
         self.collect_arrivals();

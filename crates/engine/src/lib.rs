@@ -27,6 +27,7 @@ mod holds;
 mod lost;
 mod meeting;
 mod moves;
+mod newcomers;
 mod plan;
 mod presence;
 pub mod preview;

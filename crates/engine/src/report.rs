@@ -140,6 +140,15 @@ pub enum Event {
         /// Identities and introductions.
         replicas: Vec<(ReplicaId, Description)>,
     },
+    /// Another replica takes part, or one that did is back.
+    Joined {
+        /// Its place in the session.
+        replica: usize,
+        /// Its identity.
+        id: ReplicaId,
+        /// Its introduction.
+        description: Description,
+    },
     /// A replica is looked at as a whole.
     ScanStarted {
         /// Which replica.

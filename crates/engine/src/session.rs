@@ -106,13 +106,15 @@ pub(crate) struct Inbox {
     pub(crate) arrived: Mutex<Vec<(usize, ContentId, instep_core::plan::Outcome)>>,
     /// Files that were read again and are not what was recorded.
     pub(crate) checked: Mutex<Vec<(usize, RelPath, Checked)>>,
+    /// Replicas that join.
+    pub(crate) newcomers: Mutex<Vec<Arc<dyn Replica>>>,
 }
 
 /// Talks to a running session from another thread.
 #[derive(Clone)]
 pub struct Handle {
-    inbox: Arc<Inbox>,
-    waker: Waker,
+    pub(crate) inbox: Arc<Inbox>,
+    pub(crate) waker: Waker,
 }
 
 impl std::fmt::Debug for Handle {
@@ -645,7 +647,7 @@ impl Session {
     }
 }
 
-fn slot(replica: Arc<dyn Replica>) -> Slot {
+pub(crate) fn slot(replica: Arc<dyn Replica>) -> Slot {
     let role = replica.describe().role;
     Slot {
         role,

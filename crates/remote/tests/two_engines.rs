@@ -76,6 +76,7 @@ impl Bringer for Direct {
     }
 }
 
+#[derive(Clone)]
 struct Side {
     memory: Arc<MemoryReplica>,
     published: Arc<Published>,
@@ -83,6 +84,15 @@ struct Side {
 }
 
 fn meet(one: &Arc<MemoryReplica>, other: &Arc<MemoryReplica>) -> Side {
+    beside(&Arc::new(Published::new(one.clone())), one, other)
+}
+
+/// The other as it is seen beside one.
+fn beside(
+    published: &Arc<Published>,
+    one: &Arc<MemoryReplica>,
+    other: &Arc<MemoryReplica>,
+) -> Side {
     let introduction = Introduction {
         id: other.id(),
         actor: other.actor(),
@@ -96,7 +106,7 @@ fn meet(one: &Arc<MemoryReplica>, other: &Arc<MemoryReplica>) -> Side {
             ..other.capabilities().clone()
         },
     };
-    let published = Arc::new(Published::new(one.clone()));
+    let published = published.clone();
     let ours = published.clone() as Arc<dyn Replica>;
     Side {
         memory: one.clone(),
@@ -120,7 +130,10 @@ fn converse(one: &Side, other: &Side) -> (Arc<Half>, Arc<Half>) {
 }
 
 fn run(side: &Side, env: &Arc<StepEnv>) -> Handle {
-    let replicas: Vec<Arc<dyn Replica>> = vec![side.published.clone(), side.observed.clone()];
+    begin(vec![side.published.clone(), side.observed.clone()], env)
+}
+
+fn begin(replicas: Vec<Arc<dyn Replica>>, env: &Arc<StepEnv>) -> Handle {
     let (send, receive) = channel();
     let env = env.clone();
     std::thread::spawn(move || {
@@ -146,19 +159,23 @@ fn files(replica: &MemoryReplica) -> Vec<(String, Vec<u8>)> {
 
 /// Waits until both have these files and no others.
 fn equal(one: &Side, other: &Side, wanted: &[(&str, &str)]) {
+    all_equal(&[&one.memory, &other.memory], wanted);
+}
+
+fn all_equal(all: &[&MemoryReplica], wanted: &[(&str, &str)]) {
     let began = Instant::now();
     let wanted: Vec<(String, Vec<u8>)> = wanted
         .iter()
         .map(|(n, t)| ((*n).to_owned(), t.as_bytes().to_vec()))
         .collect();
     loop {
-        let (a, b) = (files(&one.memory), files(&other.memory));
-        if a == wanted && b == wanted {
+        let trees: Vec<_> = all.iter().map(|replica| files(replica)).collect();
+        if trees.iter().all(|tree| *tree == wanted) {
             return;
         }
         assert!(
             began.elapsed() < Duration::from_secs(20),
-            "not equal: {a:?} and {b:?}"
+            "not equal: {trees:?}"
         );
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -225,4 +242,31 @@ fn what_happened_while_the_line_was_cut_is_merged_when_it_is_back() {
     drop(lines);
     run_a.stop();
     run_b.stop();
+}
+
+#[test]
+fn what_one_client_of_a_hub_writes_arrives_at_all_others_whenever_they_come() {
+    let env = Arc::new(StepEnv::default());
+    let memory = |label: &str| Arc::new(MemoryReplica::new(label, SHARE, env.clone()));
+    let hub = memory("hub");
+    let published = Arc::new(Published::new(hub.clone()));
+    let run_hub = begin(vec![published.clone()], &env);
+    let mut clients = Vec::new();
+    let mut lines = Vec::new();
+    let mut handles = Vec::new();
+    for label in ["A", "B", "C"] {
+        let client = memory(label);
+        client.user_write(&p(label), label.as_bytes()).unwrap();
+        let (here, there) = (meet(&client, &hub), beside(&published, &hub, &client));
+        run_hub.meet(there.observed.clone());
+        lines.push(converse(&here, &there));
+        handles.push(run(&here, &env));
+        clients.push(client);
+    }
+    let all: Vec<&MemoryReplica> = clients.iter().chain([&hub]).map(Arc::as_ref).collect();
+    all_equal(&all, &[("A", "A"), ("B", "B"), ("C", "C")]);
+    clients[1].user_write(&p("d/new"), b"from B").unwrap();
+    clients[2].user_remove(&p("A")).unwrap();
+    all_equal(&all, &[("B", "B"), ("C", "C"), ("d/new", "from B")]);
+    handles.iter().chain([&run_hub]).for_each(Handle::stop);
 }

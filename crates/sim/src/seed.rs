@@ -104,7 +104,7 @@ impl Monitor for Tracer {
     fn event(&mut self, event: Event) {
         if !matches!(
             event,
-            Event::Progress(_) | Event::Opened { .. } | Event::Settled(_)
+            Event::Progress(_) | Event::Opened { .. } | Event::Joined { .. } | Event::Settled(_)
         ) {
             self.0.note(format!("          engine {event:?}"));
         }

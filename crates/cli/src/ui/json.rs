@@ -43,6 +43,16 @@ impl Stream {
             self.share = share.short();
             self.labels = replicas.iter().map(|(_, d)| d.label.clone()).collect();
         }
+        if let Event::Joined {
+            replica,
+            description,
+            ..
+        } = event
+        {
+            let places = self.labels.len().max(replica + 1);
+            self.labels.resize(places, String::new());
+            self.labels[*replica].clone_from(&description.label);
+        }
         let (kind, body) = self.body(event);
         self.emit(kind, body, now_ns);
     }
@@ -84,6 +94,14 @@ impl Stream {
     fn body(&self, event: &Event) -> (&'static str, Value) {
         match event {
             Event::Opened { share, replicas } => ("share.opened", opened(*share, replicas)),
+            Event::Joined {
+                replica,
+                id,
+                description,
+            } => (
+                "replica.joined",
+                self.on(*replica, introduced(*id, description)),
+            ),
             Event::ScanStarted { replica } => ("scan.started", self.on(*replica, json!({}))),
             Event::Scanned {
                 replica,
@@ -172,12 +190,13 @@ impl Stream {
     }
 }
 
+fn introduced(id: ReplicaId, d: &Description) -> Value {
+    json!({ "id": id.to_string(), "label": d.label, "location": d.location,
+        "fs_type": d.fs_type, "new": d.new, "notes": d.notes })
+}
+
 fn opened(share: ShareId, replicas: &[(ReplicaId, Description)]) -> Value {
-    let one = |(id, d): &(ReplicaId, Description)| {
-        json!({ "id": id.to_string(), "label": d.label, "location": d.location,
-            "fs_type": d.fs_type, "new": d.new, "notes": d.notes })
-    };
-    let all: Vec<Value> = replicas.iter().map(one).collect();
+    let all: Vec<Value> = replicas.iter().map(|(id, d)| introduced(*id, d)).collect();
     json!({ "share_id": share.to_string(), "replicas": all })
 }
 

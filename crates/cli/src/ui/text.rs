@@ -85,6 +85,11 @@ impl Lines {
                 self.totals = vec![None; replicas.len()];
                 self.said_ns = now_ns;
             }
+            Event::Joined {
+                replica,
+                description,
+                ..
+            } => self.join(*replica, description),
             Event::Scanned {
                 replica, totals, ..
             } => {
@@ -100,6 +105,16 @@ impl Lines {
             Event::Progress(p) => self.under_way(p, now_ns),
             Event::Settled(summary) => self.settle(summary, now_ns),
             other => self.attention(other, now_ns),
+        }
+    }
+
+    /// Another replica takes part; one that was here before has its place.
+    fn join(&mut self, replica: usize, description: &Description) {
+        if let Some(known) = self.replicas.get_mut(replica) {
+            known.clone_from(description);
+        } else {
+            self.replicas.push(description.clone());
+            self.totals.push(Some(Totals::default()));
         }
     }
 
