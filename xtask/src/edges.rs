@@ -17,6 +17,8 @@ const EDGES: &[(&str, &[&str])] = &[
     ("store", &["core", "vfs"]),
     ("replica", &["core", "chunk"]),
     ("local", &["replica", "fs", "store", "chunk", "core"]),
+    // Of the file system it needs the key file, the clock and randomness.
+    ("wire", &["fs", "core"]),
     ("engine", &["replica", "chunk", "core"]),
     (
         "cli",
@@ -59,6 +61,22 @@ const QUARANTINE: &[(&str, &[&str])] = &[
     // for mounts.
     ("rustix", &["fs", "cli", "trials"]),
     ("rusqlite", &["store", "vfs"]),
+    // Everything asynchronous, encrypted or made from a schema.
+    ("tokio", &["wire"]),
+    ("tokio-rustls", &["wire"]),
+    ("tokio-stream", &["wire"]),
+    ("tonic", &["wire"]),
+    ("hyper", &["wire"]),
+    ("hyper-util", &["wire"]),
+    ("http", &["wire"]),
+    ("http-body-util", &["wire"]),
+    ("prost", &["wire"]),
+    ("prost-build", &["wire"]),
+    ("protox", &["wire"]),
+    ("rustls", &["wire"]),
+    ("aws-lc-rs", &["wire"]),
+    ("rcgen", &["wire"]),
+    ("spake2", &["wire"]),
     // For the few calls that rustix does not have.
     ("libc", &["fs"]),
     ("clap", &["cli", "sim", "trials"]),
