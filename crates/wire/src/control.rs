@@ -21,14 +21,18 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::body::Body;
 use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::codegen::Service;
+use tonic::metadata::MetadataValue;
 use tonic::server::StreamingService;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::carrier::Token;
 use crate::limits;
 use crate::tap::Pipe;
 
 const EXCHANGE: &str = "/instep.v1.Sync/Exchange";
 const BULK: &str = "/instep.v1.Sync/Bulk";
+/// The header in which a caller announces the token of its bulk connection.
+const TOKEN: &str = "instep-bulk-bin";
 
 /// When a silent connection is asked whether it is alive.
 #[derive(Debug, Clone, Copy)]
@@ -50,6 +54,8 @@ impl Default for Pace {
 pub(crate) struct Call {
     pub(crate) incoming: Streaming<Bytes>,
     pub(crate) outgoing: mpsc::Sender<Bytes>,
+    /// What a bulk connection of its own will begin with, where one is to be expected.
+    pub(crate) token: Option<Token>,
 }
 
 /// Which call.
@@ -165,12 +171,17 @@ impl Caller {
         &self,
         method: Method,
         outgoing: mpsc::Receiver<Bytes>,
+        token: Option<Token>,
     ) -> Result<Streaming<Bytes>, Status> {
         let origin = http::Uri::from_static("http://instep");
         let mut grpc = tonic::client::Grpc::with_origin(self.clone(), origin)
             .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
             .max_encoding_message_size(limits::MESSAGE_BYTES_MAX);
-        let request = Request::new(ReceiverStream::new(outgoing));
+        let mut request = Request::new(ReceiverStream::new(outgoing));
+        if let Some(token) = token {
+            let value = MetadataValue::from_bytes(&token);
+            request.metadata_mut().insert_bin(TOKEN, value);
+        }
         let called = grpc.streaming(request, method.path(), Raw).await;
         called.map(Response::into_inner)
     }
@@ -234,8 +245,17 @@ impl StreamingService<Bytes> for Arrive {
 
     fn call(&mut self, request: Request<Streaming<Bytes>>) -> Self::Future {
         let (outgoing, stream) = mpsc::channel(limits::OUTBOX_MESSAGES_MAX);
+        let token = request
+            .metadata()
+            .get_bin(TOKEN)
+            .and_then(|v| v.to_bytes().ok());
+        let token = token.and_then(|t| Token::try_from(&*t).ok());
         let incoming = request.into_inner();
-        let call = Call { incoming, outgoing };
+        let call = Call {
+            incoming,
+            outgoing,
+            token,
+        };
         let arrived = self.to.try_send((self.method, call));
         std::future::ready(match arrived {
             Ok(()) => {

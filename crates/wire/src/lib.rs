@@ -8,15 +8,24 @@
 
 #![forbid(unsafe_code)]
 
+pub mod bulk;
 pub mod error;
+pub mod frame;
 pub mod identity;
 pub mod limits;
 pub mod link;
+pub mod listener;
 pub mod message;
+pub mod pairing;
 pub mod proto;
+pub mod streams;
+pub mod tls;
 
+mod carrier;
 mod control;
+mod dial;
+mod gate;
+mod lanes;
 mod pump;
 mod runtime;
 mod tap;
-mod tls;

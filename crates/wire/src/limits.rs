@@ -21,13 +21,13 @@ pub const STRANGER_BYTES_MAX: u64 = 16 * 1024;
 /// Failures of one address within [`FAILURE_PERIOD`] after which it is not listened to for a while.
 pub const FAILURES_MAX: u32 = 5;
 /// How long a failure counts, and how long the first silence lasts; each further one is twice as long.
-pub const FAILURE_PERIOD: Duration = Duration::from_secs(60);
+pub const FAILURE_PERIOD: Duration = Duration::from_mins(1);
 /// The longest silence.
-pub const SILENCE_MAX: Duration = Duration::from_secs(24 * 3600);
+pub const SILENCE_MAX: Duration = Duration::from_hours(24);
 /// Addresses whose failures are remembered; beyond it the oldest are forgotten.
 pub const ADDRESSES_MAX: usize = 4096;
-/// Connections of one device at a time: an old one that is half dead, and the one that replaces it.
-pub const LINKS_PER_DEVICE_MAX: usize = 2;
+/// Connections of one device at a time: one for each share, and those that are half dead.
+pub const LINKS_PER_DEVICE_MAX: usize = 64;
 /// Established connections of all devices.
 pub const LINKS_MAX: usize = 4096;
 
@@ -38,7 +38,7 @@ pub const KEEPALIVE: Duration = Duration::from_secs(20);
 /// So long an answer to that may take.
 pub const KEEPALIVE_ANSWER: Duration = Duration::from_secs(10);
 /// So long a living peer may take nothing from us, or give nothing that it owes us.
-pub const STALL: Duration = Duration::from_secs(120);
+pub const STALL: Duration = Duration::from_mins(2);
 /// So long a link that is being closed may go on sending what it was given.
 pub const CLOSE_GRACE: Duration = Duration::from_secs(5);
 
@@ -77,3 +77,30 @@ pub const CALLS_MAX: u32 = 4;
 pub const HEADER_BYTES_MAX: u32 = 8 * 1024;
 /// HTTP/2: bytes that wait in the send buffer of a call.
 pub const SEND_BUFFER_BYTES: usize = 512 * 1024;
+
+/// Contents that may be asked for and are not there yet, and the same of the far end.
+pub const WANTS_MAX: usize = 64;
+/// Bulk: bytes of the payload of one frame.
+pub const FRAME_BYTES_MAX: usize = 1024 * 1024;
+/// Bulk: bytes that a compressed piece may say that it stands for.
+pub const PLAIN_BYTES_MAX: u32 = 16 * 1024 * 1024;
+/// Bulk: bytes of a content that may come before any is read. A compressed piece is never longer.
+pub const WINDOW_BYTES: u64 = 256 * 1024;
+/// Bulk: the same, at most, where memory is left and the reader is fast.
+pub const WINDOW_BYTES_MAX: u64 = 8 * 1024 * 1024;
+/// Bulk: bytes of credit for one content beyond which it is nonsense.
+pub const CREDIT_BYTES_MAX: u64 = 1 << 30;
+/// Bulk: bytes of all links together that windows may be wider than [`WINDOW_BYTES`].
+pub const BUDGET_BYTES: u64 = 1024 * 1024 * 1024;
+/// Bulk: the same of one link.
+pub const LINK_BUDGET_BYTES: u64 = 64 * 1024 * 1024;
+/// Bulk: bytes of one content that wait to be sent; whoever writes more waits.
+pub const UNSENT_BYTES_MAX: usize = 512 * 1024;
+/// Bulk: bytes of one data frame, at least and at most; in between, what the connection carries in [`FRAME_TIME`].
+pub const DATA_FRAME_BYTES: (usize, usize) = (16 * 1024, FRAME_BYTES_MAX);
+/// Bulk: so long a small content may have to wait behind a frame of a big one.
+pub const FRAME_TIME: Duration = Duration::from_millis(2);
+/// Bulk: a content that waited so long is served as if it were one class more urgent.
+pub const AGING: Duration = Duration::from_secs(30);
+/// Pipes: bytes that may come before the far end says who it is: what a login shell prints.
+pub const BANNER_BYTES_MAX: usize = 64 * 1024;

@@ -10,8 +10,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 
-use crate::control::{self, Call, Caller, Connection, Method, Pace};
+use crate::bulk::{Asked, Bulk, Fetch};
+use crate::carrier::{AnyPipe, Carrier, Token, pipe_of};
+use crate::control::{self, Call, Connection, Method, Pace};
+use crate::dial::{self, Dialer};
 use crate::error::LinkError;
+use crate::frame::Want;
 use crate::identity::DeviceId;
 use crate::limits;
 use crate::message::Message;
@@ -54,8 +58,7 @@ pub struct Link {
     peer: Peer,
     outbox: Mutex<Option<mpsc::Sender<Bytes>>>,
     inbox: tokio::sync::Mutex<mpsc::Receiver<Arrived>>,
-    /// Whoever called keeps the connection open with it.
-    caller: Mutex<Option<Caller>>,
+    bulk: Arc<Bulk>,
     end: End,
     seen: Arc<Seen>,
 }
@@ -106,8 +109,8 @@ impl Link {
                 device: None,
                 address: String::from(name),
             };
-            let called = accept(two, peer("pair: caller"), Pace::default());
-            let calling = call(one, peer("pair: called"), Pace::default());
+            let called = accept(two, peer("pair: caller"), Pace::default(), |_, _| {});
+            let calling = call(one, peer("pair: called"), Pace::default(), None);
             tokio::try_join!(calling, called)
         })
     }
@@ -158,6 +161,16 @@ impl Link {
         })
     }
 
+    /// Asks for a content, to be read in order. Waits while [`limits::WANTS_MAX`] are on their way.
+    pub fn ask(&self, want: Want) -> Result<Fetch> {
+        self.bulk.ask(want)
+    }
+
+    /// The most urgent of the contents that the far end asks for; none if it asked for none in this time.
+    pub fn asked(&self, timeout: Duration) -> Result<Option<Asked>> {
+        self.bulk.asked(timeout)
+    }
+
     /// Why the connection ended; none while it lasts.
     pub fn ended(&self) -> Option<LinkError> {
         self.end.cause()
@@ -196,8 +209,6 @@ impl Link {
             // A full queue means that the far end takes nothing: it will notice the end by itself.
             let _full = outbox.try_send(last.0);
         }
-        let mut caller = self.caller.lock().unwrap_or_else(PoisonError::into_inner);
-        drop(caller.take());
     }
 
     fn outbox(&self) -> Result<mpsc::Sender<Bytes>> {
@@ -206,6 +217,10 @@ impl Link {
         }
         let outbox = self.outbox.lock().unwrap_or_else(PoisonError::into_inner);
         outbox.clone().ok_or_else(|| self.over())
+    }
+
+    pub(crate) fn end(&self) -> &End {
+        &self.end
     }
 
     /// The cause of the end, which has come or is about to.
@@ -224,15 +239,22 @@ impl Drop for Link {
     }
 }
 
-/// Opens a link as the one who calls.
-pub(crate) async fn call(io: impl Pipe, peer: Peer, pace: Pace) -> Result<Link> {
+/// Opens a link as the one who calls. Contents get a connection of their own where there is somewhere to dial.
+pub(crate) async fn call(
+    io: impl Pipe,
+    peer: Peer,
+    pace: Pace,
+    dialer: Option<Arc<Dialer>>,
+) -> Result<Link> {
     let seen = Arc::new(Seen::default());
     let begun = control::begin(Tap::new(io, Arc::clone(&seen)), pace).await;
     let (caller, connection) = begun.map_err(|e| broken(&seen, &e))?;
     let end = End::new();
     tokio::spawn(drive(connection, end.clone(), Arc::clone(&seen)));
+    let token = dial::token()?;
     let (outgoing, rest) = mpsc::channel(limits::OUTBOX_MESSAGES_MAX);
-    let incoming = match caller.call(Method::Exchange, rest).await {
+    let announced = dialer.is_some().then_some(token);
+    let incoming = match caller.call(Method::Exchange, rest, announced).await {
         Ok(incoming) => incoming,
         Err(status) => {
             // The connection knows better than the call why there was no answer, a moment later.
@@ -241,12 +263,27 @@ pub(crate) async fn call(io: impl Pipe, peer: Peer, pace: Pace) -> Result<Link> 
             return Err(known.ok().or_else(|| seen.broken()).unwrap_or_else(lost));
         }
     };
-    let call = Call { incoming, outgoing };
-    Ok(open(call, Some(caller), peer, end, seen))
+    let carrier = match dialer {
+        Some(dialer) => Carrier::Dials(dialer, token),
+        None => Carrier::Calls(caller),
+    };
+    let token = None;
+    let call = Call {
+        incoming,
+        outgoing,
+        token,
+    };
+    Ok(open(call, (carrier, true), peer, pace, (end, seen)))
 }
 
-/// Opens a link as the one who is called.
-pub(crate) async fn accept(io: impl Pipe, peer: Peer, pace: Pace) -> Result<Link> {
+/// Opens a link as the one who is called. Where the caller announces a bulk connection, `register` learns to whom it
+/// has to be given.
+pub(crate) async fn accept(
+    io: impl Pipe,
+    peer: Peer,
+    pace: Pace,
+    register: impl FnOnce(Token, mpsc::Sender<AnyPipe>),
+) -> Result<Link> {
     let seen = Arc::new(Seen::default());
     let (mut calls, connection) = control::serve(Tap::new(io, Arc::clone(&seen)), pace);
     let end = End::new();
@@ -255,27 +292,53 @@ pub(crate) async fn accept(io: impl Pipe, peer: Peer, pace: Pace) -> Result<Link
         first = calls.recv() => first,
         cause = end.wait() => return Err(cause),
     };
-    match first {
-        Some((Method::Exchange, call)) => Ok(open(call, None, peer, end, seen)),
-        Some((Method::Bulk, _)) => Err(LinkError::Violation(String::from("bulk before control"))),
-        None => Err(LinkError::Lost(String::from("closed before it began"))),
+    let call = match first {
+        Some((Method::Exchange, call)) => call,
+        Some((Method::Bulk, _)) => {
+            return Err(LinkError::Violation(String::from("bulk before control")));
+        }
+        None => return Err(LinkError::Lost(String::from("closed before it began"))),
+    };
+    let (give, came) = mpsc::channel(1);
+    if let Some(token) = call.token {
+        register(token, give.clone());
     }
+    tokio::spawn(async move {
+        while let Some((method, call)) = calls.recv().await {
+            if method == Method::Bulk && give.send(Box::new(pipe_of(call))).await.is_err() {
+                break;
+            }
+        }
+    });
+    let ask = call.outgoing.downgrade();
+    let carrier = Carrier::Waits { came, ask };
+    Ok(open(call, (carrier, false), peer, pace, (end, seen)))
 }
 
-fn open(call: Call, caller: Option<Caller>, peer: Peer, end: End, seen: Arc<Seen>) -> Link {
+fn open(
+    call: Call,
+    (carrier, calls): (Carrier, bool),
+    peer: Peer,
+    pace: Pace,
+    (end, seen): (End, Arc<Seen>),
+) -> Link {
     let (arrive, inbox) = mpsc::channel(limits::INBOX_MESSAGES_MAX);
+    let bulk = Bulk::new(calls, end.clone());
+    tokio::spawn(Arc::clone(&bulk).run(carrier, pace));
+    let back = call.outgoing.downgrade();
     let pump = Pump::new(
         arrive,
-        call.outgoing.downgrade(),
+        back,
         end.clone(),
         Arc::clone(&seen),
+        Arc::clone(&bulk),
     );
     tokio::spawn(pump.run(call.incoming));
     Link {
         peer,
         outbox: Mutex::new(Some(call.outgoing)),
         inbox: tokio::sync::Mutex::new(inbox),
-        caller: Mutex::new(caller),
+        bulk,
         end,
         seen,
     }

@@ -15,8 +15,6 @@ use crate::message::{Hello, Message, Moved, Range, RangeDigest, Record, Row, Row
 
 #[expect(
     clippy::derive_partial_eq_without_eq,
-    clippy::doc_markdown,
-    missing_docs,
     unreachable_pub,
     reason = "made from the schema"
 )]
@@ -68,6 +66,17 @@ pub(crate) fn encode_open_bulk() -> Bytes {
     Bytes::from(v1::Envelope { kind }.encode_to_vec())
 }
 
+/// A stretch of the bulk connection, as a message of a call.
+pub(crate) fn encode_piece(bytes: Bytes) -> Bytes {
+    Bytes::from(v1::Piece { bytes }.encode_to_vec())
+}
+
+/// The stretch in such a message.
+pub(crate) fn decode_piece(bytes: Bytes) -> Result<Bytes> {
+    let piece = v1::Piece::decode(bytes).map_err(|_| ProtoError::Garbled)?;
+    Ok(piece.bytes)
+}
+
 /// The message in these bytes.
 pub(crate) fn decode(bytes: Bytes) -> Result<Arrival> {
     if bytes.len() > limits::MESSAGE_BYTES_MAX {
@@ -108,7 +117,10 @@ pub(crate) fn decode(bytes: Bytes) -> Result<Arrival> {
 fn screen(envelope: &[u8]) -> Result<()> {
     let mut items = 0;
     fields(envelope, &mut |kind| {
-        fields(kind, &mut |_| Ok(items += 1))?;
+        fields(kind, &mut |_| {
+            items += 1;
+            Ok(())
+        })?;
         if items > limits::ITEMS_MAX + 32 {
             return Err(ProtoError::TooBig("items of a message"));
         }

@@ -11,6 +11,7 @@ use instep_core::id::{ActorId, ReplicaId, ShareId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tonic::Streaming;
 
+use crate::bulk::Bulk;
 use crate::error::LinkError;
 use crate::limits;
 use crate::link::End;
@@ -31,6 +32,7 @@ pub(crate) struct Pump {
     end: End,
     seen: Arc<Seen>,
     room: Arc<Semaphore>,
+    bulk: Arc<Bulk>,
     greeted: bool,
 }
 
@@ -40,8 +42,10 @@ impl Pump {
         back: mpsc::WeakSender<Bytes>,
         end: End,
         seen: Arc<Seen>,
+        bulk: Arc<Bulk>,
     ) -> Self {
         Self {
+            bulk,
             to,
             back,
             end,
@@ -109,11 +113,17 @@ impl Pump {
         let decoded = proto::decode(bytes);
         let message = match decoded.map_err(|e| LinkError::Violation(e.to_string()))? {
             Arrival::Message(message) => message,
-            Arrival::OpenBulk | Arrival::Unknown => return Ok(()),
+            Arrival::OpenBulk => {
+                self.bulk.needed();
+                return Ok(());
+            }
+            Arrival::Unknown => return Ok(()),
         };
         self.obey(&message)?;
-        let _room = room;
-        let arrived = Arrived { message, _room };
+        let arrived = Arrived {
+            message,
+            _room: room,
+        };
         tokio::select! {
             // Nobody receives any more: the far end may go on talking until the end.
             _ = self.to.send(arrived) => Ok(()),

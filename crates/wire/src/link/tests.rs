@@ -9,7 +9,9 @@ use instep_core::time::Mtime;
 use instep_core::version::{Kind, Version};
 
 use super::*;
+use crate::frame::{Class, Outcome};
 use crate::message::{Hello, Row, Rows, Versions};
+use crate::streams::{FetchError, Piece};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -190,4 +192,195 @@ fn whoever_is_not_received_waits_and_uses_no_more_memory() {
         + (limits::OUTBOX_MESSAGES_MAX + 8) * message.bytes();
     assert!(sent < most, "{sent} of at most {most}");
     assert!(b.recv(SOON).unwrap().is_some());
+}
+
+fn want(size: u64, offset: u64) -> Want {
+    Want {
+        content: ContentId([4; 32]),
+        path: RelPath::new(b"a/big").unwrap(),
+        size,
+        offset,
+        class: Class::of_size(size),
+    }
+}
+
+/// Bytes that are nowhere the same.
+fn content(size: usize) -> Bytes {
+    (0..size).map(|at| (at * 31 + at / 251) as u8).collect()
+}
+
+/// Answers wants with a content until the link ends.
+fn answering(link: Link, content: Bytes) -> std::thread::JoinHandle<Link> {
+    std::thread::spawn(move || {
+        loop {
+            match link.asked(SOON) {
+                Ok(Some(mut asked)) => {
+                    let mut at = asked.want.offset as usize;
+                    let all = content.len();
+                    while at < all {
+                        let to = all.min(at + 100_000);
+                        if asked.write(content.slice(at..to)).is_err() {
+                            break;
+                        }
+                        at = to;
+                    }
+                    asked.finish(Outcome::Complete);
+                }
+                Ok(None) => panic!("nobody asked"),
+                Err(_) => return link,
+            }
+        }
+    })
+}
+
+fn read_all(fetch: &mut Fetch) -> std::io::Result<Vec<u8>> {
+    let mut all = Vec::new();
+    std::io::Read::read_to_end(fetch, &mut all)?;
+    Ok(all)
+}
+
+#[test]
+fn ten_megabytes_arrive_whichever_end_asks() {
+    let content = content(10_000_000);
+    for turned in [false, true] {
+        let (mut a, mut b) = greeted();
+        if turned {
+            std::mem::swap(&mut a, &mut b);
+        }
+        let answers = answering(b, content.clone());
+        let mut fetch = a.ask(want(10_000_000, 0)).unwrap();
+        assert!(read_all(&mut fetch).unwrap() == content);
+        assert_eq!(fetch.reached(), 10_000_000);
+        let mut fetch = a.ask(want(10_000_000, 9_999_000)).unwrap();
+        assert!(read_all(&mut fetch).unwrap() == content[9_999_000..]);
+        drop(fetch);
+        drop(a);
+        answers.join().unwrap();
+    }
+}
+
+#[test]
+fn a_content_that_is_not_read_holds_up_no_other() {
+    let size = 3_000_000;
+    let content = content(size);
+    let (a, b) = greeted();
+    let b = Arc::new(b);
+    let answers: Vec<_> = (0..8)
+        .map(|_| {
+            let (b, content) = (Arc::clone(&b), content.clone());
+            std::thread::spawn(move || {
+                let mut asked = b.asked(SOON).unwrap().unwrap();
+                for piece in content.chunks(50_000) {
+                    if asked.write(Bytes::copy_from_slice(piece)).is_err() {
+                        return;
+                    }
+                }
+                asked.finish(Outcome::Complete);
+            })
+        })
+        .collect();
+    let mut fetches: Vec<Fetch> = (0..8)
+        .map(|_| a.ask(want(size as u64, 0)).unwrap())
+        .collect();
+    // The last one first, while the seven before it fill their windows.
+    while let Some(mut fetch) = fetches.pop() {
+        assert!(read_all(&mut fetch).unwrap() == content);
+    }
+    answers.into_iter().for_each(|a| a.join().unwrap());
+}
+
+#[test]
+fn how_a_content_ended_is_told() {
+    let (a, b) = greeted();
+    let answers = std::thread::spawn(move || {
+        let next = || b.asked(SOON).unwrap().unwrap();
+        next().finish(Outcome::Missing);
+        next().finish(Outcome::Changed);
+        drop(next());
+        let mut short = next();
+        short.write(Bytes::from_static(b"abc")).unwrap();
+        short.finish(Outcome::Complete);
+        b
+    });
+    for expected in [
+        FetchError::Missing,
+        FetchError::Changed,
+        FetchError::Failed,
+        FetchError::Changed,
+    ] {
+        let mut fetch = a.ask(want(10, 0)).unwrap();
+        let end = loop {
+            match fetch.next_piece() {
+                Ok(Some(_)) => {}
+                end => break end,
+            }
+        };
+        assert_eq!(end, Err(expected));
+    }
+    answers.join().unwrap();
+}
+
+#[test]
+fn a_content_that_nobody_reads_any_more_is_not_sent_any_more() {
+    let (a, b) = greeted();
+    let fetch = a.ask(want(1 << 40, 0)).unwrap();
+    let mut asked = b.asked(SOON).unwrap().unwrap();
+    asked.write(Bytes::from_static(b"abc")).unwrap();
+    drop(fetch);
+    let piece = Bytes::from(vec![0; 100_000]);
+    let end = loop {
+        if let Err(e) = asked.write(piece.clone()) {
+            break e;
+        }
+    };
+    assert_eq!(end, FetchError::Cancelled);
+    drop(asked);
+    let mut again = a.ask(want(3, 0)).unwrap();
+    let mut asked = b.asked(SOON).unwrap().unwrap();
+    asked.write(Bytes::from_static(b"xyz")).unwrap();
+    asked.finish(Outcome::Complete);
+    assert_eq!(read_all(&mut again).unwrap(), b"xyz");
+}
+
+#[test]
+fn compressed_pieces_travel_whole_and_count_as_what_they_stand_for() {
+    let (a, b) = greeted();
+    let piece = Piece {
+        bytes: Bytes::from(vec![7; limits::WINDOW_BYTES as usize]),
+        packed: Some(1_000_000),
+    };
+    let mut fetch = a.ask(want(2_000_000, 0)).unwrap();
+    let sent = piece.clone();
+    let answer = std::thread::spawn(move || {
+        let mut asked = b.asked(SOON).unwrap().unwrap();
+        asked.write_piece(sent.clone()).unwrap();
+        asked.write_piece(sent).unwrap();
+        asked.finish(Outcome::Complete);
+        b
+    });
+    assert_eq!(fetch.next_piece(), Ok(Some(piece.clone())));
+    assert_eq!(fetch.reached(), 1_000_000);
+    assert_eq!(fetch.next_piece(), Ok(Some(piece)));
+    assert_eq!(fetch.next_piece(), Ok(None));
+    answer.join().unwrap();
+}
+
+#[test]
+fn a_reader_does_not_wait_for_a_link_that_is_over() {
+    let (a, b) = greeted();
+    let mut fetch = a.ask(want(1 << 30, 0)).unwrap();
+    let mut asked = b.asked(SOON).unwrap().unwrap();
+    asked.write(Bytes::from_static(b"abc")).unwrap();
+    assert_eq!(fetch.next_piece().unwrap().unwrap().bytes, &b"abc"[..]);
+    let reader = std::thread::spawn(move || fetch.next_piece());
+    b.close("gone");
+    let closed = LinkError::Closed {
+        code: String::from("gone"),
+    };
+    assert_eq!(
+        reader.join().unwrap(),
+        Err(FetchError::Link(closed.clone()))
+    );
+    assert_eq!(a.ask(want(1, 0)).err(), Some(closed.clone()));
+    assert_eq!(a.asked(SOON).err(), Some(closed));
 }

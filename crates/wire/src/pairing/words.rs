@@ -1,0 +1,33 @@
+//! The words of codes: 256 that are spelled as they are said, and of which no two are one letter apart.
+
+/// The words; the place of each is its number, so none ever moves.
+pub(super) const WORDS: [&str; 256] = [
+    "acid", "acorn", "acre", "actor", "adobe", "agent", "alarm", "album", "alder", "alley",
+    "almond", "amber", "anchor", "anvil", "apple", "apron", "arbor", "arctic", "arrow", "aspen",
+    "atlas", "attic", "autumn", "avenue", "bacon", "badge", "bagel", "bamboo", "banjo", "barley",
+    "basil", "basket", "beaver", "berry", "bishop", "bison", "blanket", "blossom", "bonfire",
+    "bottle", "boulder", "branch", "brass", "bread", "breeze", "brick", "bridge", "bronze",
+    "bubble", "bucket", "butter", "button", "cabin", "cactus", "camel", "candle", "canoe",
+    "canvas", "canyon", "carbon", "cargo", "carpet", "castle", "cedar", "cellar", "cherry",
+    "chimney", "cinema", "circus", "citrus", "clover", "cobalt", "cocoa", "coffee", "comet",
+    "copper", "coral", "cotton", "cradle", "crater", "crayon", "cricket", "crystal", "curtain",
+    "cushion", "cymbal", "daisy", "dancer", "delta", "denim", "desert", "diary", "dinner",
+    "dolphin", "domino", "donkey", "dragon", "drummer", "eagle", "easel", "ebony", "echo", "elbow",
+    "engine", "fabric", "falcon", "feather", "fiddle", "finch", "flannel", "flute", "forest",
+    "fossil", "fountain", "galaxy", "garden", "garlic", "geyser", "ginger", "glacier", "goblet",
+    "granite", "grape", "gravel", "guitar", "hammer", "harvest", "hazel", "helmet", "heron",
+    "hockey", "honey", "horizon", "hotel", "icicle", "igloo", "indigo", "island", "ivory",
+    "jacket", "jaguar", "jasmine", "jelly", "jigsaw", "jungle", "juniper", "kayak", "kernel",
+    "kettle", "kitten", "ladder", "lagoon", "lantern", "laurel", "lemon", "lentil", "library",
+    "lilac", "linen", "lizard", "lobster", "locket", "lotus", "magnet", "mango", "maple", "marble",
+    "marina", "meadow", "melon", "meteor", "mirror", "monsoon", "mosaic", "muffin", "museum",
+    "napkin", "nectar", "needle", "nickel", "noodle", "nutmeg", "oasis", "ocean", "olive", "onion",
+    "opera", "orbit", "otter", "oxygen", "oyster", "paddle", "panda", "paper", "parade", "parrot",
+    "pebble", "pelican", "pencil", "pepper", "piano", "pigeon", "pillow", "pilot", "planet",
+    "plaza", "pollen", "pony", "potato", "prairie", "prism", "pumpkin", "puzzle", "quartz",
+    "quilt", "rabbit", "radar", "radish", "raven", "ribbon", "river", "robin", "salmon", "sandal",
+    "saturn", "scarf", "shadow", "silver", "sparrow", "spider", "sponge", "squash", "statue",
+    "summer", "sunset", "syrup", "tablet", "temple", "tiger", "timber", "tomato", "tulip",
+    "tunnel", "turtle", "umbrella", "vanilla", "velvet", "violin", "walnut", "walrus", "whale",
+    "window", "winter", "yogurt", "zebra", "zipper",
+];
