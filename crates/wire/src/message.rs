@@ -7,7 +7,6 @@
 //! kept.
 
 use bytes::Bytes;
-use instep_core::entry::Entry;
 use instep_core::id::{ActorId, Dot, ReplicaId, ShareId};
 use instep_core::path::RelPath;
 
@@ -95,48 +94,44 @@ impl Hello {
     }
 }
 
-/// What a replica has of one path.
+/// What a replica tells of one path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
     /// Where.
     pub path: RelPath,
-    /// What is known of it.
-    pub entry: Entry,
-    /// Which sibling is on the sender's disk.
-    pub shown: Option<Dot>,
-    /// Why the sender knows it and does not have it; zero where it does.
-    pub held: u8,
-    /// The content of what is shown, where it is small.
+    /// Its row, as in the index; none where the sender has none any more.
+    pub row: Option<Bytes>,
+    /// The content of what is shown, where it is small and new.
     pub inline: Option<Bytes>,
 }
 
-/// Rows that changed, in the order in which they are to be taken.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Rows {
-    /// The rows.
-    pub rows: Vec<Row>,
-    /// Up to where in its sequence the sender has told everything with this.
-    pub seq: u64,
+/// A part of all rows: those of paths whose hashes begin with so many hexadecimal digits, and with these.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Node {
+    /// How many digits; none means all rows.
+    pub depth: u8,
+    /// The digits.
+    pub digits: u16,
 }
 
-/// A stretch of paths in the order of a tree walk.
+/// What the sender has in the sixteen parts of a part.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Range {
-    /// The first path.
-    pub from: RelPath,
-    /// The first path that does not belong to it; none at the end of the tree.
-    pub to: Option<RelPath>,
+pub struct Digests {
+    /// The part.
+    pub node: Node,
+    /// A digest for each part of it.
+    pub children: Vec<u128>,
+    /// How many rows the sender has in all.
+    pub rows: u64,
 }
 
-/// What the sender has in a stretch.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RangeDigest {
-    /// The stretch.
-    pub range: Range,
-    /// How many rows.
-    pub count: u64,
-    /// A digest over them.
-    pub digest: [u8; 32],
+/// A part that the sender wants to know of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part {
+    /// Which.
+    pub node: Node,
+    /// All its rows; otherwise the digests of its parts.
+    pub rows: bool,
 }
 
 /// A directory that got another name, with everything below it.
@@ -179,17 +174,16 @@ pub enum Message {
         /// Why, for people.
         detail: String,
     },
-    /// Rows that changed.
-    Rows(Rows),
-    /// All rows up to here are durable at the sender of this.
-    Seen {
-        /// The sequence number of the rows.
-        seq: u64,
-    },
-    /// What the sender has, stretch by stretch.
-    Digests(Vec<RangeDigest>),
-    /// The stretches whose rows the sender wants.
-    Wanted(Vec<Range>),
+    /// What the sender tells of some paths, in the order in which it is to be taken in.
+    Rows(Vec<Row>),
+    /// The sender has the same of these paths as it was told; with the digests of their rows.
+    Same(Vec<(RelPath, u128)>),
+    /// What the sender has, in parts.
+    Digests(Digests),
+    /// The parts that the sender wants to know of.
+    Wanted(Vec<Part>),
+    /// All rows of these parts were told.
+    Complete(Vec<Node>),
     /// A directory that got another name.
     Moved(Moved),
     /// A record of a replicated table.

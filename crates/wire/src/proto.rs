@@ -4,14 +4,12 @@
 //! [`limits::ITEMS_MAX`] items. What this program does not know (fields, kinds) is skipped, never refused.
 
 use bytes::Bytes;
-use instep_core::codec::{self, Reader};
-use instep_core::entry::Entry;
 use instep_core::id::{ActorId, Dot, ReplicaId, ShareId};
 use instep_core::path::RelPath;
 use prost::Message as _;
 
 use crate::limits;
-use crate::message::{Hello, Message, Moved, Range, RangeDigest, Record, Row, Rows, Versions};
+use crate::message::{Digests, Hello, Message, Moved, Node, Part, Record, Row, Versions};
 
 #[expect(
     clippy::derive_partial_eq_without_eq,
@@ -93,13 +91,11 @@ pub(crate) fn decode(bytes: Bytes) -> Result<Arrival> {
             code: text(r.code, limits::CODE_BYTES_MAX, "code")?,
             detail: text(r.detail, limits::TEXT_BYTES_MAX, "detail")?,
         },
-        Kind::Rows(rows) => Message::Rows(Rows {
-            rows: all(rows.rows, take_row)?,
-            seq: rows.seq,
-        }),
-        Kind::Seen(seen) => Message::Seen { seq: seen.seq },
-        Kind::Digests(digests) => Message::Digests(all(digests.ranges, take_digest)?),
-        Kind::Wanted(wanted) => Message::Wanted(all(wanted.ranges, |r| take_range(&r))?),
+        Kind::Rows(rows) => Message::Rows(all(rows.rows, take_row)?),
+        Kind::Same(same) => Message::Same(all(same.rows, |r| take_alike(&r))?),
+        Kind::Digests(digests) => Message::Digests(take_digests(&digests)?),
+        Kind::Wanted(wanted) => Message::Wanted(all(wanted.parts, |p| take_part(&p))?),
+        Kind::Complete(complete) => Message::Complete(all(complete.nodes, |n| take_node(&n))?),
         Kind::Moved(moved) => Message::Moved(take_moved(&moved)?),
         Kind::Record(record) => Message::Record(take_record(record)?),
         Kind::Status(s) => Message::Status(text(s.json, limits::TEXT_BYTES_MAX, "status")?),
@@ -238,29 +234,35 @@ fn kind(message: &Message) -> Result<Kind> {
             detail: text(detail.clone(), limits::TEXT_BYTES_MAX, "detail")?,
         }),
         Message::Rows(rows) => {
-            count(rows.rows.len())?;
-            Kind::Rows(v1::Rows {
-                rows: rows.rows.iter().map(put_row).collect::<Result<_>>()?,
-                seq: rows.seq,
-            })
+            count(rows.len())?;
+            let rows = rows.iter().map(put_row).collect::<Result<_>>()?;
+            Kind::Rows(v1::Rows { rows })
         }
-        Message::Seen { seq } => Kind::Seen(v1::Seen { seq: *seq }),
-        Message::Digests(digests) => {
-            count(digests.len())?;
-            let ranges = digests.iter().map(|d| v1::Range {
-                count: d.count,
-                digest: Bytes::copy_from_slice(&d.digest),
-                ..put_range(&d.range)
+        Message::Same(rows) => {
+            count(rows.len())?;
+            let rows = rows.iter().map(|(path, digest)| v1::Alike {
+                path: put_path(path),
+                digest: Bytes::copy_from_slice(&digest.to_be_bytes()),
             });
-            Kind::Digests(v1::Digests {
-                ranges: ranges.collect(),
+            Kind::Same(v1::Same {
+                rows: rows.collect(),
             })
         }
-        Message::Wanted(ranges) => {
-            count(ranges.len())?;
+        Message::Digests(digests) => Kind::Digests(put_digests(digests)),
+        Message::Wanted(parts) => {
+            count(parts.len())?;
+            let parts = parts.iter().map(|part| v1::Part {
+                node: Some(put_node(part.node)),
+                rows: part.rows,
+            });
             Kind::Wanted(v1::Wanted {
-                ranges: ranges.iter().map(put_range).collect(),
+                parts: parts.collect(),
             })
+        }
+        Message::Complete(nodes) => {
+            count(nodes.len())?;
+            let nodes = nodes.iter().map(|node| put_node(*node)).collect();
+            Kind::Complete(v1::Complete { nodes })
         }
         Message::Moved(moved) => Kind::Moved(put_moved(moved)),
         Message::Record(record) => Kind::Record(v1::Record {
@@ -320,76 +322,77 @@ fn take_hello(hello: v1::Hello) -> Result<Hello> {
     })
 }
 
-fn put_row(row: &Row) -> Result<v1::Row> {
-    let inline = row.inline.clone();
-    if inline
+fn inline(bytes: Option<Bytes>) -> Result<Option<Bytes>> {
+    if bytes
         .as_ref()
         .is_some_and(|b| b.len() > limits::INLINE_BYTES_MAX)
     {
         return Err(ProtoError::TooBig("inline content"));
     }
-    let mut entry = Vec::with_capacity(128);
-    codec::put_entry(&mut entry, &row.entry);
+    Ok(bytes)
+}
+
+fn put_row(row: &Row) -> Result<v1::Row> {
     Ok(v1::Row {
         path: put_path(&row.path),
-        entry: Bytes::from(entry),
-        shown: row.shown.map(put_dot),
-        held: u32::from(row.held),
-        inline,
+        row: row.row.clone(),
+        inline: inline(row.inline.clone())?,
     })
 }
 
 fn take_row(row: v1::Row) -> Result<Row> {
-    if row
-        .inline
-        .as_ref()
-        .is_some_and(|b| b.len() > limits::INLINE_BYTES_MAX)
-    {
-        return Err(ProtoError::TooBig("inline content"));
-    }
     Ok(Row {
         path: path(&row.path)?,
-        entry: take_entry(&row.entry)?,
-        shown: row.shown.as_ref().map(take_dot).transpose()?,
-        held: u8::try_from(row.held).map_err(|_| ProtoError::Invalid("held"))?,
-        inline: row.inline,
+        row: row.row,
+        inline: inline(row.inline)?,
     })
 }
 
-fn take_entry(bytes: &[u8]) -> Result<Entry> {
-    let mut reader = Reader::new(bytes);
-    let entry = codec::entry(&mut reader).map_err(|_| ProtoError::Invalid("entry"))?;
-    reader.finish().map_err(|_| ProtoError::Invalid("entry"))?;
-    entry
-        .ctx()
-        .iter()
-        .try_for_each(|d| counter(d.counter).map(|_| ()))?;
-    Ok(entry)
+fn take_alike(alike: &v1::Alike) -> Result<(RelPath, u128)> {
+    let digest = u128::from_be_bytes(array(&alike.digest, "digest")?);
+    Ok((path(&alike.path)?, digest))
 }
 
-fn put_range(range: &Range) -> v1::Range {
-    v1::Range {
-        from: put_path(&range.from),
-        to: range.to.as_ref().map(put_path).unwrap_or_default(),
-        count: 0,
-        digest: Bytes::new(),
+fn put_node(node: Node) -> v1::Node {
+    v1::Node {
+        depth: u32::from(node.depth),
+        digits: u32::from(node.digits),
     }
 }
 
-fn take_range(range: &v1::Range) -> Result<Range> {
-    let to = Some(path(&range.to)?).filter(|to| !to.is_root());
-    let from = path(&range.from)?;
-    if to.as_ref().is_some_and(|to| *to <= from) {
-        return Err(ProtoError::Invalid("range"));
-    }
-    Ok(Range { from, to })
+fn take_node(node: &v1::Node) -> Result<Node> {
+    let invalid = |_| ProtoError::Invalid("part");
+    Ok(Node {
+        depth: u8::try_from(node.depth).map_err(invalid)?,
+        digits: u16::try_from(node.digits).map_err(invalid)?,
+    })
 }
 
-fn take_digest(range: v1::Range) -> Result<RangeDigest> {
-    Ok(RangeDigest {
-        count: range.count,
-        digest: array(&range.digest, "digest")?,
-        range: take_range(&range)?,
+fn take_part(part: &v1::Part) -> Result<Part> {
+    Ok(Part {
+        node: take_node(&part.node.unwrap_or_default())?,
+        rows: part.rows,
+    })
+}
+
+fn put_digests(digests: &Digests) -> v1::Digests {
+    let children = digests.children.iter().flat_map(|d| d.to_be_bytes());
+    v1::Digests {
+        node: Some(put_node(digests.node)),
+        children: children.collect(),
+        rows: digests.rows,
+    }
+}
+
+fn take_digests(digests: &v1::Digests) -> Result<Digests> {
+    let (children, rest) = digests.children.as_chunks::<16>();
+    if children.len() != 16 || !rest.is_empty() {
+        return Err(ProtoError::Invalid("number of digests"));
+    }
+    Ok(Digests {
+        node: take_node(&digests.node.unwrap_or_default())?,
+        children: children.iter().map(|d| u128::from_be_bytes(*d)).collect(),
+        rows: digests.rows,
     })
 }
 

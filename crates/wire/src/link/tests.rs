@@ -2,15 +2,12 @@
 
 use std::time::Duration;
 
-use instep_core::entry::Entry;
 use instep_core::id::{ActorId, ContentId, Dot, ReplicaId, ShareId};
 use instep_core::path::RelPath;
-use instep_core::time::Mtime;
-use instep_core::version::{Kind, Version};
 
 use super::*;
 use crate::frame::{Class, Outcome};
-use crate::message::{Hello, Row, Rows, Versions};
+use crate::message::{Hello, Row, Versions};
 use crate::streams::{FetchError, Piece};
 
 const SOON: Duration = Duration::from_secs(20);
@@ -21,32 +18,16 @@ fn hello() -> Message {
 }
 
 fn row(path: &str, inline: &[u8]) -> Row {
-    let dot = Dot {
-        actor: ActorId([7; 8]),
-        counter: 3,
-    };
-    let version = Version {
-        kind: Kind::File,
-        content: ContentId([9; 32]),
-        size: inline.len() as u64,
-        mode: 0o644,
-        mtime: Mtime { secs: 5, nanos: 6 },
-        te: 7,
-        mode_te: 7,
-        attributes: None,
-        target: Box::default(),
-        prev: Vec::new(),
-        moved: None,
-        meta_only: false,
-        policy_epoch: 0,
-    };
     Row {
         path: RelPath::new(path.as_bytes()).unwrap(),
-        entry: Entry::first(dot, version),
-        shown: Some(dot),
-        held: 0,
+        row: Some(Bytes::from_static(b"a row")),
         inline: Some(Bytes::copy_from_slice(inline)),
     }
+}
+
+fn same(n: u64) -> Message {
+    let path = RelPath::new(format!("f{n}").as_bytes()).unwrap();
+    Message::Same(vec![(path, u128::from(n))])
 }
 
 /// A pair that has greeted.
@@ -64,14 +45,14 @@ fn messages_arrive_in_order_on_both_ends() {
     let (a, b) = greeted();
     for seq in 0..200 {
         let rows = vec![row("a/b", b"content")];
-        a.send(&Message::Rows(Rows { rows, seq })).unwrap();
-        b.send(&Message::Seen { seq }).unwrap();
+        a.send(&Message::Rows(rows)).unwrap();
+        b.send(&same(seq)).unwrap();
     }
     for seq in 0..200 {
         let rows = vec![row("a/b", b"content")];
-        let expected = Message::Rows(Rows { rows, seq });
+        let expected = Message::Rows(rows);
         assert_eq!(b.recv(SOON).unwrap(), Some(expected));
-        assert_eq!(a.recv(SOON).unwrap(), Some(Message::Seen { seq }));
+        assert_eq!(a.recv(SOON).unwrap(), Some(same(seq)));
     }
 }
 
@@ -88,11 +69,11 @@ fn nothing_within_the_time_is_no_end() {
 fn what_was_sent_before_a_goodbye_is_received_before_it() {
     let (a, b) = greeted();
     for seq in 0..50 {
-        a.send(&Message::Seen { seq }).unwrap();
+        a.send(&same(seq)).unwrap();
     }
     a.close("stopped");
     for seq in 0..50 {
-        assert_eq!(b.recv(SOON).unwrap(), Some(Message::Seen { seq }));
+        assert_eq!(b.recv(SOON).unwrap(), Some(same(seq)));
     }
     let closed = LinkError::Closed {
         code: String::from("stopped"),
@@ -151,7 +132,7 @@ fn versions_that_do_not_meet_are_named_on_both_ends() {
 #[test]
 fn rows_without_a_greeting_end_the_link() {
     let (a, b) = Link::pair().unwrap();
-    a.send(&Message::Seen { seq: 1 }).unwrap();
+    a.send(&same(1)).unwrap();
     assert!(matches!(b.recv(SOON), Err(LinkError::Violation(_))));
     let refused = a.recv(SOON);
     assert!(matches!(refused, Err(LinkError::Refused { code, .. }) if code == "violation"));
@@ -161,12 +142,8 @@ fn rows_without_a_greeting_end_the_link() {
 fn what_is_beyond_a_limit_is_not_sent_and_the_link_goes_on() {
     let (a, b) = greeted();
     let big = row("a", &vec![0; limits::INLINE_BYTES_MAX + 1]);
-    let rows = Rows {
-        rows: vec![big],
-        seq: 1,
-    };
     assert!(matches!(
-        a.send(&Message::Rows(rows)),
+        a.send(&Message::Rows(vec![big])),
         Err(LinkError::Unsendable(_))
     ));
     a.send(&Message::Ping(5)).unwrap();
@@ -177,7 +154,7 @@ fn what_is_beyond_a_limit_is_not_sent_and_the_link_goes_on() {
 fn whoever_is_not_received_waits_and_uses_no_more_memory() {
     let (a, b) = greeted();
     let rows = vec![row("a", &vec![0; limits::INLINE_BYTES_MAX])];
-    let message = Encoded::new(&Message::Rows(Rows { rows, seq: 0 })).unwrap();
+    let message = Encoded::new(&Message::Rows(rows)).unwrap();
     let mut sent = 0;
     while a.try_send(&message).unwrap() || {
         // The queue may be full only until the tasks have moved on.
