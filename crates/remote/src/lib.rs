@@ -27,6 +27,8 @@ pub mod say;
 pub mod shelf;
 pub mod teller;
 pub mod told;
+#[cfg(feature = "wire")]
+pub mod wired;
 
 pub use conversation::{Conversation, Line};
 pub use digest::{Digests, Prefix};

@@ -21,8 +21,13 @@ use crate::mirror::Mirror;
 
 /// Whoever brings contents from the far end while it can be reached.
 pub trait Bringer: Send + Sync {
-    /// Opens content that the far end has; `None` when it says that it has not.
-    fn open(&self, path: &RelPath, content: ContentId) -> Result<Option<Box<dyn Content>>>;
+    /// Opens content of this size that the far end has; `None` when it says that it has not.
+    fn open(
+        &self,
+        path: &RelPath,
+        content: ContentId,
+        size: u64,
+    ) -> Result<Option<Box<dyn Content>>>;
 
     /// These will be opened soon.
     fn prefetch(&self, _wanted: &[(RelPath, ContentId, u64)]) {}
@@ -271,13 +276,19 @@ impl Replica for Observed {
     }
 
     fn open(&self, path: &RelPath, content: ContentId) -> Result<Option<Box<dyn Content>>> {
-        let bringer = self.lock().bringer.clone();
-        match bringer {
-            Some(bringer) => bringer.open(path, content),
-            None => {
-                self.guard()?;
-                Ok(None)
-            }
+        let (bringer, row) = {
+            let state = self.lock();
+            (state.bringer.clone(), state.mirror.row(path)?)
+        };
+        let Some(bringer) = bringer else {
+            return self.guard().map(|()| None);
+        };
+        // Whatever it may still have, nobody asks for what nobody knows there.
+        let versions = row.as_ref().map_or(&[][..], |r| r.entry.siblings());
+        let known = versions.iter().find(|(_, v)| v.content == content);
+        match known {
+            Some((_, version)) => bringer.open(path, content, version.size),
+            None => Ok(None),
         }
     }
 

@@ -68,10 +68,15 @@ impl Shelf {
 }
 
 impl Bringer for Shelf {
-    fn open(&self, path: &RelPath, content: ContentId) -> Result<Option<Box<dyn Content>>> {
+    fn open(
+        &self,
+        path: &RelPath,
+        content: ContentId,
+        size: u64,
+    ) -> Result<Option<Box<dyn Content>>> {
         match self.find(content) {
             Some(bytes) => Ok(Some(Box::new(Bytes(bytes)))),
-            None => self.rest.open(path, content),
+            None => self.rest.open(path, content, size),
         }
     }
 

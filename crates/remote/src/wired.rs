@@ -1,0 +1,343 @@
+//! A conversation over a link of the wire crate: messages in its words, contents over its bulk connection.
+//!
+//! Owns nothing but the translation. Invariant: what cannot be translated is refused, and ends the conversation.
+
+use std::collections::HashMap;
+use std::io::Read as _;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use instep_core::id::ContentId;
+use instep_core::path::RelPath;
+use instep_replica::{Book, Content, Error, ErrorKind, Replica, Result};
+use instep_wire::error::LinkError;
+use instep_wire::frame::{Class, Outcome, Want};
+use instep_wire::link::Link;
+use instep_wire::message::{self, Message, Node};
+use instep_wire::streams::FetchError;
+
+use crate::conversation::{Conversation, Line};
+use crate::digest::Prefix;
+use crate::observed::{Bringer, Observed};
+use crate::published::Published;
+use crate::say::{Part, Said, Say};
+
+/// Contents that are read and sent at a time.
+const SENDERS: usize = 4;
+/// Bytes that are read at a time.
+const BLOCK: usize = 128 * 1024;
+/// Contents up to this size are asked for before they are needed.
+const AHEAD_MAX: u64 = 4 * 1024 * 1024;
+/// How long a thread waits before it sees whether the link is over.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Holds a conversation over a link until it ends; says why it did.
+pub fn hold(link: &Arc<Link>, local: &Arc<Published>, observed: &Arc<Observed>) -> Error {
+    let far = Arc::new(Far {
+        link: Arc::clone(link),
+        ahead: Mutex::default(),
+    });
+    let conversation = Conversation {
+        line: Arc::clone(&far) as Arc<dyn Line>,
+        local: Arc::clone(local),
+        observed: Arc::clone(observed),
+        bringer: far,
+    };
+    std::thread::scope(|threads| {
+        for _ in 0..SENDERS {
+            threads.spawn(|| send_contents(link, local.as_ref()));
+        }
+        conversation.hold()
+    })
+}
+
+fn broken(e: LinkError) -> Error {
+    let kind = match e {
+        LinkError::Refused { .. } | LinkError::WrongKey { .. } | LinkError::Violation(_) => {
+            ErrorKind::Denied
+        }
+        _ => ErrorKind::Gone,
+    };
+    Error::because(kind, "speak with the far end", e)
+}
+
+/// Sends contents that the far end asks for, until the link is over.
+fn send_contents(link: &Link, local: &dyn Replica) {
+    loop {
+        let mut asked = match link.asked(PATIENCE) {
+            Ok(Some(asked)) => asked,
+            Ok(None) => continue,
+            Err(_) => return,
+        };
+        let opened = local.open(&asked.want.path, asked.want.content);
+        let outcome = match opened {
+            Ok(Some(mut content)) => send(&mut asked, content.as_mut()),
+            Ok(None) => Some(Outcome::Missing),
+            Err(_) => Some(Outcome::Failed),
+        };
+        // Nobody is told whose interest has ended.
+        if let Some(outcome) = outcome {
+            asked.finish(outcome);
+        }
+    }
+}
+
+/// Sends one content from where it is wanted; how that ended, if anybody still wants to know.
+fn send(asked: &mut instep_wire::bulk::Asked, content: &mut dyn Content) -> Option<Outcome> {
+    let mut at = asked.want.offset;
+    if content.size() != asked.want.size {
+        return Some(Outcome::Changed);
+    }
+    while at < content.size() {
+        let mut block = vec![0; BLOCK];
+        let n = match content.read_at(at, &mut block) {
+            Ok(0) => return Some(Outcome::Changed),
+            Ok(n) => n,
+            Err(_) => return Some(Outcome::Failed),
+        };
+        block.truncate(n);
+        at += n as u64;
+        asked.write(Bytes::from(block)).ok()?;
+    }
+    let unchanged = content.unchanged();
+    Some(if unchanged {
+        Outcome::Complete
+    } else {
+        Outcome::Changed
+    })
+}
+
+/// The far end of a link.
+struct Far {
+    link: Arc<Link>,
+    /// What was asked for before it was needed.
+    ahead: Mutex<HashMap<ContentId, instep_wire::bulk::Fetch>>,
+}
+
+impl Far {
+    fn ask(&self, path: &RelPath, content: ContentId, size: u64, offset: u64) -> Result<instep_wire::bulk::Fetch> {
+        let want = Want {
+            content,
+            path: path.clone(),
+            size,
+            offset,
+            class: Class::of_size(size),
+        };
+        self.link.ask(want).map_err(broken)
+    }
+}
+
+impl Line for Far {
+    fn say(&self, what: Say) -> Result<()> {
+        self.link.send(&to_message(what)).map_err(broken)
+    }
+
+    fn hear(&self, patience: Duration) -> Result<Option<Say>> {
+        match self.link.recv(patience).map_err(broken)? {
+            Some(message) => from_message(message),
+            None => Ok(None),
+        }
+    }
+
+    fn end(&self, _: &str) {
+        self.link.close("done");
+    }
+}
+
+impl Bringer for Far {
+    fn open(&self, path: &RelPath, content: ContentId, size: u64) -> Result<Option<Box<dyn Content>>> {
+        let ahead = {
+            let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
+            ahead.remove(&content)
+        };
+        let fetch = match ahead {
+            Some(fetch) => fetch,
+            None => self.ask(path, content, size, 0)?,
+        };
+        let mut far = FarContent {
+            link: Arc::clone(&self.link),
+            path: path.clone(),
+            content,
+            size,
+            fetch,
+            first: Vec::new(),
+        };
+        // Only the answer tells whether it is there.
+        let mut first = vec![0; BLOCK.min(usize::try_from(size).unwrap_or(BLOCK))];
+        match far.fetch.read(&mut first) {
+            Ok(n) => {
+                first.truncate(n);
+                far.first = first;
+                Ok(Some(Box::new(far)))
+            }
+            Err(e) => match e.get_ref().and_then(|e| e.downcast_ref::<FetchError>()) {
+                Some(FetchError::Link(e)) => Err(broken(e.clone())),
+                _ => Ok(None),
+            },
+        }
+    }
+
+    fn prefetch(&self, wanted: &[(RelPath, ContentId, u64)]) {
+        let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
+        // What was asked for and not taken is wanted no more.
+        ahead.clear();
+        for (path, content, size) in wanted.iter().filter(|(_, _, size)| *size <= AHEAD_MAX) {
+            if let Ok(fetch) = self.ask(path, *content, *size, 0) {
+                ahead.insert(*content, fetch);
+            }
+        }
+    }
+}
+
+/// A content that comes as it is read.
+struct FarContent {
+    link: Arc<Link>,
+    path: RelPath,
+    content: ContentId,
+    size: u64,
+    fetch: instep_wire::bulk::Fetch,
+    /// Its first bytes, which are read twice: once to learn whether it is there.
+    first: Vec<u8>,
+}
+
+impl Content for FarContent {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> std::io::Result<usize> {
+        let known = usize::try_from(offset).ok().and_then(|at| self.first.get(at..));
+        if let Some(rest) = known.filter(|rest| !rest.is_empty()) {
+            let n = rest.len().min(buf.len());
+            buf[..n].copy_from_slice(&rest[..n]);
+            return Ok(n);
+        }
+        if offset >= self.size {
+            return Ok(0);
+        }
+        if self.fetch.reached() != offset {
+            let want = Want {
+                content: self.content,
+                path: self.path.clone(),
+                size: self.size,
+                offset,
+                class: Class::of_size(self.size),
+            };
+            self.fetch = self.link.ask(want).map_err(std::io::Error::other)?;
+        }
+        self.fetch.read(buf)
+    }
+}
+
+fn book_number(book: Book) -> u8 {
+    match book {
+        Book::Share => 1,
+        Book::Conflicts => 2,
+        Book::Holds => 3,
+        Book::Trash => 4,
+        Book::Log => 5,
+    }
+}
+
+fn book(number: u8) -> Option<Book> {
+    let all = [Book::Share, Book::Conflicts, Book::Holds, Book::Trash, Book::Log];
+    all.into_iter().find(|book| book_number(*book) == number)
+}
+
+fn to_node(prefix: Prefix) -> Node {
+    Node {
+        depth: prefix.depth(),
+        digits: prefix.digits(),
+    }
+}
+
+fn from_node(node: Node) -> Result<Prefix> {
+    Prefix::new(node.digits, node.depth).ok_or_else(|| refused("a part that nothing is in"))
+}
+
+fn refused(what: &str) -> Error {
+    Error::new(
+        ErrorKind::Denied,
+        format!("the far end says what no end says: {what}"),
+    )
+}
+
+fn to_message(say: Say) -> Message {
+    match say {
+        Say::Rows(rows) => Message::Rows(
+            rows.into_iter()
+                .map(|said| message::Row {
+                    path: said.path,
+                    row: said.row.map(Bytes::from),
+                    inline: said.inline.map(Bytes::from),
+                })
+                .collect(),
+        ),
+        Say::Same(rows) => Message::Same(rows),
+        Say::Digests {
+            node,
+            children,
+            rows,
+        } => Message::Digests(message::Digests {
+            node: to_node(node),
+            children,
+            rows,
+        }),
+        Say::Wanted(parts) => {
+            let parts = parts.into_iter().map(|part| message::Part {
+                node: to_node(part.node),
+                rows: part.rows,
+            });
+            Message::Wanted(parts.collect())
+        }
+        Say::Complete(nodes) => Message::Complete(nodes.into_iter().map(to_node).collect()),
+        Say::Record { book, key, body } => Message::Record(message::Record {
+            book: book_number(book),
+            key,
+            body,
+        }),
+    }
+}
+
+/// What a message says; nothing, where it is not for this conversation.
+fn from_message(message: Message) -> Result<Option<Say>> {
+    Ok(Some(match message {
+        Message::Rows(rows) => Say::Rows(
+            rows.into_iter()
+                .map(|row| Said {
+                    path: row.path,
+                    row: row.row.map(Vec::from),
+                    inline: row.inline.map(Vec::from),
+                })
+                .collect(),
+        ),
+        Message::Same(rows) => Say::Same(rows),
+        Message::Digests(digests) => Say::Digests {
+            node: from_node(digests.node)?,
+            children: digests.children,
+            rows: digests.rows,
+        },
+        Message::Wanted(parts) => {
+            let part = |part: message::Part| {
+                let node = from_node(part.node)?;
+                let rows = part.rows;
+                Ok(Part { node, rows })
+            };
+            Say::Wanted(parts.into_iter().map(part).collect::<Result<_>>()?)
+        }
+        Message::Complete(nodes) => {
+            Say::Complete(nodes.into_iter().map(from_node).collect::<Result<_>>()?)
+        }
+        Message::Record(record) => match book(record.book) {
+            Some(book) => Say::Record {
+                book,
+                key: record.key,
+                body: record.body,
+            },
+            None => return Ok(None),
+        },
+        Message::Hello(_) => return Err(refused("a greeting in the middle")),
+        _ => return Ok(None),
+    }))
+}
