@@ -17,6 +17,7 @@ pub mod link;
 pub mod listener;
 pub mod message;
 pub mod pairing;
+pub mod pipe;
 pub mod proto;
 pub mod streams;
 pub mod tls;

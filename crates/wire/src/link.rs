@@ -132,11 +132,11 @@ impl Link {
         wait(async {
             tokio::select! {
                 biased;
-                sent = outbox.send(message) => sent.map_err(|_| self.over()),
+                sent = outbox.send(message) => sent.map_err(|_| self.gone()),
                 cause = self.end.wait() => Err(cause),
                 () = tokio::time::sleep(limits::STALL) => {
                     self.end.with(LinkError::Lost(String::from("the far end takes nothing")));
-                    Err(self.over())
+                    Err(self.gone())
                 }
             }
         })
@@ -147,7 +147,7 @@ impl Link {
         match self.outbox()?.try_send(message.0.clone()) {
             Ok(()) => Ok(true),
             Err(mpsc::error::TrySendError::Full(_)) => Ok(false),
-            Err(mpsc::error::TrySendError::Closed(_)) => Err(self.over()),
+            Err(mpsc::error::TrySendError::Closed(_)) => Err(self.gone()),
         }
     }
 
@@ -157,7 +157,7 @@ impl Link {
         wait_at_most(timeout, async {
             let mut inbox = self.inbox.lock().await;
             let arrived = inbox.recv().await;
-            arrived.map(|a| a.message).ok_or_else(|| self.over())
+            arrived.map(|a| a.message).ok_or_else(|| self.gone())
         })
     }
 
@@ -216,7 +216,7 @@ impl Link {
             return Err(cause);
         }
         let outbox = self.outbox.lock().unwrap_or_else(PoisonError::into_inner);
-        outbox.clone().ok_or_else(|| self.over())
+        outbox.clone().ok_or_else(|| self.gone())
     }
 
     pub(crate) fn end(&self) -> &End {
@@ -224,12 +224,12 @@ impl Link {
     }
 
     /// The cause of the end, which has come or is about to.
-    fn over(&self) -> LinkError {
-        let gone = || LinkError::Lost(String::from("the connection is gone"));
+    fn gone(&self) -> LinkError {
+        let lost = || LinkError::Lost(String::from("the connection is gone"));
         self.end
             .cause()
             .or_else(|| self.seen.broken())
-            .unwrap_or_else(gone)
+            .unwrap_or_else(lost)
     }
 }
 

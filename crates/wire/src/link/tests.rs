@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use instep_core::id::{ActorId, ContentId, Dot, ReplicaId, ShareId};
 use instep_core::path::RelPath;
+use tokio::sync::Notify;
 
 use super::*;
 use crate::frame::{Class, Outcome};
@@ -360,4 +361,54 @@ fn a_reader_does_not_wait_for_a_link_that_is_over() {
     );
     assert_eq!(a.ask(want(1, 0)).err(), Some(closed.clone()));
     assert_eq!(a.asked(SOON).err(), Some(closed));
+}
+
+/// Passes bytes on until it is told to freeze; then both ends stay open and nothing passes any more.
+async fn relay(near: tokio::io::DuplexStream, far: tokio::io::DuplexStream, freeze: Arc<Notify>) {
+    let (mut near, mut far) = (near, far);
+    tokio::select! {
+        _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+        () = freeze.notified() => std::future::pending().await,
+    }
+}
+
+#[test]
+fn a_far_end_that_is_silent_for_ever_is_lost_and_no_hang() {
+    let pace = Pace {
+        keepalive: Duration::from_millis(100),
+        answer: Duration::from_millis(100),
+    };
+    let freeze = Arc::new(Notify::new());
+    let stopped = Arc::clone(&freeze);
+    let peer = || Peer {
+        device: None,
+        address: String::from("far"),
+    };
+    let (a, b) = wait(async {
+        let (one, near) = tokio::io::duplex(100_000);
+        let (far, two) = tokio::io::duplex(100_000);
+        tokio::spawn(relay(near, far, stopped));
+        tokio::try_join!(
+            call(one, peer(), pace, None),
+            accept(two, peer(), pace, |_, _| {})
+        )
+    })
+    .unwrap();
+    a.send(&hello()).unwrap();
+    b.send(&hello()).unwrap();
+    assert!(a.recv(SOON).unwrap().is_some() && b.recv(SOON).unwrap().is_some());
+    let mut fetch = a.ask(want(1 << 30, 0)).unwrap();
+    let asked = b.asked(SOON).unwrap();
+    // Silent for longer than the pace, and yet there.
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!((a.ended(), b.ended()), (None, None));
+    freeze.notify_one();
+    assert!(matches!(a.recv(SOON), Err(LinkError::Lost(_))));
+    assert!(matches!(b.recv(SOON), Err(LinkError::Lost(_))));
+    assert!(matches!(
+        fetch.next_piece(),
+        Err(FetchError::Link(LinkError::Lost(_)))
+    ));
+    assert!(matches!(a.send(&Message::Ping(1)), Err(LinkError::Lost(_))));
+    drop(asked);
 }
