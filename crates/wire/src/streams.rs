@@ -150,13 +150,15 @@ impl Streams {
             return incoming.end.clone().map(|end| end.map(|()| None));
         };
         incoming.read += piece.bytes.len() as u64;
-        let starved = incoming.pieces.is_empty() && incoming.credit < incoming.window / 2;
         if incoming.read >= incoming.window / 2 && incoming.end.is_none() {
             let mut more = incoming.read;
             let wider = incoming.window;
-            let may = incoming.window < limits::WINDOW_BYTES_MAX
+            // What arrived and waits; where that is little, it is the window that holds up the far end.
+            let waits = incoming.window - incoming.credit - incoming.read;
+            let may = waits <= incoming.window / 4
+                && incoming.window < limits::WINDOW_BYTES_MAX
                 && self.extra + wider <= limits::LINK_BUDGET_BYTES;
-            if starved && may && take_budget(wider) {
+            if may && take_budget(wider) {
                 incoming.window += wider;
                 self.extra += wider;
                 more += wider;
@@ -451,3 +453,7 @@ fn take_budget(bytes: u64) -> bool {
 fn give_budget(bytes: u64) {
     BUDGET.fetch_add(bytes, Ordering::AcqRel);
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
+mod tests;
