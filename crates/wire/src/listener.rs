@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use instep_fs::place;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc};
 use tokio_rustls::LazyConfigAcceptor;
@@ -57,15 +57,28 @@ struct Shared {
     registered: Notify,
     configs: Vec<(Purpose, Arc<rustls::ServerConfig>)>,
     arrive: mpsc::Sender<Visitor>,
+    deadline: Duration,
     failures: std::sync::atomic::AtomicU64,
 }
 
 /// Those who proved who they are and wait to be received.
 const ARRIVALS_MAX: usize = 64;
+/// So long a refused stranger may take to hang up by itself.
+const LINGER: Duration = Duration::from_secs(2);
 
 impl Listener {
     /// Listens. A port of zero takes any; [`Listener::address`] says which.
     pub fn bind(
+        address: SocketAddr,
+        key: &DeviceKey,
+        admission: Arc<dyn Admission>,
+    ) -> Result<Self, LinkError> {
+        Self::bind_within(limits::STRANGER_DEADLINE, address, key, admission)
+    }
+
+    /// With another deadline for strangers.
+    fn bind_within(
+        deadline: Duration,
         address: SocketAddr,
         key: &DeviceKey,
         admission: Arc<dyn Admission>,
@@ -95,6 +108,7 @@ impl Listener {
             registered: Notify::new(),
             configs,
             arrive,
+            deadline,
             failures: std::sync::atomic::AtomicU64::new(0),
         });
         Ok(Self {
@@ -182,7 +196,7 @@ async fn receive(shared: Arc<Shared>, stream: TcpStream, from: SocketAddr) {
         let (stream, device, purpose) = shared.know(stream).await?;
         shared.welcome(stream, device, purpose, from).await
     };
-    let done = match tokio::time::timeout(limits::STRANGER_DEADLINE, known).await {
+    let done = match tokio::time::timeout(shared.deadline, known).await {
         Ok(done) => done,
         Err(_) => Err(LinkError::Violation(String::from("took too long"))),
     };
@@ -200,6 +214,16 @@ async fn receive(shared: Arc<Shared>, stream: TcpStream, from: SocketAddr) {
                 .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         }
     }
+}
+
+/// Hears a refused stranger out: hanging up while it talks would take back the alert that tells it why.
+async fn linger(mut stream: Metered<TcpStream>) {
+    let rest = async {
+        let _gone = stream.shutdown().await;
+        let mut ignored = [0; 1024];
+        while stream.read(&mut ignored).await.is_ok_and(|n| n > 0) {}
+    };
+    let _in_time = tokio::time::timeout(LINGER, rest).await;
 }
 
 type Known = TlsStream<Metered<TcpStream>>;
@@ -231,7 +255,11 @@ impl Shared {
         let asked = |(purpose, _): &&(Purpose, _)| offered.iter().any(|o| o == purpose.alpn());
         let none = || LinkError::Violation(String::from("it names no purpose"));
         let (purpose, config) = self.configs.iter().find(asked).ok_or_else(none)?;
-        let mut stream = start.into_stream(Arc::clone(config)).await.map_err(lost)?;
+        let accepted = start.into_stream(Arc::clone(config)).into_fallible();
+        let mut stream = accepted.await.map_err(|(e, stream)| {
+            tokio::spawn(linger(stream));
+            tls::cause(&e)
+        })?;
         let nobody = || LinkError::Violation(String::from("it shows no key"));
         let certificates = stream.get_ref().1.peer_certificates();
         let shown = certificates.and_then(<[_]>::first).ok_or_else(nobody)?;

@@ -8,7 +8,6 @@ use instep_core::id::{ActorId, ContentId, ReplicaId, ShareId};
 use instep_core::path::RelPath;
 use rustls::pki_types::CertificateDer;
 use rustls::sign::CertifiedKey;
-use tokio::io::AsyncWriteExt as _;
 use tokio_rustls::TlsConnector;
 
 use super::*;
@@ -18,6 +17,7 @@ use crate::pairing::{self, Code, Invitations, PairingError};
 use crate::streams::FetchError;
 
 const SOON: Duration = Duration::from_secs(20);
+const SHORT: Duration = Duration::from_millis(20);
 
 /// Admits one device, and whoever wants to be paired.
 struct Knows {
@@ -41,6 +41,10 @@ struct Place {
 }
 
 fn place() -> Place {
+    place_within(limits::STRANGER_DEADLINE)
+}
+
+fn place_within(deadline: Duration) -> Place {
     let (hub, client) = (
         DeviceKey::generate().unwrap(),
         DeviceKey::generate().unwrap(),
@@ -51,7 +55,7 @@ fn place() -> Place {
     });
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let admission = Arc::clone(&knows) as Arc<dyn Admission>;
-    let listener = Listener::bind(any, &hub, admission).unwrap();
+    let listener = Listener::bind_within(deadline, any, &hub, admission).unwrap();
     let address = listener.address().to_string();
     Place {
         hub,
@@ -72,6 +76,14 @@ impl Place {
             Some(Visitor::Link(link)) => link,
             _ => panic!("no link came"),
         }
+    }
+
+    /// Waits until so many strangers have failed.
+    fn has_failed(&self, times: u64) {
+        while self.listener.failures() < times {
+            std::thread::sleep(SHORT);
+        }
+        assert_eq!(self.listener.failures(), times);
     }
 
     /// A link that has greeted.
@@ -139,8 +151,11 @@ fn a_device_that_is_not_admitted_is_told_so() {
     let place = place();
     let stranger = DeviceKey::generate().unwrap();
     let refused = Link::dial(&place.address, &stranger, place.hub.id()).err();
-    assert!(matches!(refused, Some(LinkError::Refused { code, .. }) if code == "key"));
-    assert_eq!(place.listener.failures(), 1);
+    let Some(LinkError::Refused { code, .. }) = refused else {
+        panic!("{refused:?}")
+    };
+    assert_eq!(code, "key");
+    place.has_failed(1);
     place.dial().unwrap();
 }
 
@@ -183,7 +198,7 @@ fn a_thief_with_a_clients_certificate_and_not_its_key_is_refused() {
             .unwrap()
             .is_none()
     );
-    assert_eq!(place.listener.failures(), 1);
+    place.has_failed(1);
 }
 
 #[test]
@@ -271,10 +286,9 @@ fn garbage_on_the_port_disturbs_nobody_and_silences_its_sender() {
         let _reset = socket.read_to_end(&mut answer);
         assert!(answer.len() < 100);
     }
+    place.has_failed(5);
     // Whoever failed so often is not listened to, and is not told why.
-    let silence = place.dial().err();
-    assert!(silence.is_some());
-    assert_eq!(place.listener.failures(), 5);
+    assert!(place.dial().is_err());
     a.send(&Message::Ping(3)).unwrap();
     assert_eq!(b.recv(SOON).unwrap(), Some(Message::Ping(3)));
 }
@@ -348,6 +362,154 @@ fn a_bulk_connection_without_a_link_reaches_nothing() {
     );
     let (a, b) = place.linked();
     fetch(&a, b, 1000);
+}
+
+/// Passes bytes on between whoever connects and an address, and can cut.
+struct Relay {
+    address: String,
+    connections: Arc<Mutex<Vec<[std::net::TcpStream; 2]>>>,
+}
+
+impl Relay {
+    /// Each connection is cut after so many bytes from the far end, if at all.
+    fn new(to: &str, cut_after: Option<u64>) -> Self {
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = socket.local_addr().unwrap().to_string();
+        let connections: Arc<Mutex<Vec<[std::net::TcpStream; 2]>>> = Arc::default();
+        let (all, to) = (Arc::clone(&connections), String::from(to));
+        std::thread::spawn(move || {
+            for near in socket.incoming() {
+                let (near, far) = (near.unwrap(), std::net::TcpStream::connect(&to).unwrap());
+                let pair = || [near.try_clone().unwrap(), far.try_clone().unwrap()];
+                all.lock().unwrap().push(pair());
+                let [mut from, mut into] = pair();
+                std::thread::spawn(move || {
+                    let _cut = std::io::copy(&mut from, &mut into);
+                    let _gone = into.shutdown(std::net::Shutdown::Write);
+                });
+                let [mut into, from] = pair();
+                std::thread::spawn(move || {
+                    let _cut =
+                        std::io::copy(&mut from.take(cut_after.unwrap_or(u64::MAX)), &mut into);
+                    let _gone = into.shutdown(std::net::Shutdown::Both);
+                });
+            }
+        });
+        Self {
+            address,
+            connections,
+        }
+    }
+
+    fn cut(&self, which: usize) {
+        let connections = self.connections.lock().unwrap();
+        for socket in &connections[which] {
+            // The first that is cut may have taken the second with it.
+            let _gone = socket.shutdown(std::net::Shutdown::Both);
+        }
+    }
+}
+
+#[test]
+fn a_content_goes_on_where_it_was_when_its_connection_is_cut() {
+    let place = place();
+    let relay = Relay::new(&place.address, None);
+    let a = Link::dial(&relay.address, &place.client, place.hub.id()).unwrap();
+    let b = place.accept();
+    a.send(&hello()).unwrap();
+    b.send(&hello()).unwrap();
+    assert!(a.recv(SOON).unwrap().is_some() && b.recv(SOON).unwrap().is_some());
+    for (turn, (asks, answers)) in [(&a, &b), (&b, &a)].into_iter().enumerate() {
+        let mut fetch = asks.ask(want(3_000_000)).unwrap();
+        let mut asked = answers.asked(SOON).unwrap().unwrap();
+        asked.write(Bytes::from(vec![1; 200_000])).unwrap();
+        let mut got = vec![0; 200_000];
+        fetch.read_exact(&mut got).unwrap();
+        // The connection of control is the first.
+        relay.cut(turn + 1);
+        let lost = fetch.next_piece();
+        assert!(
+            matches!(lost, Err(FetchError::Link(LinkError::Lost(_)))),
+            "{lost:?}"
+        );
+        assert_eq!(fetch.reached(), 200_000);
+        drop(asked);
+        let rest = Want {
+            offset: fetch.reached(),
+            ..want(3_000_000)
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut asked = answers.asked(SOON).unwrap().unwrap();
+                assert_eq!(asked.want.offset, 200_000);
+                asked.write(Bytes::from(vec![2; 2_800_000])).unwrap();
+                asked.finish(Outcome::Complete);
+            });
+            asks.ask(rest).unwrap().read_to_end(&mut got).unwrap();
+        });
+        assert_eq!(got.len(), 3_000_000);
+        assert_eq!((got[199_999], got[200_000]), (1, 2));
+    }
+    a.send(&Message::Ping(6)).unwrap();
+    assert_eq!(b.recv(SOON).unwrap(), Some(Message::Ping(6)));
+}
+
+#[test]
+fn a_connection_that_is_cut_anywhere_is_an_error_and_no_hang() {
+    let place = place();
+    let mut served = Vec::new();
+    for cut_after in (0..1600).step_by(100) {
+        let relay = Relay::new(&place.address, Some(cut_after));
+        let dialed = Link::dial(&relay.address, &place.client, place.hub.id());
+        let end = dialed.and_then(|link| {
+            link.send(&hello())?;
+            for _ in 0..1000 {
+                // Some are of connections that were cut before; whichever is ours says enough to be cut.
+                if let Some(Visitor::Link(link)) = place.listener.accept(SHORT).unwrap() {
+                    let _over = link.send(&hello());
+                    let _over = link.send(&Message::Status("x".repeat(2000)));
+                    served.push(link);
+                }
+                link.recv(SHORT)?;
+            }
+            Ok(())
+        });
+        assert!(
+            matches!(end, Err(LinkError::Lost(_))),
+            "{cut_after}: {end:?}"
+        );
+    }
+}
+
+#[test]
+fn a_stranger_that_takes_its_time_is_hung_up_on() {
+    let place = place_within(Duration::from_millis(300));
+    let mut slow: Vec<_> = (0..4)
+        .map(|_| std::net::TcpStream::connect(&place.address).unwrap())
+        .collect();
+    for socket in &mut slow {
+        socket.write_all(&[0x16, 3, 1]).unwrap();
+    }
+    for socket in &mut slow {
+        let mut rest = Vec::new();
+        let _reset = socket.read_to_end(&mut rest);
+    }
+    place.dial().unwrap();
+    place.has_failed(4);
+}
+
+#[test]
+fn one_address_has_no_more_than_four_strangers() {
+    let place = place();
+    let connect = || std::net::TcpStream::connect(&place.address).unwrap();
+    let mut four: Vec<_> = (0..4).map(|_| connect()).collect();
+    let mut fifth = connect();
+    let mut rest = Vec::new();
+    let _reset = fifth.read_to_end(&mut rest);
+    assert_eq!(rest, b"");
+    drop(four.pop());
+    // Room again as soon as the one that left was noticed.
+    while place.dial().is_err() {}
 }
 
 /// One invitation.
