@@ -30,3 +30,7 @@ mod lanes;
 mod pump;
 mod runtime;
 mod tap;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
+mod golden;

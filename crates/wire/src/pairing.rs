@@ -445,3 +445,12 @@ impl Visit {
         Ok(paired)
     }
 }
+
+/// The confirmations of both sides in the example of docs/protocol.md.
+#[cfg(test)]
+pub(crate) fn example() -> (Vec<u8>, Vec<u8>) {
+    let parts: [&[u8]; 5] = [&[1; 32], &[2; 32], &[3; 32], b"joiner's", b"inviter's"];
+    let transcript = Transcript::new(&[4; 32], parts);
+    let confirm = |who, told: &[u8]| transcript.confirm(who, told);
+    (confirm("joiner", b"laptop"), confirm("inviter", b"photos"))
+}
