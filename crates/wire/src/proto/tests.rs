@@ -194,6 +194,12 @@ fn a_flood_of_tiny_items_is_refused_before_any_is_made() {
         .concat()
         .repeat(100);
     assert_eq!(screen(&few), refused);
+    // Fields that no kind has so often.
+    let mut bye = vec![0x62];
+    let codes = [0x0a, 0].repeat(10_000);
+    prost::encode_length_delimiter(codes.len(), &mut bye).unwrap();
+    bye.extend_from_slice(&codes);
+    assert_eq!(decode(Bytes::from(bye)).map(|_| ()), refused);
     let many = vec![dot(1); limits::ITEMS_MAX + 1];
     let hello = Hello {
         knows: many,
