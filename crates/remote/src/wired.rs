@@ -116,7 +116,13 @@ struct Far {
 }
 
 impl Far {
-    fn ask(&self, path: &RelPath, content: ContentId, size: u64, offset: u64) -> Result<instep_wire::bulk::Fetch> {
+    fn ask(
+        &self,
+        path: &RelPath,
+        content: ContentId,
+        size: u64,
+        offset: u64,
+    ) -> Result<instep_wire::bulk::Fetch> {
         let want = Want {
             content,
             path: path.clone(),
@@ -146,7 +152,12 @@ impl Line for Far {
 }
 
 impl Bringer for Far {
-    fn open(&self, path: &RelPath, content: ContentId, size: u64) -> Result<Option<Box<dyn Content>>> {
+    fn open(
+        &self,
+        path: &RelPath,
+        content: ContentId,
+        size: u64,
+    ) -> Result<Option<Box<dyn Content>>> {
         let ahead = {
             let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
             ahead.remove(&content)
@@ -207,7 +218,9 @@ impl Content for FarContent {
     }
 
     fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> std::io::Result<usize> {
-        let known = usize::try_from(offset).ok().and_then(|at| self.first.get(at..));
+        let known = usize::try_from(offset)
+            .ok()
+            .and_then(|at| self.first.get(at..));
         if let Some(rest) = known.filter(|rest| !rest.is_empty()) {
             let n = rest.len().min(buf.len());
             buf[..n].copy_from_slice(&rest[..n]);
@@ -241,7 +254,13 @@ fn book_number(book: Book) -> u8 {
 }
 
 fn book(number: u8) -> Option<Book> {
-    let all = [Book::Share, Book::Conflicts, Book::Holds, Book::Trash, Book::Log];
+    let all = [
+        Book::Share,
+        Book::Conflicts,
+        Book::Holds,
+        Book::Trash,
+        Book::Log,
+    ];
     all.into_iter().find(|book| book_number(*book) == number)
 }
 

@@ -71,12 +71,7 @@ fn line() -> (Arc<Half>, Arc<Half>) {
 struct Direct(Arc<Published>);
 
 impl Bringer for Direct {
-    fn open(
-        &self,
-        path: &RelPath,
-        content: ContentId,
-        _: u64,
-    ) -> Result<Option<Box<dyn Content>>> {
+    fn open(&self, path: &RelPath, content: ContentId, _: u64) -> Result<Option<Box<dyn Content>>> {
         self.0.open(path, content)
     }
 }
