@@ -69,7 +69,6 @@ const QUARANTINE: &[(&str, &[&str])] = &[
     ("hyper", &["wire"]),
     ("hyper-util", &["wire"]),
     ("http", &["wire"]),
-    ("http-body-util", &["wire"]),
     ("prost", &["wire"]),
     ("prost-build", &["wire"]),
     ("protox", &["wire"]),
