@@ -5,15 +5,12 @@
 use std::fmt::Write as _;
 
 use bytes::{Bytes, BytesMut};
-use instep_core::entry::Entry;
 use instep_core::id::{ActorId, ContentId, Dot, ReplicaId, ShareId};
 use instep_core::path::RelPath;
-use instep_core::time::Mtime;
-use instep_core::version::{Kind, Version};
 
 use crate::frame::{Class, Frame, HEADER_BYTES, Header, Outcome, Want};
 use crate::identity::DeviceId;
-use crate::message::{Hello, Message, Moved, Range, RangeDigest, Record, Row, Rows, Versions};
+use crate::message::{Digests, Hello, Message, Moved, Node, Part, Record, Row, Versions};
 use crate::proto::{self, Arrival};
 use crate::tls::Purpose;
 
@@ -67,35 +64,6 @@ fn path(text: &str) -> RelPath {
     RelPath::new(text.as_bytes()).unwrap()
 }
 
-fn dot(counter: u64) -> Dot {
-    Dot {
-        actor: ActorId(*b"actor--1"),
-        counter,
-    }
-}
-
-fn entry() -> Entry {
-    let version = Version {
-        kind: Kind::File,
-        content: ContentId([0xc0; 32]),
-        size: 3,
-        mode: 0o644,
-        mtime: Mtime {
-            secs: 1_700_000_000,
-            nanos: 5,
-        },
-        te: 1_700_000_000_000_000_005,
-        mode_te: 1_700_000_000_000_000_005,
-        attributes: None,
-        target: Box::default(),
-        prev: Vec::new(),
-        moved: None,
-        meta_only: false,
-        policy_epoch: 0,
-    };
-    Entry::first(dot(7), version)
-}
-
 fn hello() -> Hello {
     Hello {
         versions: Versions { min: 1, max: 1 },
@@ -116,43 +84,37 @@ fn hello() -> Hello {
     }
 }
 
-fn range() -> Range {
-    Range {
-        from: path("a"),
-        to: Some(path("b")),
-    }
-}
-
 fn messages() -> Vec<(&'static str, Message)> {
     let code = String::from("unknown-share");
     let detail = String::from("no such share");
     let row = Row {
         path: path("a/b.txt"),
-        entry: entry(),
-        shown: Some(dot(7)),
-        held: 0,
+        row: Some(Bytes::from_static(b"as in the index")),
         inline: Some(Bytes::from_static(b"abc")),
     };
+    let gone = Row {
+        path: path("gone"),
+        row: None,
+        inline: None,
+    };
+    let node = Node {
+        depth: 2,
+        digits: 0xab,
+    };
+    let digests = Digests {
+        node,
+        children: (1..=16).collect(),
+        rows: 200_000,
+    };
+    let part = |rows| Part { node, rows };
     vec![
         ("hello", Message::Hello(Box::new(hello()))),
         ("refused", Message::Refused { code, detail }),
-        (
-            "rows",
-            Message::Rows(Rows {
-                rows: vec![row],
-                seq: 9,
-            }),
-        ),
-        ("seen", Message::Seen { seq: 9 }),
-        (
-            "digests",
-            Message::Digests(vec![RangeDigest {
-                range: range(),
-                count: 2,
-                digest: [0x55; 32],
-            }]),
-        ),
-        ("wanted", Message::Wanted(vec![range()])),
+        ("rows", Message::Rows(vec![row, gone])),
+        ("same", Message::Same(vec![(path("a"), 5)])),
+        ("digests", Message::Digests(digests)),
+        ("wanted", Message::Wanted(vec![part(true), part(false)])),
+        ("complete", Message::Complete(vec![node])),
         (
             "moved",
             Message::Moved(Moved {

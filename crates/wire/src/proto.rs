@@ -13,6 +13,7 @@ use crate::message::{Digests, Hello, Message, Moved, Node, Part, Record, Row, Ve
 
 #[expect(
     clippy::derive_partial_eq_without_eq,
+    clippy::struct_field_names,
     unreachable_pub,
     reason = "made from the schema"
 )]
@@ -95,7 +96,7 @@ pub(crate) fn decode(bytes: Bytes) -> Result<Arrival> {
         Kind::Same(same) => Message::Same(all(same.rows, |r| take_alike(&r))?),
         Kind::Digests(digests) => Message::Digests(take_digests(&digests)?),
         Kind::Wanted(wanted) => Message::Wanted(all(wanted.parts, |p| take_part(&p))?),
-        Kind::Complete(complete) => Message::Complete(all(complete.nodes, |n| take_node(&n))?),
+        Kind::Complete(complete) => Message::Complete(all(complete.nodes, take_node)?),
         Kind::Moved(moved) => Message::Moved(take_moved(&moved)?),
         Kind::Record(record) => Message::Record(take_record(record)?),
         Kind::Status(s) => Message::Status(text(s.json, limits::TEXT_BYTES_MAX, "status")?),
@@ -361,7 +362,7 @@ fn put_node(node: Node) -> v1::Node {
     }
 }
 
-fn take_node(node: &v1::Node) -> Result<Node> {
+fn take_node(node: v1::Node) -> Result<Node> {
     let invalid = |_| ProtoError::Invalid("part");
     Ok(Node {
         depth: u8::try_from(node.depth).map_err(invalid)?,
@@ -371,7 +372,7 @@ fn take_node(node: &v1::Node) -> Result<Node> {
 
 fn take_part(part: &v1::Part) -> Result<Part> {
     Ok(Part {
-        node: take_node(&part.node.unwrap_or_default())?,
+        node: take_node(part.node.unwrap_or_default())?,
         rows: part.rows,
     })
 }
@@ -391,7 +392,7 @@ fn take_digests(digests: &v1::Digests) -> Result<Digests> {
         return Err(ProtoError::Invalid("number of digests"));
     }
     Ok(Digests {
-        node: take_node(&digests.node.unwrap_or_default())?,
+        node: take_node(digests.node.unwrap_or_default())?,
         children: children.iter().map(|d| u128::from_be_bytes(*d)).collect(),
         rows: digests.rows,
     })

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use instep_core::id::{ActorId, ContentId, Dot, ReplicaId, ShareId};
+use instep_core::id::{ActorId, ContentId, ReplicaId, ShareId};
 use instep_core::path::RelPath;
 use tokio::sync::Notify;
 

@@ -1,7 +1,5 @@
 //! Messages that survive, and bytes that nobody honest sends.
 
-use instep_core::time::Mtime;
-use instep_core::version::{Kind as What, Version};
 use proptest::prelude::*;
 
 use super::*;
@@ -13,25 +11,6 @@ fn dot(counter: u64) -> Dot {
     }
 }
 
-fn entry(counter: u64) -> Entry {
-    let version = Version {
-        kind: What::File,
-        content: instep_core::id::ContentId([9; 32]),
-        size: 3,
-        mode: 0o644,
-        mtime: Mtime { secs: 5, nanos: 6 },
-        te: 7,
-        mode_te: 7,
-        attributes: None,
-        target: Box::default(),
-        prev: Vec::new(),
-        moved: None,
-        meta_only: false,
-        policy_epoch: 0,
-    };
-    Entry::first(dot(counter), version)
-}
-
 fn path(text: &str) -> RelPath {
     RelPath::new(text.as_bytes()).unwrap()
 }
@@ -39,9 +18,7 @@ fn path(text: &str) -> RelPath {
 fn row(at: &str) -> Row {
     Row {
         path: path(at),
-        entry: entry(3),
-        shown: Some(dot(3)),
-        held: 2,
+        row: Some(Bytes::from_static(b"as in the index")),
         inline: Some(Bytes::from_static(b"abc")),
     }
 }
@@ -56,43 +33,38 @@ fn every_kind() -> Vec<Message> {
     hello.mirror = [5; 32];
     hello.share_name = String::from("photos");
     hello.knows = vec![dot(1), dot(2)];
-    let range = Range {
-        from: path("a"),
-        to: Some(path("b/c")),
+    let node = Node {
+        depth: 2,
+        digits: 0xab,
     };
-    let to_the_end = Range {
-        from: RelPath::root(),
-        to: None,
-    };
+    let part = |rows| Part { node, rows };
     vec![
         Message::Hello(Box::new(hello)),
         Message::Refused {
             code: String::from("unknown-share"),
             detail: String::from("no such share"),
         },
-        Message::Rows(Rows {
-            rows: vec![
-                row("a/b"),
-                Row {
-                    shown: None,
-                    inline: None,
-                    held: 0,
-                    ..row("é")
-                },
-                Row {
-                    inline: Some(Bytes::new()),
-                    ..row("empty")
-                },
-            ],
-            seq: 1 << 40,
+        Message::Rows(vec![
+            row("a/b"),
+            Row {
+                row: None,
+                inline: None,
+                ..row("é")
+            },
+            Row {
+                row: Some(Bytes::new()),
+                inline: Some(Bytes::new()),
+                ..row("empty")
+            },
+        ]),
+        Message::Same(vec![(path("a"), 5), (path("b"), u128::MAX)]),
+        Message::Digests(Digests {
+            node,
+            children: (0..16).collect(),
+            rows: 200_000,
         }),
-        Message::Seen { seq: 3 },
-        Message::Digests(vec![RangeDigest {
-            range: range.clone(),
-            count: 5,
-            digest: [8; 32],
-        }]),
-        Message::Wanted(vec![range, to_the_end]),
+        Message::Wanted(vec![part(true), part(false)]),
+        Message::Complete(vec![node]),
         Message::Moved(Moved {
             from: path("old"),
             to: path("new/name"),
@@ -153,7 +125,7 @@ fn names_that_lead_out_of_the_tree_are_refused() {
         b".instep/index.db",
     ] {
         let rows = vec![raw_row(bad)];
-        let rows = sent(Kind::Rows(v1::Rows { rows, seq: 1 }));
+        let rows = sent(Kind::Rows(v1::Rows { rows }));
         assert_eq!(rows, Err(ProtoError::Invalid("path")), "{bad:?}");
         let moved = put_moved(&Moved {
             from: path("a"),
@@ -172,10 +144,7 @@ fn names_that_lead_out_of_the_tree_are_refused() {
         path: deep,
         ..raw_row(b"")
     };
-    let rows = sent(Kind::Rows(v1::Rows {
-        rows: vec![row],
-        seq: 1,
-    }));
+    let rows = sent(Kind::Rows(v1::Rows { rows: vec![row] }));
     assert_eq!(rows, Err(ProtoError::Invalid("path")));
 }
 
@@ -210,27 +179,14 @@ fn a_flood_of_tiny_items_is_refused_before_any_is_made() {
 
 #[test]
 fn as_many_items_as_are_allowed_arrive() {
-    let ranges = (0..limits::ITEMS_MAX).map(|n| Range {
-        from: path(&format!("{n:05}")),
-        to: None,
-    });
-    let message = Message::Wanted(ranges.collect());
+    let rows = (0..limits::ITEMS_MAX).map(|n| (path(&format!("{n:05}")), n as u128));
+    let message = Message::Same(rows.collect());
     let bytes = encode(&message).unwrap();
     assert_eq!(decode(bytes), Ok(Arrival::Message(message)));
 }
 
 #[test]
 fn forged_counters_are_refused() {
-    let forged = limits::COUNTER_MAX + 1;
-    let mut row = put_row(&row("a")).unwrap();
-    let mut bytes = Vec::new();
-    codec::put_entry(&mut bytes, &entry(forged));
-    row.entry = Bytes::from(bytes);
-    let rows = sent(Kind::Rows(v1::Rows {
-        rows: vec![row],
-        seq: 1,
-    }));
-    assert_eq!(rows, Err(ProtoError::Invalid("counter")));
     let hello = v1::Hello {
         counter: u64::MAX,
         ..v1::Hello::default()
@@ -260,16 +216,14 @@ fn identities_of_a_wrong_length_are_refused() {
 }
 
 #[test]
-fn a_range_that_ends_before_it_begins_is_refused() {
-    let range = |from: &'static [u8], to: &'static [u8]| v1::Range {
-        from: Bytes::from_static(from),
-        to: Bytes::from_static(to),
-        ..v1::Range::default()
-    };
-    for (from, to) in [(&b"b"[..], &b"a"[..]), (b"a", b"a"), (b"a/b", b"a")] {
-        let ranges = vec![range(from, to)];
-        let wanted = sent(Kind::Wanted(v1::Wanted { ranges }));
-        assert_eq!(wanted, Err(ProtoError::Invalid("range")));
+fn another_number_of_digests_than_sixteen_is_refused() {
+    for bytes in [0, 15, 240, 255, 257, 272] {
+        let digests = v1::Digests {
+            children: Bytes::from(vec![7; bytes]),
+            ..v1::Digests::default()
+        };
+        let refused = sent(Kind::Digests(digests));
+        assert_eq!(refused, Err(ProtoError::Invalid("number of digests")));
     }
 }
 
@@ -289,10 +243,7 @@ fn more_bytes_than_a_message_may_have_are_neither_sent_nor_taken() {
         inline: Some(big.clone()),
         ..row(&n.to_string())
     });
-    let rows = Message::Rows(Rows {
-        rows: rows.collect(),
-        seq: 1,
-    });
+    let rows = Message::Rows(rows.collect());
     assert_eq!(encode(&rows), Err(ProtoError::TooBig("bytes of a message")));
     let long = Bytes::from(vec![0; limits::MESSAGE_BYTES_MAX + 1]);
     assert_eq!(decode(long), Err(ProtoError::TooBig("bytes of a message")));
@@ -309,7 +260,7 @@ proptest! {
 
     #[test]
     fn a_damaged_message_is_a_message_or_an_error(
-        which in 0..13usize, at: prop::sample::Index, to: u8, cut: prop::sample::Index
+        which in 0..14usize, at: prop::sample::Index, to: u8, cut: prop::sample::Index
     ) {
         let mut bytes = encode(&every_kind()[which]).unwrap().to_vec();
         let at = at.index(bytes.len());
