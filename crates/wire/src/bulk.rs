@@ -84,25 +84,39 @@ impl Bulk {
         self.wait(limits::STALL, get)?.ok_or_else(stalled)
     }
 
-    /// Asks for a content; waits while too many are asked for.
+    /// Asks for a content; waits while too many are on their way.
     pub(crate) fn ask(self: &Arc<Self>, want: Want) -> Result<Fetch, LinkError> {
-        if want.offset > want.size {
-            return Err(LinkError::Lost(String::from(
-                "ask for what is beyond the end",
-            )));
-        }
+        let stream = self.wait_for_far_end(|s| s.has_room().then(|| s.ask(want.clone())));
+        self.fetch(want, stream)
+    }
+
+    /// Asks for a content if that takes no waiting.
+    pub(crate) fn try_ask(self: &Arc<Self>, want: Want) -> Result<Option<Fetch>, LinkError> {
+        let asked = {
+            let mut streams = self.streams();
+            streams.has_room().then(|| streams.ask(want.clone()))
+        };
+        asked.map(|stream| self.fetch(want, Ok(stream))).transpose()
+    }
+
+    fn fetch(
+        self: &Arc<Self>,
+        want: Want,
+        stream: Result<Option<u32>, LinkError>,
+    ) -> Result<Fetch, LinkError> {
         if let Some(cause) = self.end.cause() {
             return Err(cause);
         }
-        let reached = want.offset;
-        let asked = self.wait_for_far_end(|s| s.has_room().then(|| s.ask(want.clone())))?;
-        let stream = asked.ok_or_else(|| LinkError::Lost(String::from("all numbers are used")))?;
+        let used_up = || LinkError::Lost(String::from("all numbers of contents are used"));
+        let stream = stream?.ok_or_else(used_up)?;
         self.need.notify_one();
         self.work.notify_one();
         Ok(Fetch {
             bulk: Arc::clone(self),
             stream,
-            reached,
+            reached: want.offset,
+            want,
+            resumed: None,
             rest: Bytes::new(),
         })
     }
@@ -281,20 +295,48 @@ fn next_frame(bytes: usize, took: Duration) -> usize {
 /// A content that was asked for, read in order. Dropped, it is not sent any more.
 pub struct Fetch {
     bulk: Arc<Bulk>,
+    want: Want,
     stream: u32,
     reached: u64,
+    /// From where it was last asked for anew.
+    resumed: Option<u64>,
     rest: Bytes,
 }
 
 impl Fetch {
-    /// The next piece as it travelled; none at the end of the content. Waits for it.
+    /// The next piece as it travelled; none at the end of the content. Waits for it. Where the connection for contents
+    /// broke and the link goes on, the rest is asked for anew, as long as that brings it on.
     pub fn next_piece(&mut self) -> Result<Option<Piece>, FetchError> {
-        let (bulk, stream) = (Arc::clone(&self.bulk), self.stream);
-        let read = bulk.wait_for_far_end(|streams| streams.read(stream))?;
-        bulk.work.notify_one();
-        let piece = read?;
-        self.reached += piece.as_ref().map_or(0, Piece::plain);
-        Ok(piece)
+        loop {
+            let stream = self.stream;
+            let read = self.bulk.wait_for_far_end(|streams| streams.read(stream))?;
+            self.bulk.work.notify_one();
+            match read {
+                Err(FetchError::Link(LinkError::Lost(_))) if self.may_go_on() => self.go_on()?,
+                read => {
+                    let piece = read?;
+                    self.reached += piece.as_ref().map_or(0, Piece::plain);
+                    return Ok(piece);
+                }
+            }
+        }
+    }
+
+    fn may_go_on(&self) -> bool {
+        self.bulk.end.cause().is_none() && self.resumed != Some(self.reached)
+    }
+
+    fn go_on(&mut self) -> Result<(), LinkError> {
+        let want = Want {
+            offset: self.reached,
+            ..self.want.clone()
+        };
+        let mut anew = self.bulk.ask(want)?;
+        anew.resumed = Some(self.reached);
+        anew.rest = std::mem::take(&mut self.rest);
+        // What was the old one is dropped, and with that left.
+        *self = anew;
+        Ok(())
     }
 
     /// Up to where the content was read: where to ask for it anew after the connection broke.

@@ -161,9 +161,15 @@ impl Link {
         })
     }
 
-    /// Asks for a content, to be read in order. Waits while [`limits::WANTS_MAX`] are on their way.
+    /// Asks for a content, to be read in order. Waits while [`limits::WANTS_MAX`] are on their way, or while too much
+    /// that came was not read: whoever asks for many reads them by other threads, or uses [`Link::try_ask`].
     pub fn ask(&self, want: Want) -> Result<Fetch> {
         self.bulk.ask(want)
+    }
+
+    /// As [`Link::ask`]; none where it would wait.
+    pub fn try_ask(&self, want: Want) -> Result<Option<Fetch>> {
+        self.bulk.try_ask(want)
     }
 
     /// The most urgent of the contents that the far end asks for; none if it asked for none in this time.

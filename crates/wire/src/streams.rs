@@ -96,6 +96,10 @@ pub(crate) struct Streams {
     /// The highest that the far end used.
     theirs: u32,
     extra: u64,
+    /// How many of `incoming` have not ended.
+    coming: usize,
+    /// Bytes that arrived and were not read.
+    unread: u64,
     pong: bool,
 }
 
@@ -113,13 +117,17 @@ impl Streams {
             next: if caller { 1 } else { 2 },
             theirs: 0,
             extra: 0,
+            coming: 0,
+            unread: 0,
             pong: false,
         }
     }
 
-    /// Whether another content can be asked for.
+    /// Whether another content can be asked for: not too many are on their way, and not too much waits to be read.
     pub(crate) fn has_room(&self) -> bool {
-        self.incoming.len() < limits::WANTS_MAX
+        self.coming < limits::WANTS_MAX
+            && self.incoming.len() < limits::FETCHES_MAX
+            && self.unread < limits::LINK_BUDGET_BYTES
     }
 
     /// Asks for a content; none when all numbers of this connection are used up.
@@ -136,6 +144,7 @@ impl Streams {
             end: None,
         };
         self.incoming.insert(stream, incoming);
+        self.coming += 1;
         self.express
             .push_back((stream, want.class, Frame::Want(want)));
         Some(stream)
@@ -150,6 +159,7 @@ impl Streams {
             return incoming.end.clone().map(|end| end.map(|()| None));
         };
         incoming.read += piece.bytes.len() as u64;
+        self.unread -= piece.bytes.len() as u64;
         if incoming.read >= incoming.window / 2 && incoming.end.is_none() {
             let mut more = incoming.read;
             let wider = incoming.window;
@@ -177,7 +187,10 @@ impl Streams {
             let extra = incoming.window - limits::WINDOW_BYTES;
             self.extra -= extra;
             give_budget(extra);
+            let unread: usize = incoming.pieces.iter().map(|p| p.bytes.len()).sum();
+            self.unread -= unread as u64;
             if incoming.end.is_none() {
+                self.coming -= 1;
                 self.express
                     .push_back((stream, incoming.class, Frame::Cancel));
             }
@@ -343,6 +356,7 @@ impl Streams {
         incoming.credit = left.ok_or("more data than it had credit for")?;
         let missing = incoming.missing.checked_sub(piece.plain());
         incoming.missing = missing.ok_or("more data than was wanted")?;
+        self.unread += piece.bytes.len() as u64;
         incoming.pieces.push_back(piece);
         Ok(())
     }
@@ -358,6 +372,7 @@ impl Streams {
         if incoming.end.is_some() {
             return Err("a second end");
         }
+        self.coming -= 1;
         incoming.end = Some(match outcome {
             Outcome::Complete if incoming.missing == 0 => Ok(()),
             // Shorter than it was: something else is there.
@@ -384,6 +399,7 @@ impl Streams {
             let lost = || Err(FetchError::Link(cause.clone()));
             incoming.end.get_or_insert_with(lost);
         }
+        self.coming = 0;
         self.outgoing.clear();
         self.fresh.clear();
         self.express.clear();

@@ -419,36 +419,28 @@ fn a_content_goes_on_where_it_was_when_its_connection_is_cut() {
     a.send(&hello()).unwrap();
     b.send(&hello()).unwrap();
     assert!(a.recv(SOON).unwrap().is_some() && b.recv(SOON).unwrap().is_some());
+    let serve = |link: &Link, from: u64, byte: u8, to: u64| {
+        let mut asked = link.asked(SOON).unwrap().unwrap();
+        assert_eq!(asked.want.offset, from);
+        asked
+            .write(Bytes::from(vec![byte; (to - from) as usize]))
+            .unwrap();
+        asked
+    };
     for (turn, (asks, answers)) in [(&a, &b), (&b, &a)].into_iter().enumerate() {
         let mut fetch = asks.ask(want(3_000_000)).unwrap();
-        let mut asked = answers.asked(SOON).unwrap().unwrap();
-        asked.write(Bytes::from(vec![1; 200_000])).unwrap();
+        let first = serve(answers, 0, 1, 200_000);
         let mut got = vec![0; 200_000];
         fetch.read_exact(&mut got).unwrap();
         // The connection of control is the first.
         relay.cut(turn + 1);
-        let lost = fetch.next_piece();
-        assert!(
-            matches!(lost, Err(FetchError::Link(LinkError::Lost(_)))),
-            "{lost:?}"
-        );
-        assert_eq!(fetch.reached(), 200_000);
-        drop(asked);
-        let rest = Want {
-            offset: fetch.reached(),
-            ..want(3_000_000)
-        };
         std::thread::scope(|scope| {
-            scope.spawn(|| {
-                let mut asked = answers.asked(SOON).unwrap().unwrap();
-                assert_eq!(asked.want.offset, 200_000);
-                asked.write(Bytes::from(vec![2; 2_800_000])).unwrap();
-                asked.finish(Outcome::Complete);
-            });
-            asks.ask(rest).unwrap().read_to_end(&mut got).unwrap();
+            scope.spawn(|| serve(answers, 200_000, 2, 3_000_000).finish(Outcome::Complete));
+            fetch.read_to_end(&mut got).unwrap();
         });
         assert_eq!(got.len(), 3_000_000);
         assert_eq!((got[199_999], got[200_000]), (1, 2));
+        drop(first);
     }
     a.send(&Message::Ping(6)).unwrap();
     assert_eq!(b.recv(SOON).unwrap(), Some(Message::Ping(6)));

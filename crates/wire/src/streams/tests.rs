@@ -204,6 +204,34 @@ fn the_most_urgent_and_then_the_smallest_is_taken_up_first() {
 }
 
 #[test]
+fn contents_that_are_there_in_full_keep_no_other_from_being_asked_for() {
+    let (mut a, mut b) = (Streams::new(true), Streams::new(false));
+    let mut asked = 0;
+    while a.has_room() {
+        a.ask(want(1000)).unwrap();
+        asked += 1;
+    }
+    assert_eq!(asked, limits::WANTS_MAX);
+    let mut streams = Vec::new();
+    while asked < limits::FETCHES_MAX {
+        while pass(&mut a, &mut b) {}
+        let (stream, _) = b.answer().unwrap();
+        assert_eq!(b.write(stream, plain(1000)), Ok(None));
+        b.finish(stream, Outcome::Complete);
+        while pass(&mut b, &mut a) {}
+        assert!(a.has_room(), "after {asked}");
+        a.ask(want(1000)).unwrap();
+        asked += 1;
+        streams.push(stream);
+    }
+    assert!(!a.has_room());
+    assert_eq!(a.unread, 1000 * streams.len() as u64);
+    assert_eq!(a.read(streams[0]), Some(Ok(Some(plain(1000)))));
+    streams.iter().for_each(|stream| a.leave(*stream));
+    assert_eq!((a.unread, a.coming), (0, limits::WANTS_MAX));
+}
+
+#[test]
 fn after_a_loss_numbers_are_not_used_again_and_what_had_arrived_can_be_read() {
     let (mut a, mut b, stream) = asked(1000);
     assert_eq!(b.write(stream, plain(10)), Ok(None));
