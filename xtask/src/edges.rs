@@ -43,7 +43,7 @@ const EDGES: &[(&str, &[&str])] = &[
     (
         "fuzz",
         &[
-            "core", "chunk", "fs", "store", "replica", "local", "engine", "cli",
+            "core", "chunk", "fs", "store", "replica", "local", "engine", "cli", "wire",
         ],
     ),
     ("xtask", &[]),

@@ -11,6 +11,7 @@ use instep_core::id::{ActorId, Dot, ReplicaId, ShareId};
 use instep_core::path::RelPath;
 
 use crate::limits;
+use crate::proto::{self, Arrival, ProtoError};
 
 /// Versions of the protocol, from the lowest to the highest that somebody speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -160,6 +161,21 @@ pub struct Record {
     pub key: String,
     /// What it says; none where it was taken out.
     pub body: Option<String>,
+}
+
+impl Message {
+    /// The bytes in which it travels.
+    pub fn to_bytes(&self) -> Result<Bytes, ProtoError> {
+        proto::encode(self)
+    }
+
+    /// From bytes of anybody; none for what only a later version says.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Option<Self>, ProtoError> {
+        Ok(match proto::decode(Bytes::copy_from_slice(bytes))? {
+            Arrival::Message(message) => Some(message),
+            Arrival::OpenBulk | Arrival::Unknown => None,
+        })
+    }
 }
 
 /// One message of the exchange.

@@ -10,6 +10,9 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
+use instep_core::id::ContentId;
+use instep_core::path::RelPath;
+
 use crate::error::LinkError;
 use crate::frame::{Class, DATA, Frame, Header, Outcome, PACKED, Want};
 use crate::lanes::{Candidate, Lanes};
@@ -457,6 +460,32 @@ fn candidate((stream, outgoing): (&u32, &Outgoing)) -> Option<Candidate> {
         remaining: outgoing.remaining,
         since: outgoing.since,
     })
+}
+
+/// Takes in the bytes of a far end as a connection does that has asked it for one content, without a connection. How
+/// many frames they were, or what no honest program sends.
+pub fn hear(mut bytes: &[u8]) -> Result<usize, &'static str> {
+    let mut streams = Streams::new(true);
+    let _asked = streams.ask(Want {
+        content: ContentId([0xc0; 32]),
+        path: RelPath::root(),
+        size: 100,
+        offset: 0,
+        class: Class::File,
+    });
+    let mut frames = 0;
+    while let Some((header, rest)) = bytes.split_first_chunk() {
+        let header = Header::read(*header);
+        streams.expects(header)?;
+        let cut = rest.split_at_checked(header.len as usize);
+        let (payload, rest) = cut.ok_or("bytes that end within a frame")?;
+        bytes = rest;
+        if let Some(frame) = Frame::read(header, Bytes::copy_from_slice(payload))? {
+            streams.take(header.stream, frame, Duration::ZERO)?;
+        }
+        frames += 1;
+    }
+    Ok(frames)
 }
 
 fn take_budget(bytes: u64) -> bool {

@@ -8,6 +8,7 @@ mod records;
 mod rules;
 mod store;
 mod vocabulary;
+mod wire;
 
 use crate::Target;
 
@@ -60,6 +61,34 @@ pub const TARGETS: &[Target] = &[
         ],
         read: vocabulary::attributes,
         seeds: vocabulary::attributes_seeds,
+        ..PLAIN
+    },
+    Target {
+        name: "message",
+        reads: &["wire::message::Message::from_bytes"],
+        read: wire::message,
+        seeds: wire::message_seeds,
+        words: &["../", ".instep"],
+        // One item for each two bytes, up to the most that a message may have.
+        memory: (2048, 64 << 10),
+        ..PLAIN
+    },
+    Target {
+        name: "frames",
+        reads: &["wire::streams::hear"],
+        read: wire::frames,
+        seeds: wire::frames_seeds,
+        ..PLAIN
+    },
+    Target {
+        name: "typed",
+        reads: &[
+            "wire::identity::DeviceId::from_str",
+            "wire::pairing::Code::from_str",
+        ],
+        read: wire::typed,
+        seeds: wire::typed_seeds,
+        words: &["-", "7-", "A"],
         ..PLAIN
     },
     Target {

@@ -1,7 +1,5 @@
 //! Two ends in one thread, and far ends that keep no rule.
 
-use instep_core::id::ContentId;
-use instep_core::path::RelPath;
 use proptest::prelude::*;
 
 use super::*;
