@@ -201,6 +201,11 @@ async fn receive(shared: Arc<Shared>, stream: TcpStream, from: SocketAddr) {
         Err(_) => Err(LinkError::Violation(String::from("took too long"))),
     };
     match done {
+        // Anybody may want to be paired, so whoever does stays a stranger until that is over.
+        Ok(Some(Visitor::Pairing(visit))) => {
+            let visit = visit.with_stay(stay);
+            let _full = shared.arrive.try_send(Visitor::Pairing(visit));
+        }
         Ok(Some(visitor)) => {
             drop(stay);
             // Those who wait here are known, and as many as the admission allows.

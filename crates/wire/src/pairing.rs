@@ -362,6 +362,8 @@ pub struct Visit {
     channel: Result<[u8; 32], LinkError>,
     from: SocketAddr,
     on_failure: Box<dyn Fn() + Send>,
+    /// Its place among the strangers, until this is over.
+    stay: Option<Box<dyn Send>>,
 }
 
 impl Visit {
@@ -378,7 +380,13 @@ impl Visit {
             channel,
             from,
             on_failure,
+            stay: None,
         }
+    }
+
+    pub(crate) fn with_stay(mut self, stay: impl Send + 'static) -> Self {
+        self.stay = Some(Box::new(stay));
+        self
     }
 
     /// Where it calls from.

@@ -504,6 +504,28 @@ fn one_address_has_no_more_than_four_strangers() {
     while place.dial().is_err() {}
 }
 
+#[test]
+fn whoever_wants_to_be_paired_stays_a_stranger_until_that_is_over() {
+    let place = place();
+    let key = DeviceKey::generate().unwrap();
+    let connect = || {
+        let config = tls::client(tls::proof(&key).unwrap(), None, Purpose::Pairing).unwrap();
+        runtime().unwrap().block_on(async {
+            let socket = TcpStream::connect(&place.address).await.unwrap();
+            TlsConnector::from(config)
+                .connect(tls::no_name(), socket)
+                .await
+        })
+    };
+    let mut four: Vec<_> = (0..4).map(|_| connect().unwrap()).collect();
+    let visits: Vec<_> = (0..4)
+        .map(|_| place.listener.accept(SOON).unwrap().unwrap())
+        .collect();
+    assert!(connect().is_err());
+    drop(visits);
+    four.push(connect().unwrap());
+}
+
 /// One invitation.
 struct Invites(Mutex<Option<Code>>);
 
