@@ -123,14 +123,19 @@ impl Far {
         size: u64,
         offset: u64,
     ) -> Result<instep_wire::bulk::Fetch> {
-        let want = Want {
-            content,
-            path: path.clone(),
-            size,
-            offset,
-            class: Class::of_size(size),
-        };
-        self.link.ask(want).map_err(broken)
+        self.link
+            .ask(want(path, content, size, offset))
+            .map_err(broken)
+    }
+}
+
+fn want(path: &RelPath, content: ContentId, size: u64, offset: u64) -> Want {
+    Want {
+        content,
+        path: path.clone(),
+        size,
+        offset,
+        class: Class::of_size(size),
     }
 }
 
@@ -194,9 +199,11 @@ impl Bringer for Far {
         // What was asked for and not taken is wanted no more.
         ahead.clear();
         for (path, content, size) in wanted.iter().filter(|(_, _, size)| *size <= AHEAD_MAX) {
-            if let Ok(fetch) = self.ask(path, *content, *size, 0) {
-                ahead.insert(*content, fetch);
-            }
+            // Nobody reads these yet, so waiting for room would be waiting for ourselves.
+            let Ok(Some(fetch)) = self.link.try_ask(want(path, *content, *size, 0)) else {
+                break;
+            };
+            ahead.insert(*content, fetch);
         }
     }
 }
@@ -230,13 +237,7 @@ impl Content for FarContent {
             return Ok(0);
         }
         if self.fetch.reached() != offset {
-            let want = Want {
-                content: self.content,
-                path: self.path.clone(),
-                size: self.size,
-                offset,
-                class: Class::of_size(self.size),
-            };
+            let want = want(&self.path, self.content, self.size, offset);
             self.fetch = self.link.ask(want).map_err(std::io::Error::other)?;
         }
         self.fetch.read(buf)
@@ -359,4 +360,25 @@ fn from_message(message: Message) -> Result<Option<Say>> {
         Message::Hello(_) => return Err(refused("a greeting in the middle")),
         _ => return Ok(None),
     }))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn asking_ahead_for_more_than_may_be_on_their_way_waits_for_nobody() {
+        let (near, _far) = Link::pair().unwrap();
+        let far = Far {
+            link: Arc::new(near),
+            ahead: Mutex::default(),
+        };
+        let wanted: Vec<_> = (0..200)
+            .map(|n| (RelPath::root(), ContentId([n; 32]), 1 << 20))
+            .collect();
+        far.prefetch(&wanted);
+        let asked = far.ahead.lock().unwrap().len();
+        assert!(asked > 0 && asked < wanted.len(), "{asked}");
+    }
 }
