@@ -197,6 +197,9 @@ Examples:
     /// Explain an error code
     #[command(display_order = 14)]
     Explain(Explain),
+    /// Take part with a folder for whoever is at standard input and output; other machines start this
+    #[command(hide = true)]
+    Agent,
 }
 
 /// Options of commands that run a session.

@@ -11,14 +11,18 @@ use std::path::PathBuf;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 
 use crate::error::{Exit, Failure};
+use crate::far::caller::Place;
+use crate::far::ssh::Host;
 
 /// One folder as it was typed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Endpoint {
     /// The name given with `NAME=`.
     pub(crate) name: Option<String>,
-    /// The folder.
+    /// The folder; as it was typed where it is on another machine.
     pub(crate) path: PathBuf,
+    /// Where, if it is on another machine.
+    pub(crate) far: Option<Place>,
 }
 
 /// Parses an [`Endpoint`] from any bytes.
@@ -44,10 +48,6 @@ pub(crate) fn parse(typed: &OsStr) -> Result<Endpoint, Failure> {
                 .remedy("write . for the current directory"),
         );
     }
-    let local = Endpoint {
-        name: None,
-        path: PathBuf::from(typed),
-    };
     let slash = bytes.iter().position(|b| *b == b'/').unwrap_or(bytes.len());
     if let Some(at) = bytes[..slash].iter().position(|b| *b == b'=') {
         let name = String::from_utf8_lossy(&bytes[..at]).into_owned();
@@ -57,14 +57,14 @@ pub(crate) fn parse(typed: &OsStr) -> Result<Endpoint, Failure> {
                 .remedy(format!("write ./{} if = is part of the path", typed.to_string_lossy())));
         }
         let path = home(OsStr::from_bytes(&bytes[at + 1..]));
-        refuse_remote(&path)?;
-        return Ok(Endpoint {
-            name: Some(name),
-            path,
-        });
+        let far = far(&path)?;
+        let name = Some(name);
+        return Ok(Endpoint { name, path, far });
     }
-    refuse_remote(&local.path)?;
-    Ok(local)
+    let path = PathBuf::from(typed);
+    let far = far(&path)?;
+    let name = None;
+    Ok(Endpoint { name, path, far })
 }
 
 /// `NAME=~/x` is not expanded by every shell.
@@ -79,16 +79,59 @@ fn home(path: &OsStr) -> PathBuf {
 }
 
 /// A colon before the first slash means another machine or a cloud store.
-fn refuse_remote(path: &std::path::Path) -> Result<(), Failure> {
+fn far(path: &std::path::Path) -> Result<Option<Place>, Failure> {
     let bytes = path.as_os_str().as_bytes();
     let slash = bytes.iter().position(|b| *b == b'/').unwrap_or(bytes.len());
-    if !bytes[..slash].contains(&b':') {
-        return Ok(());
-    }
+    let Some(colon) = bytes[..slash].iter().position(|b| *b == b':') else {
+        return Ok(None);
+    };
     let shown = path.display();
-    Err(Failure::new(1026, Exit::Usage, format!("{shown} is not a folder on this machine"))
-        .why("a colon before the first slash means another machine or a cloud store, and this version knows only local folders")
-        .remedy(format!("write ./{shown} if the colon is part of the name")))
+    let refused = |why: &str| {
+        Failure::new(1026, Exit::Usage, format!("{shown} is not a folder that can be reached"))
+            .why(why)
+            .remedy("HOST:PATH is a folder on a machine that ssh reaches")
+            .remedy(format!("write ./{shown} if the colon is part of the name"))
+    };
+    if bytes[colon + 1..].starts_with(b"//") {
+        return Err(refused("this version knows folders here and on machines that ssh reaches"));
+    }
+    let place = &bytes[colon + 1..];
+    let at = bytes[..colon].iter().rposition(|b| *b == b'@');
+    let (user, host) = match at {
+        Some(at) => (Some(&bytes[..at]), &bytes[at + 1..colon]),
+        None => (None, &bytes[..colon]),
+    };
+    let word = |bytes: &[u8], what: &str| {
+        let text = std::str::from_utf8(bytes).ok();
+        let plain = |t: &&str| {
+            let odd = |c: char| c.is_whitespace() || c.is_control();
+            !t.is_empty() && !t.starts_with('-') && !t.contains(odd)
+        };
+        let text = text.filter(plain).map(str::to_owned);
+        text.ok_or_else(|| refused(&format!("the {what} before the colon cannot be one")))
+    };
+    if place.is_empty() {
+        return Err(refused("no folder is named after the colon; . is the home directory"));
+    }
+    Ok(Some(Place {
+        host: Host {
+            user: user.map(|u| word(u, "user")).transpose()?,
+            host: word(host, "host")?,
+            port: None,
+        },
+        path: PathBuf::from(OsStr::from_bytes(place)),
+    }))
+}
+
+/// Refuses folders on other machines, for commands that do not reach them.
+pub(crate) fn refuse_far(endpoints: &[Endpoint]) -> Result<(), Failure> {
+    let Some(far) = endpoints.iter().find(|e| e.far.is_some()) else {
+        return Ok(());
+    };
+    let shown = far.path.display();
+    Err(Failure::new(1026, Exit::Usage, format!("{shown} is on another machine"))
+        .why("this command looks at folders on this machine alone")
+        .remedy("run it there"))
 }
 
 /// Gives every folder a label: the one that was typed, else the one it had (`kept`), else the next free of
@@ -156,11 +199,25 @@ mod tests {
     }
 
     #[test]
-    fn other_machines_are_refused_by_name() {
-        assert_eq!(typed("nas:notes"), Err(1026));
+    fn a_machine_and_a_folder_are_told_from_a_path() {
+        let far = |text: &str| typed(text).unwrap().far.unwrap();
+        let nas = far("nas:notes");
+        assert_eq!((nas.host.host.as_str(), nas.path), ("nas", PathBuf::from("notes")));
+        let named = typed("b=ada@nas:/x:y").unwrap();
+        assert_eq!(named.name.as_deref(), Some("b"));
+        let place = named.far.unwrap();
+        assert_eq!(place.host.user.as_deref(), Some("ada"));
+        assert_eq!(place.path, PathBuf::from("/x:y"));
+    }
+
+    #[test]
+    fn what_is_neither_a_folder_nor_a_machine_is_refused() {
         assert_eq!(typed("s3://bucket/x"), Err(1026));
-        assert_eq!(typed("b=nas:/x"), Err(1026));
-        assert!(typed("./nas:notes").is_ok());
+        assert_eq!(typed("-oProxyCommand=x:y").map(|_| ()), Err(1025));
+        assert_eq!(typed("a@-x:y"), Err(1026));
+        assert_eq!(typed("nas:"), Err(1026));
+        assert_eq!(typed("a b:y"), Err(1026));
+        assert!(typed("./nas:notes").unwrap().far.is_none());
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod control;
 mod endpoint;
 mod error;
 mod explain;
+mod far;
 pub mod input;
 mod live;
 mod places;

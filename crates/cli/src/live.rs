@@ -131,6 +131,7 @@ fn engine(
         env,
         replicas,
         rules,
+        far,
     } = opened;
     let ids: Vec<_> = replicas.iter().map(|r| r.id()).collect();
     let once = options.once;
@@ -144,6 +145,9 @@ fn engine(
     let say = move |told| drop(tell.send((Told::Config(told), wall_ns())));
     let reload = (!once).then(|| Reload::start(context, session, rules, say));
     let end = engine.run().map_err(failure);
+    // What was done here is durable before the others are told that it is over.
+    drop(engine);
+    drop(far);
     drop(reload.transpose()?);
     drop(server);
     Ok((end?, caught.exit()))

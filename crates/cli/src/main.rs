@@ -13,6 +13,7 @@ mod control;
 mod endpoint;
 mod error;
 mod explain;
+mod far;
 mod live;
 mod places;
 mod program;

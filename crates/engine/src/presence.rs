@@ -76,6 +76,11 @@ impl Slot {
         self.online() && self.replica.pending() > 0
     }
 
+    /// Whoever writes it has nothing left to do, as far as it has said.
+    pub(crate) fn is_resting(&self) -> bool {
+        !self.online() || self.replica.is_at_rest()
+    }
+
     /// When its place is to be seen to.
     pub(crate) fn attention_ns(&self) -> u64 {
         if self.failed || self.only_read() {

@@ -435,8 +435,13 @@ impl Session {
         }
     }
 
-    /// Nothing is left that we could do.
+    /// Nothing is left to do, here or at the far end of a connection.
     pub(crate) fn is_idle(&self) -> bool {
+        self.is_at_rest() && self.slots.iter().all(Slot::is_resting)
+    }
+
+    /// Nothing is left that we could do.
+    fn is_at_rest(&self) -> bool {
         self.dirty.is_empty()
             && self.later.is_empty()
             && self.in_flight.is_empty()
@@ -461,6 +466,7 @@ impl Session {
             && hopeless
             && self.slots.iter().all(Slot::is_looked_at)
             && !self.slots.iter().any(Slot::is_behind)
+            && self.slots.iter().all(Slot::is_resting)
     }
 
     /// Waits for hints, requests, or the next thing that is due.
@@ -474,6 +480,10 @@ impl Session {
             .map(|t| t + BARRIER_NS);
         if barrier_due.is_some_and(|due| due <= now) {
             self.barrier();
+        }
+        if self.is_at_rest() {
+            let observed = self.slots.iter().filter(|s| s.is_observed());
+            observed.for_each(|s| s.replica.rest());
         }
         if self.is_idle() {
             self.settle();

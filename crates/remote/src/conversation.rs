@@ -107,18 +107,30 @@ impl Conversation {
     fn speak(&self, both: &Both, changes: &Subscription) -> Result<()> {
         let local = Arc::clone(&self.local) as Arc<dyn Replica>;
         let mut teller = Teller::new(local, self.observed.actor());
-        let mut say = |what| self.line.say(what);
+        let mut say = |what| {
+            if matches!(what, Say::Rows(_)) {
+                self.observed.say_rows();
+            }
+            self.line.say(what)
+        };
         teller.greet(&mut say)?;
         while !both.over.load(Ordering::SeqCst) {
+            // Asked first: what led to it is listed already.
+            let rest = self.observed.take_rest();
             let errands = std::mem::take(&mut *both.errands());
             let changes = changes.take();
-            if errands.replies.is_empty() && errands.wanted.is_empty() && changes.is_empty() {
+            let is_silent = errands.replies.is_empty() && errands.wanted.is_empty();
+            if is_silent && changes.is_empty() && rest.is_none() {
                 both.waker.wait(PATIENCE);
                 continue;
             }
             errands.replies.into_iter().try_for_each(&mut say)?;
             teller.changed(&changes, &mut say)?;
             teller.answer(&errands.wanted, &mut say)?;
+            // Only after what it led to was told.
+            if let Some(heard) = rest {
+                say(Say::Rest { heard })?;
+            }
         }
         Ok(())
     }

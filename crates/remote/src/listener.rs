@@ -88,6 +88,7 @@ impl Listener {
                 }
             }
             Say::Complete(nodes) => self.complete(&nodes)?,
+            Say::Rest { heard } => self.observed.rests(heard),
             Say::Wanted(_) => return Err(refused("it asks whoever listens")),
         }
         heard.caught_up = self.begun && self.digests_due.is_empty() && self.rows_due.is_empty();

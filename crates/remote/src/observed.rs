@@ -58,6 +58,24 @@ struct State {
     bringer: Option<Arc<dyn Bringer>>,
     /// Why it cannot be reached.
     away: String,
+    talk: Talk,
+}
+
+/// How far both sides are with what they tell each other, in messages with rows.
+#[derive(Debug, Default)]
+struct Talk {
+    /// That we have said.
+    said: u64,
+    /// That we have heard, and that the engine here has begun with.
+    heard: u64,
+    taken: u64,
+    /// For which the engine here had nothing left to do; what of that was said.
+    rests: Option<u64>,
+    rest_said: Option<u64>,
+    /// For which the far end has nothing left to do.
+    far_rests: Option<u64>,
+    /// Who says so.
+    mouth: Option<Waker>,
 }
 
 impl State {
@@ -94,6 +112,7 @@ impl Observed {
             waker: None,
             bringer: None,
             away: "it has not told what it has yet".to_owned(),
+            talk: Talk::default(),
         };
         Self {
             introduction,
@@ -128,8 +147,33 @@ impl Observed {
     }
 
     /// A connection begins: what was told in an earlier one is forgotten.
-    pub fn begin(&self) {
-        self.lock().mirror.begin();
+    pub fn begin(&self, mouth: Waker) {
+        let mut state = self.lock();
+        state.mirror.begin();
+        state.talk = Talk {
+            mouth: Some(mouth),
+            ..Talk::default()
+        };
+    }
+
+    /// A message with rows is about to be said.
+    pub fn say_rows(&self) {
+        self.lock().talk.said += 1;
+    }
+
+    /// Up to which message we have nothing left to do, if that was not said yet.
+    pub fn take_rest(&self) -> Option<u64> {
+        let talk = &mut self.lock().talk;
+        let rests = talk.rests.filter(|n| talk.rest_said != Some(*n));
+        talk.rest_said = talk.rests;
+        rests
+    }
+
+    /// The far end has nothing left to do for what it was told in so many messages.
+    pub fn rests(&self, heard: u64) {
+        let mut state = self.lock();
+        state.talk.far_rests = Some(heard);
+        state.wake();
     }
 
     /// Rows here changed: what the far end has of them is not known until it says so.
@@ -153,6 +197,7 @@ impl Observed {
     pub fn tell(&self, rows: Vec<(RelPath, Option<Row>)>) -> Result<Vec<RelPath>> {
         let mut same = Vec::new();
         let mut state = self.lock();
+        state.talk.heard += 1;
         for (path, row) in rows {
             if state.mirror.put(&path, row)? {
                 same.push(path.clone());
@@ -234,7 +279,9 @@ impl Replica for Observed {
     }
 
     fn take_hints(&self) -> HintSet {
-        std::mem::take(&mut self.lock().hints)
+        let mut state = self.lock();
+        state.talk.taken = state.talk.heard;
+        std::mem::take(&mut state.hints)
     }
 
     fn look(&self, _: &Scope) -> Result<Look> {
@@ -268,6 +315,20 @@ impl Replica for Observed {
 
     fn pending(&self) -> usize {
         self.lock().mirror.pending()
+    }
+
+    fn rest(&self) {
+        let talk = &mut self.lock().talk;
+        if talk.rests.replace(talk.taken) != Some(talk.taken)
+            && let Some(mouth) = &talk.mouth
+        {
+            mouth.wake();
+        }
+    }
+
+    fn is_at_rest(&self) -> bool {
+        let talk = &self.lock().talk;
+        talk.far_rests == Some(talk.said)
     }
 
     fn differing(&self, dir: &RelPath, visit: RowVisitor<'_>) -> Result<()> {

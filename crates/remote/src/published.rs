@@ -117,7 +117,7 @@ impl Published {
     /// Begins to list changes for a listener; `waker` is woken when there are some.
     pub fn subscribe(&self, waker: Waker, listener: &Arc<Observed>) -> Subscription {
         let mut lists = self.lock();
-        listener.begin();
+        listener.begin(waker.clone());
         let number = lists.next;
         lists.next += 1;
         let told = Told {

@@ -52,6 +52,11 @@ pub enum Say {
     Wanted(Vec<Part>),
     /// All rows of these nodes were told: what was not told is not there.
     Complete(Vec<Prefix>),
+    /// The sender has nothing left to do for what it was told in so many messages with rows.
+    Rest {
+        /// How many.
+        heard: u64,
+    },
     /// What is written in a book; nothing, where that was taken out.
     Record {
         /// Which book.

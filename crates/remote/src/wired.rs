@@ -312,6 +312,7 @@ fn to_message(say: Say) -> Message {
             Message::Wanted(parts.collect())
         }
         Say::Complete(nodes) => Message::Complete(nodes.into_iter().map(to_node).collect()),
+        Say::Rest { heard } => Message::Rest { heard },
         Say::Record { book, key, body } => Message::Record(message::Record {
             book: book_number(book),
             key,
@@ -349,6 +350,7 @@ fn from_message(message: Message) -> Result<Option<Say>> {
         Message::Complete(nodes) => {
             Say::Complete(nodes.into_iter().map(from_node).collect::<Result<_>>()?)
         }
+        Message::Rest { heard } => Say::Rest { heard },
         Message::Record(record) => match book(record.book) {
             Some(book) => Say::Record {
                 book,

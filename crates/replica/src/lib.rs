@@ -143,6 +143,14 @@ pub trait Replica: Send + Sync {
         0
     }
 
+    /// Of an observed replica: we have nothing left to do for what it has told; it is told so.
+    fn rest(&self) {}
+
+    /// Of an observed replica: its own engine has nothing left to do for what it was told, as far as it has said.
+    fn is_at_rest(&self) -> bool {
+        true
+    }
+
     /// The rows below a directory that are not known to be alike, in any order.
     fn differing(&self, dir: &RelPath, visit: RowVisitor<'_>) -> Result<()> {
         self.subtree(dir, visit)

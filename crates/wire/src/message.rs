@@ -200,6 +200,11 @@ pub enum Message {
     Wanted(Vec<Part>),
     /// All rows of these parts were told.
     Complete(Vec<Node>),
+    /// The sender has nothing left to do for what it was told in so many messages with rows.
+    Rest {
+        /// How many.
+        heard: u64,
+    },
     /// A directory that got another name.
     Moved(Moved),
     /// A record of a replicated table.

@@ -97,6 +97,7 @@ pub(crate) fn decode(bytes: Bytes) -> Result<Arrival> {
         Kind::Digests(digests) => Message::Digests(take_digests(&digests)?),
         Kind::Wanted(wanted) => Message::Wanted(all(wanted.parts, |p| take_part(&p))?),
         Kind::Complete(complete) => Message::Complete(all(complete.nodes, take_node)?),
+        Kind::Rest(rest) => Message::Rest { heard: rest.heard },
         Kind::Moved(moved) => Message::Moved(take_moved(&moved)?),
         Kind::Record(record) => Message::Record(take_record(record)?),
         Kind::Status(s) => Message::Status(text(s.json, limits::TEXT_BYTES_MAX, "status")?),
@@ -266,6 +267,7 @@ fn kind(message: &Message) -> Result<Kind> {
             let nodes = nodes.iter().map(|node| put_node(*node)).collect();
             Kind::Complete(v1::Complete { nodes })
         }
+        Message::Rest { heard } => Kind::Rest(v1::Rest { heard: *heard }),
         Message::Moved(moved) => Kind::Moved(put_moved(moved)),
         Message::Record(record) => Kind::Record(v1::Record {
             book: u32::from(record.book),

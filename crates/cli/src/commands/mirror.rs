@@ -7,6 +7,7 @@ use super::sync::{self, Want};
 use super::{Context, plan};
 use crate::args;
 use crate::connect::{self, Purpose, Settings};
+use crate::endpoint;
 use crate::error::{Exit, Failure};
 use crate::roots::Root;
 use crate::signals::Taken;
@@ -16,7 +17,9 @@ use crate::{live, roots};
 pub(crate) fn run(args: args::Mirror, context: &Context) -> Result<Exit, Failure> {
     let mut typed = vec![args.source];
     typed.extend(args.targets);
-    let roots = sync::look(&typed, |i| if i == 0 { Role::Source } else { Role::Target })?;
+    endpoint::refuse_far(&typed[..1])?;
+    let role = |i| if i == 0 { Role::Source } else { Role::Target };
+    let (roots, far) = sync::look_far(&typed, role)?;
     // Only targets are ever made: a source that is missing is a mistake or a disk that is not mounted.
     roots::check(&roots[..1], false)?;
     roots::check(&roots, args.session.create)?;
@@ -26,33 +29,37 @@ pub(crate) fn run(args: args::Mirror, context: &Context) -> Result<Exit, Failure
     }
     let want = Want {
         roots,
+        far,
         mirror: true,
+        allow_empty: args.allow_empty,
         merge: false,
         session: args.session,
     };
     if want.session.dry_run {
+        endpoint::refuse_far(&typed)?;
         let limit = if context.output.style.verbose {
             0
         } else {
             plan::LIMIT
         };
-        return plan::show(&want, limit, context).map(|_| Exit::Done);
+        return plan::show(want, limit, context).map(|_| Exit::Done);
     }
     roots::check_free(&want.roots)?;
     let purpose = Purpose::Change {
         create: want.session.create,
     };
     let signals = Taken::begin()?;
-    let opened = sync::open(&want, context, purpose)?;
+    let session = want.session.clone();
+    let opened = sync::open(want, context, purpose)?;
     let options = SessionOptions {
-        once: want.session.once,
+        once: session.once,
         mirror: true,
         allow_empty: args.allow_empty,
-        poll: want.session.poll,
+        poll: session.poll,
         keep_trash: Some(context.keep_trash()),
         ..SessionOptions::default()
     };
-    live::run(opened, options, &want.session, context, signals)
+    live::run(opened, options, &session, context, signals)
 }
 
 /// An empty source would empty its targets. The engine refuses it too, but only after it has opened them.

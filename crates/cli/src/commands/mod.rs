@@ -124,5 +124,6 @@ pub(crate) fn run(cli: Cli, output: &Output) -> Result<Exit, Failure> {
         Command::Doctor(args) => doctor::run(&args, &context),
         Command::Forget(args) => forget::run(&args, &context),
         Command::Explain(args) => explain::run(&args, output),
+        Command::Agent => crate::far::agent::run(&context),
     }
 }

@@ -1,10 +1,12 @@
 //! `sync`: keeps folders equal, live or once; and what `mirror` and `plan` share with it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use instep_core::id::{ReplicaId, ShareId};
 use instep_core::policy::Role;
 use instep_engine::session::SessionOptions;
+use instep_remote::published::Published;
 use instep_replica::Replica;
 use instep_replica::env::Env;
 use instep_replica::records::PolicyRecord;
@@ -14,8 +16,9 @@ use crate::args::{self, Policy};
 use crate::connect::{self, IgnoreRules, Purpose};
 use crate::endpoint::{self, Endpoint};
 use crate::error::{Exit, Failure};
+use crate::far::caller::{Far, Reached, Terms};
 use crate::live;
-use crate::roots::{self, Root};
+use crate::roots::{self, Choice, Root};
 use crate::signals::Taken;
 use crate::system_env::SystemEnv;
 
@@ -24,7 +27,7 @@ const LOG_LINES: usize = 50;
 
 /// Carries it out.
 pub(crate) fn run(args: args::Sync, context: &Context) -> Result<Exit, Failure> {
-    let roots = look(&args.roots, |_| Role::Both)?;
+    let (roots, far) = look_far(&args.roots, |_| Role::Both)?;
     roots::check(&roots, args.session.create)?;
     let labels: Vec<&str> = roots.iter().map(|r| r.label.as_str()).collect();
     let prefer = args
@@ -34,40 +37,39 @@ pub(crate) fn run(args: args::Sync, context: &Context) -> Result<Exit, Failure> 
         .transpose()?;
     let want = Want {
         roots,
+        far,
         mirror: false,
+        allow_empty: false,
         merge: args.merge_shares,
         session: args.session,
     };
     if want.session.dry_run {
+        endpoint::refuse_far(&args.roots)?;
         let limit = if context.output.style.verbose {
             0
         } else {
             plan::LIMIT
         };
-        return plan::show(&want, limit, context).map(|_| Exit::Done);
+        return plan::show(want, limit, context).map(|_| Exit::Done);
     }
     roots::check_free(&want.roots)?;
     let signals = Taken::begin()?;
-    let opened = open(
-        &want,
-        context,
-        Purpose::Change {
-            create: want.session.create,
-        },
-    )?;
+    let session = want.session.clone();
+    let create = session.create;
+    let opened = open(want, context, Purpose::Change { create })?;
     let policy = policy(
         args.policy,
         prefer.and_then(|i| opened.replicas.get(i)).map(|r| r.id()),
     );
     let options = SessionOptions {
-        once: want.session.once,
+        once: session.once,
         policy,
-        poll: want.session.poll,
+        poll: session.poll,
         log_lines: LOG_LINES,
         keep_trash: Some(context.keep_trash()),
         ..SessionOptions::default()
     };
-    live::run(opened, options, &want.session, context, signals)
+    live::run(opened, options, &session, context, signals)
 }
 
 /// The policy as the share records it.
@@ -97,35 +99,58 @@ pub(crate) fn index_of(labels: &[&str], name: &str) -> Result<usize, Failure> {
 pub(crate) struct Want {
     /// The folders.
     pub(crate) roots: Vec<Root>,
+    /// Those of them that are on other machines, by their places among all.
+    pub(crate) far: BTreeMap<usize, Reached>,
     /// One way.
     pub(crate) mirror: bool,
+    /// A mirror may empty its targets.
+    pub(crate) allow_empty: bool,
     /// Shares may be joined.
     pub(crate) merge: bool,
     /// The rest.
     pub(crate) session: args::Session,
 }
 
-/// Looks at the folders that were typed. A member of a share keeps its label unless it is given another.
+/// Looks at the folders that were typed, all on this machine. A member of a share keeps its label unless it is given
+/// another.
 pub(crate) fn look(typed: &[Endpoint], role: impl Fn(usize) -> Role) -> Result<Vec<Root>, Failure> {
-    let unnamed = |(i, endpoint): (usize, &Endpoint)| {
-        let seen = connect::inspect(&endpoint.path)?;
-        Ok(Root {
+    endpoint::refuse_far(typed)?;
+    look_far(typed, role).map(|(roots, _)| roots)
+}
+
+/// As [`look`], also on other machines.
+pub(crate) fn look_far(
+    typed: &[Endpoint],
+    role: impl Fn(usize) -> Role,
+) -> Result<(Vec<Root>, BTreeMap<usize, Reached>), Failure> {
+    let mut far = BTreeMap::new();
+    let mut out = Vec::new();
+    for (i, endpoint) in typed.iter().enumerate() {
+        let seen = match &endpoint.far {
+            None => connect::inspect(&endpoint.path)?,
+            Some(place) => {
+                let (reached, seen) = Reached::reach(place)?;
+                far.insert(i, reached);
+                seen
+            }
+        };
+        out.push(Root {
             label: String::new(),
             typed: endpoint.path.clone(),
             role: role(i),
             seen,
-        })
-    };
-    let mut out = typed
-        .iter()
-        .enumerate()
-        .map(unnamed)
-        .collect::<Result<Vec<Root>, Failure>>()?;
+        });
+    }
+    if far.len() == typed.len() {
+        return Err(Failure::new(1052, Exit::Usage, "no folder is on this machine")
+            .why("what is read on one machine is written by the program there, and one of them is this one")
+            .remedy("run the command on one of the machines"));
+    }
     let (kept, taken) = roots::known_labels(&out);
     for (root, label) in out.iter_mut().zip(endpoint::labels(typed, &kept, &taken)?) {
         root.label = label;
     }
-    Ok(out)
+    Ok((out, far))
 }
 
 /// Open folders, and the world as their engine sees it.
@@ -136,27 +161,57 @@ pub(crate) struct Opened {
     pub(crate) replicas: Vec<Arc<dyn Replica>>,
     /// Their ignore rules.
     pub(crate) rules: IgnoreRules,
+    /// Those on other machines; they take part as long as this is kept.
+    pub(crate) far: Vec<Far>,
 }
 
 /// Opens the folders in the share that they are in, or in a new one.
-pub(crate) fn open(want: &Want, context: &Context, purpose: Purpose) -> Result<Opened, Failure> {
+pub(crate) fn open(want: Want, context: &Context, purpose: Purpose) -> Result<Opened, Failure> {
     let env = world(&want.session, want.roots.len())?;
     let choice = roots::choose(&want.roots, want.mirror, want.merge)?;
     let fresh = ShareId(env.random());
     let settings = context.settings(&want.session);
-    let (replicas, rules) = connect::open_all(
-        &env,
-        &settings,
-        &want.roots,
-        (choice, fresh),
-        want.mirror,
-        purpose,
-    )?;
+    let is_here = |(i, _): &(usize, &Root)| !want.far.contains_key(i);
+    let here = want.roots.iter().enumerate().filter(is_here);
+    let here: Vec<Root> = here.map(|(_, root)| root.clone()).collect();
+    let (mut replicas, rules) =
+        connect::open_all(&env, &settings, &here, (choice, fresh), want.mirror, purpose)?;
+    let far = open_far(want, choice, &mut replicas)?;
     Ok(Opened {
         env,
         replicas,
         rules,
+        far,
     })
+}
+
+/// Has the folders on other machines take part beside the first one here.
+fn open_far(
+    want: Want,
+    choice: Choice,
+    replicas: &mut Vec<Arc<dyn Replica>>,
+) -> Result<Vec<Far>, Failure> {
+    let Some(first) = replicas.first_mut().filter(|_| !want.far.is_empty()) else {
+        return Ok(Vec::new());
+    };
+    let published = Arc::new(Published::new(Arc::clone(first)));
+    *first = Arc::clone(&published) as Arc<dyn Replica>;
+    let mut far = Vec::new();
+    for (i, reached) in want.far {
+        let root = &want.roots[i];
+        let terms = Terms {
+            share: published.share(),
+            new: choice == Choice::New || root.seen.memberships.is_empty(),
+            label: root.label.clone(),
+            mirror: want.mirror,
+            allow_empty: want.allow_empty,
+            create: want.session.create,
+        };
+        let opened = reached.open(terms, &published)?;
+        replicas.insert(i, opened.observed.clone());
+        far.push(opened);
+    }
+    Ok(far)
 }
 
 /// Open files of a session that depend neither on its folders nor on how much is done at once.

@@ -1,0 +1,181 @@
+//! The side that is started on another machine: it takes part with one folder until its caller hangs up.
+//!
+//! Invariant: nothing is printed on standard output but what belongs to the link; and when the caller is gone, whatever
+//! was begun is finished and made durable before the program ends.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use instep_core::id::ShareId;
+use instep_core::policy::Role;
+use instep_engine::report::Silent;
+use instep_engine::session::{Session, SessionOptions};
+use instep_remote::published::Published;
+use instep_remote::wired;
+use instep_replica::Replica;
+use instep_replica::env::Env;
+use instep_wire::link::Link;
+use instep_wire::pipe::Side;
+
+use super::request::{self, Ask, Card, Opening, Seen, Tell, Trouble};
+use crate::args;
+use crate::commands::Context;
+use crate::connect::{self, Purpose};
+use crate::error::{Exit, Failure};
+use crate::roots::{self, Choice, Root};
+use crate::signals::Taken;
+
+/// What the caller is called in messages here.
+const CALLER: &str = "the caller";
+
+/// Serves whoever is at the other end of standard input and output.
+pub(crate) fn run(context: &Context) -> Result<Exit, Failure> {
+    let signals = Taken::begin()?;
+    let link = Link::over(
+        std::io::stdin(),
+        std::io::stdout(),
+        Side::Called,
+        CALLER,
+        std::time::Duration::from_secs(30),
+    );
+    let link = Arc::new(link.map_err(|e| super::caller::failure(CALLER, &e))?);
+    request::greet(&link, CALLER)?;
+    while let Some(ask) = request::asked(&link) {
+        match ask {
+            Ask::Look { path } => match look(&path, context) {
+                Ok(seen) => request::tell(&link, &Tell::Seen(Box::new(seen))),
+                Err(failure) => refuse(&link, &failure),
+            },
+            Ask::Open(opening) => match open(&opening, context) {
+                Ok(opened) => return take_part(&link, &opening, opened, context, signals),
+                Err(failure) => refuse(&link, &failure),
+            },
+        }
+    }
+    Ok(Exit::Done)
+}
+
+fn refuse(link: &Link, failure: &Failure) {
+    request::tell(link, &Tell::Failed(Box::new(Trouble::of(failure))));
+}
+
+fn bad_request(what: &str) -> Failure {
+    Failure::new(1041, Exit::Usage, format!("the request has {what}"))
+        .why("the two programs do not understand each other")
+        .remedy("use the same version on both machines")
+}
+
+/// A path as the caller meant it: relative to the home directory, where `~` may stand for it.
+fn place(text: &str) -> Result<PathBuf, Failure> {
+    let path = request::take_path(text).ok_or_else(|| bad_request("no path"))?;
+    let home = std::env::var_os("HOME").map(PathBuf::from);
+    let below_home = path.strip_prefix("~").map(Path::to_owned);
+    let relative = below_home.unwrap_or(path);
+    if relative.is_absolute() {
+        return Ok(relative);
+    }
+    let home = home.ok_or_else(|| {
+        Failure::new(1042, Exit::Usage, "there is no home directory")
+            .why("HOME is not set where the program runs")
+            .remedy("name the folder from /")
+    })?;
+    Ok(home.join(relative))
+}
+
+fn look(path: &str, context: &Context) -> Result<Seen, Failure> {
+    let path = place(path)?;
+    let seen = connect::inspect(&path)?;
+    let settings = context.settings(&args::Session::default());
+    let empty = connect::is_empty(&seen.path, &settings);
+    Ok(Seen::of(&seen, empty))
+}
+
+struct Opened {
+    env: Arc<dyn Env>,
+    local: Arc<dyn Replica>,
+}
+
+fn open(opening: &Opening, context: &Context) -> Result<Opened, Failure> {
+    let typed = place(&opening.path)?;
+    let role = if opening.mirror {
+        Role::Target
+    } else {
+        Role::Both
+    };
+    let root = Root {
+        label: opening.label.clone(),
+        seen: connect::inspect(&typed)?,
+        typed,
+        role,
+    };
+    let roots = [root];
+    roots::check(&roots, opening.create)?;
+    roots::check_free(&roots)?;
+    let share: ShareId = opening
+        .share
+        .parse()
+        .map_err(|_| bad_request("no share"))?;
+    let choice = if opening.new {
+        Choice::New
+    } else {
+        Choice::Existing(share)
+    };
+    let env = Context::env(None)?;
+    let settings = context.settings(&args::Session::default());
+    let create = opening.create;
+    let purpose = Purpose::Change { create };
+    let [root] = &roots;
+    let share = (choice, share);
+    let local = connect::open(&env, &settings, root, share, opening.mirror, purpose)?;
+    Ok(Opened { env, local })
+}
+
+/// Takes part until the caller hangs up or the program is told to stop.
+fn take_part(
+    link: &Arc<Link>,
+    opening: &Opening,
+    opened: Opened,
+    context: &Context,
+    signals: Taken,
+) -> Result<Exit, Failure> {
+    let Opened { env, local } = opened;
+    let role = if opening.mirror {
+        Role::Source
+    } else {
+        Role::Both
+    };
+    let Some(met) = opening.caller.met(role) else {
+        let failure = bad_request("no introduction");
+        refuse(link, &failure);
+        return Err(failure);
+    };
+    let published = Arc::new(Published::new(local));
+    let observed = super::observed(&met, published.share(), &published);
+    let options = SessionOptions {
+        mirror: opening.mirror,
+        allow_empty: opening.allow_empty,
+        keep_trash: Some(context.keep_trash()),
+        ..SessionOptions::default()
+    };
+    let replicas: Vec<Arc<dyn Replica>> = if opening.mirror {
+        vec![observed.clone(), published.clone()]
+    } else {
+        vec![published.clone(), observed.clone()]
+    };
+    let mut session = Session::start(env, replicas, options, Box::new(Silent))
+        .map_err(crate::live::failure)?;
+    let handle = session.handle();
+    let caught = signals.listen(move || handle.stop())?;
+    request::tell(link, &Tell::Opened(Card::of(published.as_ref())));
+    let handle = session.handle();
+    let (link, local) = (Arc::clone(link), published);
+    let talking = std::thread::spawn(move || {
+        let _over = wired::hold(&link, &local, &observed);
+        handle.stop();
+    });
+    let end = session.run().map_err(crate::live::failure);
+    drop(session);
+    drop(talking);
+    end?;
+    Ok(caught.exit().unwrap_or(Exit::Done))
+}

@@ -1,0 +1,232 @@
+//! The side that starts the other: it opens a folder there, sees it as a replica, and comes back when the link breaks.
+//!
+//! Invariant: only what was met the first time is met again: another replica at the far end ends the attempt.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use instep_core::id::ShareId;
+use instep_core::policy::Role;
+use instep_remote::observed::Observed;
+use instep_remote::published::Published;
+use instep_remote::wired;
+use instep_wire::error::LinkError;
+
+use super::request::{self, Ask, Card, Opening, Seen, Tell};
+use super::ssh::{self, Host, Started};
+use crate::error::{Exit, Failure};
+
+/// Between two attempts to reach a machine that went away: the first, and the longest.
+const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
+
+/// A folder on another machine, as it was typed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// The machine.
+    pub(crate) host: Host,
+    /// The folder there; relative to the home directory.
+    pub(crate) path: PathBuf,
+}
+
+impl Place {
+    fn text(&self) -> String {
+        format!("{}:{}", self.host, self.path.display())
+    }
+}
+
+/// A folder there that was looked at and not opened yet.
+pub(crate) struct Reached {
+    place: Place,
+    started: Started,
+}
+
+/// What is agreed for a folder there.
+pub(crate) struct Terms {
+    pub(crate) share: ShareId,
+    pub(crate) new: bool,
+    pub(crate) label: String,
+    pub(crate) mirror: bool,
+    pub(crate) allow_empty: bool,
+    pub(crate) create: bool,
+}
+
+/// Why there is no link, in the words of all other failures.
+pub(crate) fn failure(at: &str, e: &LinkError) -> Failure {
+    let (code, exit) = match e {
+        LinkError::Refused { .. } => (1048, Exit::Denied),
+        LinkError::WrongKey { .. } => (1049, Exit::Denied),
+        LinkError::Incompatible { .. } => (1050, Exit::Incompatible),
+        _ => (1046, Exit::Unreachable),
+    };
+    Failure::new(code, exit, format!("{at} cannot be reached")).why(e.to_string())
+}
+
+impl Reached {
+    /// Reaches a machine and looks at a folder there.
+    pub(crate) fn reach(place: &Place) -> Result<(Self, Seen), Failure> {
+        let started = ssh::start(&place.host)?;
+        let at = place.text();
+        request::greet(&started.link, &at)?;
+        let path = request::put_path(&place.path);
+        let Tell::Seen(seen) = request::ask(&started.link, &at, &Ask::Look { path })? else {
+            return Err(odd(&at));
+        };
+        let place = place.clone();
+        Ok((Self { place, started }, *seen))
+    }
+
+    /// Opens the folder there beside one of ours, and keeps to it until told to stop.
+    pub(crate) fn open(self, terms: Terms, ours: &Arc<Published>) -> Result<Far, Failure> {
+        let card = ask_to_open(&self.started, &self.place, &terms, ours)?;
+        let role = if terms.mirror {
+            Role::Target
+        } else {
+            Role::Both
+        };
+        let at = self.place.text();
+        let met = card.met(role).ok_or_else(|| odd(&at))?;
+        let observed = super::observed(&met, terms.share, ours);
+        let stop = Arc::new(AtomicBool::new(false));
+        let visit = Visit {
+            place: self.place,
+            terms: Terms {
+                new: false,
+                create: false,
+                ..terms
+            },
+            ours: Arc::clone(ours),
+            observed: Arc::clone(&observed),
+            stop: Arc::clone(&stop),
+        };
+        let started = self.started;
+        let talking = std::thread::Builder::new()
+            .name("far".into())
+            .spawn(move || visit.stay(started))
+            .map_err(|e| Failure::new(1900, Exit::Failed, "start a thread").why(e.to_string()))?;
+        Ok(Far {
+            observed,
+            stop,
+            talking: Some(talking),
+        })
+    }
+}
+
+fn odd(at: &str) -> Failure {
+    Failure::new(1041, Exit::Failed, format!("{at} answers something else than was asked"))
+        .why("the two programs do not understand each other")
+        .remedy("use the same version on both machines")
+}
+
+fn ask_to_open(
+    started: &Started,
+    place: &Place,
+    terms: &Terms,
+    ours: &Arc<Published>,
+) -> Result<Card, Failure> {
+    let at = place.text();
+    let opening = Opening {
+        path: request::put_path(&place.path),
+        share: terms.share.to_string(),
+        new: terms.new,
+        label: terms.label.clone(),
+        location: at.clone(),
+        mirror: terms.mirror,
+        allow_empty: terms.allow_empty,
+        create: terms.create,
+        caller: Card::of(ours.as_ref()),
+    };
+    match request::ask(&started.link, &at, &Ask::Open(Box::new(opening)))? {
+        Tell::Opened(card) => Ok(card),
+        _ => Err(odd(&at)),
+    }
+}
+
+/// A folder there that takes part. Dropped, the program there finishes and ends.
+pub(crate) struct Far {
+    pub(crate) observed: Arc<Observed>,
+    stop: Arc<AtomicBool>,
+    talking: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Drop for Far {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
+        if let Some(talking) = self.talking.take() {
+            // What it was about is over.
+            let _ended = talking.join();
+        }
+    }
+}
+
+struct Visit {
+    place: Place,
+    terms: Terms,
+    ours: Arc<Published>,
+    observed: Arc<Observed>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Visit {
+    /// Talks until told to stop; comes back whenever the link breaks.
+    fn stay(self, first: Started) {
+        let mut started = Some(first);
+        let mut pause = PAUSE.0;
+        while !self.stop.load(Ordering::SeqCst) {
+            match started.take() {
+                Some(there) => {
+                    self.talk(there);
+                    pause = PAUSE.0;
+                }
+                None => {
+                    self.rest(pause);
+                    pause = (pause * 2).min(PAUSE.1);
+                    match self.come_back() {
+                        Ok(there) => started = Some(there),
+                        Err(e) => self.observed.lost(&format!("{}: {}", e.what, e.why)),
+                    }
+                }
+            }
+        }
+    }
+
+    fn talk(&self, there: Started) {
+        let link = Arc::clone(&there.link);
+        std::thread::scope(|threads| {
+            let over = AtomicBool::new(false);
+            threads.spawn(|| {
+                while !over.load(Ordering::SeqCst) {
+                    if self.stop.load(Ordering::SeqCst) {
+                        link.close("done");
+                        return;
+                    }
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+            });
+            let _why = wired::hold(&link, &self.ours, &self.observed);
+            over.store(true, Ordering::SeqCst);
+        });
+    }
+
+    fn rest(&self, pause: Duration) {
+        let mut left = pause;
+        while !left.is_zero() && !self.stop.load(Ordering::SeqCst) {
+            let step = left.min(Duration::from_millis(50));
+            std::thread::sleep(step);
+            left -= step;
+        }
+    }
+
+    fn come_back(&self) -> Result<Started, Failure> {
+        let (reached, _) = Reached::reach(&self.place)?;
+        let card = ask_to_open(&reached.started, &self.place, &self.terms, &self.ours)?;
+        let met = card.met(Role::Both).ok_or_else(|| odd(&self.place.text()))?;
+        if met.replica != instep_replica::Replica::id(self.observed.as_ref()) {
+            let what = format!("{} is another folder now", self.place.text());
+            return Err(Failure::new(1051, Exit::Denied, what).why("its marker names another replica"));
+        }
+        self.observed.set_actor(met.actor);
+        Ok(reached.started)
+    }
+}

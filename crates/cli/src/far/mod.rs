@@ -1,0 +1,64 @@
+//! Folders on other machines: reached, opened by the program there, and seen from here.
+//!
+//! ```text
+//! request  what one side asks the other before rows are told   ssh     starts the program on another machine
+//! agent    the side that is started                            caller  the side that starts it, and comes back
+//! ```
+//!
+//! Invariant: each side writes only its own folders.
+
+pub(crate) mod agent;
+pub(crate) mod caller;
+pub(crate) mod request;
+pub(crate) mod ssh;
+
+use std::sync::Arc;
+
+use instep_core::attributes::Carried;
+use instep_core::id::{ActorId, ReplicaId, ShareId};
+use instep_core::policy::Role;
+use instep_remote::observed::{Introduction, Observed};
+use instep_remote::published::Published;
+use instep_replica::{Capabilities, Description, Replica};
+
+/// What was learnt of a replica at the far end.
+#[derive(Debug, Clone)]
+pub(crate) struct Met {
+    pub(crate) replica: ReplicaId,
+    pub(crate) actor: ActorId,
+    pub(crate) label: String,
+    pub(crate) location: String,
+    pub(crate) fs_type: String,
+    pub(crate) role: Role,
+    pub(crate) new: bool,
+}
+
+/// A replica at the far end as the engine here sees it, beside the one whose changes it is told.
+pub(crate) fn observed(met: &Met, share: ShareId, ours: &Arc<Published>) -> Arc<Observed> {
+    let introduction = Introduction {
+        id: met.replica,
+        actor: met.actor,
+        share,
+        description: Description {
+            label: met.label.clone(),
+            location: met.location.clone(),
+            fs_type: met.fs_type.clone(),
+            role: met.role,
+            new: met.new,
+            notes: Vec::new(),
+        },
+        capabilities: Capabilities {
+            writable: false,
+            observed: true,
+            hints: true,
+            strong_replace: true,
+            reflink: false,
+            modes: true,
+            carried: Carried::default(),
+            links: true,
+            case_sensitive: true,
+        },
+    };
+    let ours = Arc::clone(ours) as Arc<dyn Replica>;
+    Arc::new(Observed::new(introduction, ours))
+}
