@@ -87,13 +87,19 @@ fn far(path: &std::path::Path) -> Result<Option<Place>, Failure> {
     };
     let shown = path.display();
     let refused = |why: &str| {
-        Failure::new(1026, Exit::Usage, format!("{shown} is not a folder that can be reached"))
-            .why(why)
-            .remedy("HOST:PATH is a folder on a machine that ssh reaches")
-            .remedy(format!("write ./{shown} if the colon is part of the name"))
+        Failure::new(
+            1026,
+            Exit::Usage,
+            format!("{shown} is not a folder that can be reached"),
+        )
+        .why(why)
+        .remedy("HOST:PATH is a folder on a machine that ssh reaches")
+        .remedy(format!("write ./{shown} if the colon is part of the name"))
     };
     if bytes[colon + 1..].starts_with(b"//") {
-        return Err(refused("this version knows folders here and on machines that ssh reaches"));
+        return Err(refused(
+            "this version knows folders here and on machines that ssh reaches",
+        ));
     }
     let place = &bytes[colon + 1..];
     let at = bytes[..colon].iter().rposition(|b| *b == b'@');
@@ -111,7 +117,9 @@ fn far(path: &std::path::Path) -> Result<Option<Place>, Failure> {
         text.ok_or_else(|| refused(&format!("the {what} before the colon cannot be one")))
     };
     if place.is_empty() {
-        return Err(refused("no folder is named after the colon; . is the home directory"));
+        return Err(refused(
+            "no folder is named after the colon; . is the home directory",
+        ));
     }
     Ok(Some(Place {
         host: Host {
@@ -129,9 +137,11 @@ pub(crate) fn refuse_far(endpoints: &[Endpoint]) -> Result<(), Failure> {
         return Ok(());
     };
     let shown = far.path.display();
-    Err(Failure::new(1026, Exit::Usage, format!("{shown} is on another machine"))
-        .why("this command looks at folders on this machine alone")
-        .remedy("run it there"))
+    Err(
+        Failure::new(1026, Exit::Usage, format!("{shown} is on another machine"))
+            .why("this command looks at folders on this machine alone")
+            .remedy("run it there"),
+    )
 }
 
 /// Gives every folder a label: the one that was typed, else the one it had (`kept`), else the next free of
@@ -202,7 +212,10 @@ mod tests {
     fn a_machine_and_a_folder_are_told_from_a_path() {
         let far = |text: &str| typed(text).unwrap().far.unwrap();
         let nas = far("nas:notes");
-        assert_eq!((nas.host.host.as_str(), nas.path), ("nas", PathBuf::from("notes")));
+        assert_eq!(
+            (nas.host.host.as_str(), nas.path),
+            ("nas", PathBuf::from("notes"))
+        );
         let named = typed("b=ada@nas:/x:y").unwrap();
         assert_eq!(named.name.as_deref(), Some("b"));
         let place = named.far.unwrap();

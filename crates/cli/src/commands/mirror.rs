@@ -27,7 +27,7 @@ pub(crate) fn run(args: args::Mirror, context: &Context) -> Result<Exit, Failure
     if !args.allow_empty {
         refuse_empty(&roots, &context.settings(&args.session))?;
     }
-    let want = Want {
+    let mut want = Want {
         roots,
         far,
         mirror: true,
@@ -42,24 +42,23 @@ pub(crate) fn run(args: args::Mirror, context: &Context) -> Result<Exit, Failure
         } else {
             plan::LIMIT
         };
-        return plan::show(want, limit, context).map(|_| Exit::Done);
+        return plan::show(&mut want, limit, context).map(|_| Exit::Done);
     }
     roots::check_free(&want.roots)?;
     let purpose = Purpose::Change {
         create: want.session.create,
     };
     let signals = Taken::begin()?;
-    let session = want.session.clone();
-    let opened = sync::open(want, context, purpose)?;
+    let opened = sync::open(&mut want, context, purpose)?;
     let options = SessionOptions {
-        once: session.once,
+        once: want.session.once,
         mirror: true,
         allow_empty: args.allow_empty,
-        poll: session.poll,
+        poll: want.session.poll,
         keep_trash: Some(context.keep_trash()),
         ..SessionOptions::default()
     };
-    live::run(opened, options, &session, context, signals)
+    live::run(opened, options, &want.session, context, signals)
 }
 
 /// An empty source would empty its targets. The engine refuses it too, but only after it has opened them.

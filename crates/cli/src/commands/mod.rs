@@ -45,16 +45,16 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    fn env(jobs: Option<u16>) -> Result<Arc<dyn Env>, Failure> {
+    pub(crate) fn env(jobs: Option<u16>) -> Result<Arc<dyn Env>, Failure> {
         Ok(Arc::new(SystemEnv::new(jobs)?))
     }
 
     /// How long what was displaced is kept.
-    fn keep_trash(&self) -> Duration {
+    pub(crate) fn keep_trash(&self) -> Duration {
         Duration::from_hours(24 * u64::from(self.config.defaults.trash.days))
     }
 
-    fn settings(&self, session: &Session) -> Settings {
+    pub(crate) fn settings(&self, session: &Session) -> Settings {
         Settings::new(&self.config, session)
     }
 

@@ -30,15 +30,15 @@ pub(crate) fn run(args: args::Plan, context: &Context) -> Result<Exit, Failure> 
         dry_run: true,
         ..args::Session::default()
     };
-    let want = Want {
+    let mut want = Want {
         roots,
-        far: BTreeMap::new(),
+        far: std::collections::BTreeMap::new(),
         allow_empty: false,
         mirror: false,
         merge: args.merge_shares,
         session,
     };
-    let pending = show(want, args.limit, context)?;
+    let pending = show(&mut want, args.limit, context)?;
     Ok(if pending && args.detailed_exitcode {
         Exit::Pending
     } else {
@@ -47,7 +47,7 @@ pub(crate) fn run(args: args::Plan, context: &Context) -> Result<Exit, Failure> 
 }
 
 /// Shows the plan of a session; whether there is anything to do.
-pub(crate) fn show(want: Want, limit: usize, context: &Context) -> Result<bool, Failure> {
+pub(crate) fn show(want: &mut Want, limit: usize, context: &Context) -> Result<bool, Failure> {
     if let Some(missing) = want.roots.iter().find(|r| !r.seen.exists) {
         let typed = missing.typed.display();
         return Err(Failure::new(1004, Exit::Usage, format!("{typed} does not exist"))
@@ -89,7 +89,7 @@ pub(crate) fn show(want: Want, limit: usize, context: &Context) -> Result<bool, 
     Ok(!preview.lines.is_empty())
 }
 
-fn view(want: Want, preview: &Preview) -> PlanView {
+fn view(want: &mut Want, preview: &Preview) -> PlanView {
     let labels: Vec<String> = want.roots.iter().map(|r| r.label.clone()).collect();
     let guard = |(n, total): (u64, u64)| {
         let percent = (n * 100).checked_div(total).unwrap_or(0);

@@ -35,7 +35,7 @@ pub(crate) fn run(args: args::Sync, context: &Context) -> Result<Exit, Failure> 
         .as_deref()
         .map(|name| index_of(&labels, name))
         .transpose()?;
-    let want = Want {
+    let mut want = Want {
         roots,
         far,
         mirror: false,
@@ -50,26 +50,25 @@ pub(crate) fn run(args: args::Sync, context: &Context) -> Result<Exit, Failure> 
         } else {
             plan::LIMIT
         };
-        return plan::show(want, limit, context).map(|_| Exit::Done);
+        return plan::show(&mut want, limit, context).map(|_| Exit::Done);
     }
     roots::check_free(&want.roots)?;
     let signals = Taken::begin()?;
-    let session = want.session.clone();
-    let create = session.create;
-    let opened = open(want, context, Purpose::Change { create })?;
+    let create = want.session.create;
+    let opened = open(&mut want, context, Purpose::Change { create })?;
     let policy = policy(
         args.policy,
         prefer.and_then(|i| opened.replicas.get(i)).map(|r| r.id()),
     );
     let options = SessionOptions {
-        once: session.once,
+        once: want.session.once,
         policy,
-        poll: session.poll,
+        poll: want.session.poll,
         log_lines: LOG_LINES,
         keep_trash: Some(context.keep_trash()),
         ..SessionOptions::default()
     };
-    live::run(opened, options, &session, context, signals)
+    live::run(opened, options, &want.session, context, signals)
 }
 
 /// The policy as the share records it.
@@ -131,7 +130,12 @@ pub(crate) fn look_far(
             Some(place) => {
                 let (reached, seen) = Reached::reach(place)?;
                 far.insert(i, reached);
-                seen
+                seen.inspection(&endpoint.path).ok_or_else(|| {
+                    let what = format!("{} answers something odd", endpoint.path.display());
+                    Failure::new(1041, Exit::Failed, what)
+                        .why("the two programs do not understand each other")
+                        .remedy("use the same version on both machines")
+                })?
             }
         };
         out.push(Root {
@@ -166,7 +170,11 @@ pub(crate) struct Opened {
 }
 
 /// Opens the folders in the share that they are in, or in a new one.
-pub(crate) fn open(want: Want, context: &Context, purpose: Purpose) -> Result<Opened, Failure> {
+pub(crate) fn open(
+    want: &mut Want,
+    context: &Context,
+    purpose: Purpose,
+) -> Result<Opened, Failure> {
     let env = world(&want.session, want.roots.len())?;
     let choice = roots::choose(&want.roots, want.mirror, want.merge)?;
     let fresh = ShareId(env.random());
@@ -174,8 +182,14 @@ pub(crate) fn open(want: Want, context: &Context, purpose: Purpose) -> Result<Op
     let is_here = |(i, _): &(usize, &Root)| !want.far.contains_key(i);
     let here = want.roots.iter().enumerate().filter(is_here);
     let here: Vec<Root> = here.map(|(_, root)| root.clone()).collect();
-    let (mut replicas, rules) =
-        connect::open_all(&env, &settings, &here, (choice, fresh), want.mirror, purpose)?;
+    let (mut replicas, rules) = connect::open_all(
+        &env,
+        &settings,
+        &here,
+        (choice, fresh),
+        want.mirror,
+        purpose,
+    )?;
     let far = open_far(want, choice, &mut replicas)?;
     Ok(Opened {
         env,
@@ -187,7 +201,7 @@ pub(crate) fn open(want: Want, context: &Context, purpose: Purpose) -> Result<Op
 
 /// Has the folders on other machines take part beside the first one here.
 fn open_far(
-    want: Want,
+    want: &mut Want,
     choice: Choice,
     replicas: &mut Vec<Arc<dyn Replica>>,
 ) -> Result<Vec<Far>, Failure> {
@@ -197,7 +211,7 @@ fn open_far(
     let published = Arc::new(Published::new(Arc::clone(first)));
     *first = Arc::clone(&published) as Arc<dyn Replica>;
     let mut far = Vec::new();
-    for (i, reached) in want.far {
+    for (i, reached) in std::mem::take(&mut want.far) {
         let root = &want.roots[i];
         let terms = Terms {
             share: published.share(),

@@ -111,10 +111,7 @@ fn open(opening: &Opening, context: &Context) -> Result<Opened, Failure> {
     let roots = [root];
     roots::check(&roots, opening.create)?;
     roots::check_free(&roots)?;
-    let share: ShareId = opening
-        .share
-        .parse()
-        .map_err(|_| bad_request("no share"))?;
+    let share: ShareId = opening.share.parse().map_err(|_| bad_request("no share"))?;
     let choice = if opening.new {
         Choice::New
     } else {
@@ -162,8 +159,8 @@ fn take_part(
     } else {
         vec![published.clone(), observed.clone()]
     };
-    let mut session = Session::start(env, replicas, options, Box::new(Silent))
-        .map_err(crate::live::failure)?;
+    let mut session =
+        Session::start(env, replicas, options, Box::new(Silent)).map_err(crate::live::failure)?;
     let handle = session.handle();
     let caught = signals.listen(move || handle.stop())?;
     request::tell(link, &Tell::Opened(Card::of(published.as_ref())));

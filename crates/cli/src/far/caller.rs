@@ -114,9 +114,13 @@ impl Reached {
 }
 
 fn odd(at: &str) -> Failure {
-    Failure::new(1041, Exit::Failed, format!("{at} answers something else than was asked"))
-        .why("the two programs do not understand each other")
-        .remedy("use the same version on both machines")
+    Failure::new(
+        1041,
+        Exit::Failed,
+        format!("{at} answers something else than was asked"),
+    )
+    .why("the two programs do not understand each other")
+    .remedy("use the same version on both machines")
 }
 
 fn ask_to_open(
@@ -193,8 +197,8 @@ impl Visit {
 
     fn talk(&self, there: Started) {
         let link = Arc::clone(&there.link);
+        let over = AtomicBool::new(false);
         std::thread::scope(|threads| {
-            let over = AtomicBool::new(false);
             threads.spawn(|| {
                 while !over.load(Ordering::SeqCst) {
                     if self.stop.load(Ordering::SeqCst) {
@@ -221,10 +225,14 @@ impl Visit {
     fn come_back(&self) -> Result<Started, Failure> {
         let (reached, _) = Reached::reach(&self.place)?;
         let card = ask_to_open(&reached.started, &self.place, &self.terms, &self.ours)?;
-        let met = card.met(Role::Both).ok_or_else(|| odd(&self.place.text()))?;
+        let met = card
+            .met(Role::Both)
+            .ok_or_else(|| odd(&self.place.text()))?;
         if met.replica != instep_replica::Replica::id(self.observed.as_ref()) {
             let what = format!("{} is another folder now", self.place.text());
-            return Err(Failure::new(1051, Exit::Denied, what).why("its marker names another replica"));
+            return Err(
+                Failure::new(1051, Exit::Denied, what).why("its marker names another replica")
+            );
         }
         self.observed.set_actor(met.actor);
         Ok(reached.started)

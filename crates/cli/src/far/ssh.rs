@@ -66,18 +66,23 @@ pub(crate) fn start(host: &Host) -> Result<Started, Failure> {
         None => {
             bring(host, &program, &name)?;
             try_start(host, &name)?.ok_or_else(|| {
-                Failure::new(1043, Exit::Unreachable, format!("{host} does not keep the program"))
-                    .why("it was brought there, and it was not found a moment later")
-                    .remedy(format!("ssh {host} ls -l .cache/instep   shows what is there"))
+                Failure::new(
+                    1043,
+                    Exit::Unreachable,
+                    format!("{host} does not keep the program"),
+                )
+                .why("it was brought there, and it was not found a moment later")
+                .remedy(format!(
+                    "ssh {host} ls -l .cache/instep   shows what is there"
+                ))
             })
         }
     }
 }
 
 fn own_program() -> Result<Vec<u8>, Failure> {
-    std::fs::read("/proc/self/exe").map_err(|e| {
-        Failure::new(1044, Exit::Failed, "read the program itself").why(e.to_string())
-    })
+    std::fs::read("/proc/self/exe")
+        .map_err(|e| Failure::new(1044, Exit::Failed, "read the program itself").why(e.to_string()))
 }
 
 /// The program's name there says which it is, so that two versions never meet in one file.
@@ -213,8 +218,14 @@ mod tests {
             port: Some(22),
         };
         let ssh = ssh(&host, &start_command("agent-0123abcd"));
-        let args: Vec<_> = ssh.get_args().map(|a| a.to_string_lossy().into_owned()).collect();
-        assert_eq!(args[..6], ["-T", "-p", "22", "-l", "-oProxyCommand=x", "--"]);
+        let args: Vec<_> = ssh
+            .get_args()
+            .map(|a| a.to_string_lossy().into_owned())
+            .collect();
+        assert_eq!(
+            args[..6],
+            ["-T", "-p", "22", "-l", "-oProxyCommand=x", "--"]
+        );
         assert_eq!(args[6], host.host, "it stands after the end of the options");
     }
 }
