@@ -70,6 +70,10 @@ impl Session {
             .iter()
             .position(|s| s.role == Role::Source)
             .unwrap_or(0);
+        // Whoever is there looks at it, and refuses it there.
+        if self.slots[source].is_observed() {
+            return Ok(());
+        }
         // What has just gone has not settled yet; for this question it is gone.
         let unsettled = looks
             .iter()

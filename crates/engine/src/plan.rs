@@ -160,7 +160,7 @@ impl Session {
     pub(crate) fn dirty_below(&mut self, path: &RelPath) {
         for slot in self.slots.iter().filter(|s| s.online()) {
             let dirty = &mut self.dirty;
-            let read = slot.replica.differing(path, &mut |below, _| {
+            let read = slot.rows_below(path, &mut |below, _| {
                 dirty.insert(below);
                 std::ops::ControlFlow::Continue(())
             });
@@ -204,6 +204,7 @@ impl Session {
             }
             let replica = self.slots[i].replica.clone();
             let observed = self.slots[i].is_observed();
+            let echo = self.slots[i].is_echo();
             let read = groups.iter().try_for_each(|(dir, group)| {
                 if bulk && group.len() >= 4 && !observed {
                     return replica.children(dir, &mut |path, row| {
@@ -213,7 +214,7 @@ impl Session {
                         std::ops::ControlFlow::Continue(())
                     });
                 }
-                let mut telling = group.iter().filter(|path| !replica.is_alike(path));
+                let mut telling = group.iter().filter(|path| !echo || !replica.is_alike(path));
                 telling.try_for_each(|path| {
                     if let (Some(row), Some(rows)) = (replica.row(path)?, out.get_mut(*path)) {
                         rows[i] = Some(row);
@@ -237,7 +238,7 @@ impl Session {
 
     fn row_at(&mut self, i: usize, path: &RelPath) -> Option<Row> {
         let slot = self.slots.get(i).filter(|s| s.online())?;
-        if slot.replica.is_alike(path) {
+        if slot.says_nothing_new(path) {
             return None;
         }
         match slot.replica.row(path) {

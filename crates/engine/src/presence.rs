@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use instep_core::path::RelPath;
 use instep_core::policy::Role;
-use instep_replica::{Error, ErrorKind, Replica};
+use instep_replica::{Error, ErrorKind, Replica, RowVisitor};
 
 use crate::problems::is_unseen;
 use crate::report::{Event, State};
@@ -39,7 +39,7 @@ impl Slot {
         dir: &RelPath,
         visit: &mut dyn FnMut(RelPath),
     ) -> Result<(), Error> {
-        if !self.is_observed() {
+        if !self.is_echo() {
             return self.replica.children(dir, &mut |path, _| {
                 visit(path);
                 ControlFlow::Continue(())
@@ -53,6 +53,26 @@ impl Slot {
             visit(up);
             ControlFlow::Continue(())
         })
+    }
+
+    /// Where it has the same as the replica beside which it is observed, nothing follows from it. A mirror's source is
+    /// heard all the same: its targets have no say.
+    pub(crate) fn is_echo(&self) -> bool {
+        self.is_observed() && self.role == Role::Both
+    }
+
+    /// Whether nothing follows from what it has at a path.
+    pub(crate) fn says_nothing_new(&self, path: &RelPath) -> bool {
+        self.is_echo() && self.replica.is_alike(path)
+    }
+
+    /// The rows below a directory from which something follows.
+    pub(crate) fn rows_below(&self, dir: &RelPath, visit: RowVisitor<'_>) -> Result<(), Error> {
+        if self.is_echo() {
+            self.replica.differing(dir, visit)
+        } else {
+            self.replica.subtree(dir, visit)
+        }
     }
 
     /// This session writes it, and can be told something.
@@ -229,8 +249,9 @@ impl Session {
         slot.next_guard_ns = now + GUARD_NS;
         // What it did before it failed may not be durable.
         slot.touched_ns.get_or_insert(now);
-        // Whoever is observed says itself of which paths it has something else.
-        self.compare_all |= !self.slots[i].is_observed();
+        // Whoever is observed says itself of which paths it has something else; but what a mirror's source has not is
+        // an extra only once it is heard.
+        self.compare_all |= !self.slots[i].is_echo();
         self.enter(i, State::Scanning, "it is back".to_owned());
         self.slots[i].why.clear();
         if !self.options.once {

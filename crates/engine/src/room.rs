@@ -306,7 +306,7 @@ impl Session {
         }
         let (mut below, mut there) = (BTreeSet::new(), BTreeSet::new());
         for slot in self.slots.iter().filter(|s| s.online()) {
-            let read = slot.replica.differing(path, &mut |path, row| {
+            let read = slot.rows_below(path, &mut |path, row| {
                 if row.print.is_some() {
                     there.insert(path.clone());
                 }

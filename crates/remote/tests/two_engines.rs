@@ -87,18 +87,31 @@ fn meet(one: &Arc<MemoryReplica>, other: &Arc<MemoryReplica>) -> Side {
     beside(&Arc::new(Published::new(one.clone())), one, other)
 }
 
+fn seen_as(one: &Arc<MemoryReplica>, other: &Arc<MemoryReplica>, role: Role) -> Side {
+    in_role(&Arc::new(Published::new(one.clone())), one, other, role)
+}
+
 /// The other as it is seen beside one.
 fn beside(
     published: &Arc<Published>,
     one: &Arc<MemoryReplica>,
     other: &Arc<MemoryReplica>,
 ) -> Side {
+    in_role(published, one, other, Role::Both)
+}
+
+fn in_role(
+    published: &Arc<Published>,
+    one: &Arc<MemoryReplica>,
+    other: &Arc<MemoryReplica>,
+    role: Role,
+) -> Side {
     let introduction = Introduction {
         id: other.id(),
         actor: other.actor(),
         share: SHARE,
         description: Description {
-            role: Role::Both,
+            role,
             ..other.describe()
         },
         capabilities: Capabilities {
@@ -134,10 +147,17 @@ fn run(side: &Side, env: &Arc<StepEnv>) -> Handle {
 }
 
 fn begin(replicas: Vec<Arc<dyn Replica>>, env: &Arc<StepEnv>) -> Handle {
+    begin_with(replicas, env, SessionOptions::default())
+}
+
+fn begin_with(
+    replicas: Vec<Arc<dyn Replica>>,
+    env: &Arc<StepEnv>,
+    options: SessionOptions,
+) -> Handle {
     let (send, receive) = channel();
     let env = env.clone();
     std::thread::spawn(move || {
-        let options = SessionOptions::default();
         let mut session = Session::start(env, replicas, options, Box::new(Silent)).unwrap();
         send.send(session.handle()).unwrap();
         session.run().unwrap();
@@ -269,4 +289,39 @@ fn what_one_client_of_a_hub_writes_arrives_at_all_others_whenever_they_come() {
     clients[2].user_remove(&p("A")).unwrap();
     all_equal(&all, &[("B", "B"), ("C", "C"), ("d/new", "from B")]);
     handles.iter().chain([&run_hub]).for_each(Handle::stop);
+}
+
+#[test]
+fn a_mirror_copies_one_way_and_what_only_the_target_has_goes() {
+    let env = Arc::new(StepEnv::default());
+    let memory = |label: &str, role| {
+        let made = MemoryReplica::new(label, SHARE, env.clone());
+        Arc::new(made.with_role(role))
+    };
+    let (source, target) = (memory("A", Role::Source), memory("B", Role::Target));
+    source.user_write(&p("d/one"), b"1").unwrap();
+    target.user_write(&p("extra"), b"x").unwrap();
+    let here = seen_as(&source, &target, Role::Target);
+    let there = seen_as(&target, &source, Role::Source);
+    let _lines = converse(&here, &there);
+    let mirror = || SessionOptions {
+        mirror: true,
+        ..SessionOptions::default()
+    };
+    let a = begin_with(
+        vec![here.published.clone(), here.observed.clone()],
+        &env,
+        mirror(),
+    );
+    let b = begin_with(
+        vec![there.observed.clone(), there.published.clone()],
+        &env,
+        mirror(),
+    );
+    all_equal(&[&source, &target], &[("d/one", "1")]);
+    source.user_write(&p("two"), b"2").unwrap();
+    source.user_remove(&p("d/one")).unwrap();
+    all_equal(&[&source, &target], &[("two", "2")]);
+    a.stop();
+    b.stop();
 }

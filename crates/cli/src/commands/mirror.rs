@@ -1,5 +1,7 @@
 //! `mirror`: makes folders exact copies of one; what that displaces goes to trash.
 
+use std::collections::BTreeMap;
+
 use instep_core::policy::Role;
 use instep_engine::session::{SessionError, SessionOptions};
 
@@ -9,6 +11,7 @@ use crate::args;
 use crate::connect::{self, Purpose, Settings};
 use crate::endpoint;
 use crate::error::{Exit, Failure};
+use crate::far::caller::Reached;
 use crate::roots::Root;
 use crate::signals::Taken;
 use crate::{live, roots};
@@ -25,7 +28,7 @@ pub(crate) fn run(args: args::Mirror, context: &Context) -> Result<Exit, Failure
     roots::check(&roots, args.session.create)?;
     roots::check_roles(&roots)?;
     if !args.allow_empty {
-        refuse_empty(&roots, &context.settings(&args.session))?;
+        refuse_empty(&roots, &far, &context.settings(&args.session))?;
     }
     let mut want = Want {
         roots,
@@ -62,12 +65,19 @@ pub(crate) fn run(args: args::Mirror, context: &Context) -> Result<Exit, Failure
 }
 
 /// An empty source would empty its targets. The engine refuses it too, but only after it has opened them.
-fn refuse_empty(roots: &[Root], settings: &Settings) -> Result<(), Failure> {
-    let is_empty = |root: &Root| connect::is_empty(&root.seen.path, settings);
-    match roots.split_first() {
-        Some((source, targets)) if is_empty(source) && !targets.iter().all(is_empty) => {
-            Err(live::failure(SessionError::EmptySource))
-        }
-        _ => Ok(()),
+fn refuse_empty(
+    roots: &[Root],
+    far: &BTreeMap<usize, Reached>,
+    settings: &Settings,
+) -> Result<(), Failure> {
+    let is_empty = |(i, root): (usize, &Root)| match far.get(&i) {
+        Some(reached) => reached.is_empty,
+        None => connect::is_empty(&root.seen.path, settings),
+    };
+    let mut all = roots.iter().enumerate();
+    let is_source_empty = all.next().is_some_and(is_empty);
+    if is_source_empty && !all.all(is_empty) {
+        return Err(live::failure(SessionError::EmptySource));
     }
+    Ok(())
 }

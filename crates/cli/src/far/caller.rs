@@ -5,21 +5,26 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use instep_core::id::ShareId;
 use instep_core::policy::Role;
 use instep_remote::observed::Observed;
 use instep_remote::published::Published;
 use instep_remote::wired;
+use instep_replica::Replica as _;
 use instep_wire::error::LinkError;
 
+use super::Met;
 use super::request::{self, Ask, Card, Opening, Seen, Tell};
 use super::ssh::{self, Host, Started};
 use crate::error::{Exit, Failure};
 
 /// Between two attempts to reach a machine that went away: the first, and the longest.
 const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
+
+/// How long the session waits to hear what is there before it begins without.
+const HEARD: Duration = Duration::from_secs(10);
 
 /// A folder on another machine, as it was typed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +45,8 @@ impl Place {
 pub(crate) struct Reached {
     place: Place,
     started: Started,
+    /// Nothing that would be synchronized is in the folder.
+    pub(crate) is_empty: bool,
 }
 
 /// What is agreed for a folder there.
@@ -73,8 +80,12 @@ impl Reached {
         let Tell::Seen(seen) = request::ask(&started.link, &at, &Ask::Look { path })? else {
             return Err(odd(&at));
         };
-        let place = place.clone();
-        Ok((Self { place, started }, *seen))
+        let reached = Self {
+            place: place.clone(),
+            started,
+            is_empty: seen.is_empty(),
+        };
+        Ok((reached, *seen))
     }
 
     /// Opens the folder there beside one of ours, and keeps to it until told to stop.
@@ -87,6 +98,10 @@ impl Reached {
         };
         let at = self.place.text();
         let met = card.met(role).ok_or_else(|| odd(&at))?;
+        let met = Met {
+            location: at,
+            ..met
+        };
         let observed = super::observed(&met, terms.share, ours);
         let stop = Arc::new(AtomicBool::new(false));
         let visit = Visit {
@@ -105,11 +120,20 @@ impl Reached {
             .name("far".into())
             .spawn(move || visit.stay(started))
             .map_err(|e| Failure::new(1900, Exit::Failed, "start a thread").why(e.to_string()))?;
+        wait_until_heard(&observed);
         Ok(Far {
             observed,
             stop,
             talking: Some(talking),
         })
+    }
+}
+
+/// What is there is heard before the session begins, if that does not take long: it is introduced with it.
+fn wait_until_heard(observed: &Observed) {
+    let began = Instant::now();
+    while observed.guard().is_err() && began.elapsed() < HEARD {
+        std::thread::sleep(Duration::from_millis(2));
     }
 }
 
@@ -228,7 +252,7 @@ impl Visit {
         let met = card
             .met(Role::Both)
             .ok_or_else(|| odd(&self.place.text()))?;
-        if met.replica != instep_replica::Replica::id(self.observed.as_ref()) {
+        if met.replica != self.observed.id() {
             let what = format!("{} is another folder now", self.place.text());
             return Err(
                 Failure::new(1051, Exit::Denied, what).why("its marker names another replica")
