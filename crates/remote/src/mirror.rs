@@ -10,6 +10,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use instep_core::path::RelPath;
+use instep_core::policy::Role;
 use instep_core::row::Row;
 use instep_replica::{Replica, Result, RowVisitor};
 
@@ -57,6 +58,7 @@ impl Far {
 /// The rows of the far end.
 pub struct Mirror {
     ours: Arc<dyn Replica>,
+    role: Role,
     differing: BTreeMap<Listed, Far>,
     pending: usize,
 }
@@ -69,9 +71,10 @@ impl std::fmt::Debug for Mirror {
 
 impl Mirror {
     /// Of somebody who has what `ours` has, until it says otherwise.
-    pub fn new(ours: Arc<dyn Replica>) -> Self {
+    pub fn new(ours: Arc<dyn Replica>, role: Role) -> Self {
         Self {
             ours,
+            role,
             differing: BTreeMap::new(),
             pending: 0,
         }
@@ -125,11 +128,28 @@ impl Mirror {
             self.set(path, None);
             return Ok(true);
         }
-        // What a rule or a file system keeps from being synchronized somewhere stays known differently there.
-        let both = || ours.iter().chain(&row);
-        let pending = both().any(|r| !r.entry.is_empty()) && both().all(|r| r.held.is_none());
+        let pending = self.is_to_change(ours.as_ref(), row.as_ref());
         self.set(path, Some(Far::Told { row, pending }));
         Ok(false)
+    }
+
+    /// Whether the far end will have another row, if ours stays as it is.
+    fn is_to_change(&self, ours: Option<&Row>, theirs: Option<&Row>) -> bool {
+        // What a rule or a file system keeps from being synchronized somewhere stays known differently there.
+        let both = || ours.iter().chain(&theirs);
+        if both().any(|r| r.held.is_some()) {
+            return false;
+        }
+        let shown = |row: Option<&Row>| row.and_then(Row::present).cloned();
+        match self.role {
+            Role::Both => both().any(|r| !r.entry.is_empty()),
+            Role::Source => false,
+            // It remembers what it had seen, and shows what the source shows.
+            Role::Target => match (shown(ours), shown(theirs)) {
+                (Some(ours), Some(theirs)) => !ours.same_content(&theirs),
+                (ours, theirs) => ours.is_some() || theirs.is_some(),
+            },
+        }
     }
 
     /// Whether the far end has the same of a path, as far as is known.
@@ -318,7 +338,7 @@ mod tests {
     #[test]
     fn what_the_far_end_told_stands_beside_what_we_have_in_the_order_of_a_listing() {
         let ours = replica(&["a/x", "a/z", "b"]);
-        let mut mirror = Mirror::new(ours.clone());
+        let mut mirror = Mirror::new(ours.clone(), Role::Both);
         let all = listed(&mirror, "");
         assert_eq!(all.len(), 4, "the directory, too: {all:?}");
         assert!(!mirror.put(&p("a/y"), Some(other())).unwrap());
@@ -340,7 +360,7 @@ mod tests {
     #[test]
     fn what_changed_here_counts_as_unknown_there_until_the_far_end_says_the_same() {
         let ours = replica(&["a"]);
-        let mut mirror = Mirror::new(ours.clone());
+        let mut mirror = Mirror::new(ours.clone(), Role::Both);
         let row = mirror.row(&p("a")).unwrap();
         assert!(row.is_some());
         mirror.ours_changed(&p("a"));

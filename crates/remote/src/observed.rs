@@ -105,7 +105,7 @@ impl Observed {
         introduction.capabilities.observed = true;
         introduction.capabilities.hints = true;
         let state = State {
-            mirror: Mirror::new(ours),
+            mirror: Mirror::new(ours, introduction.description.role),
             books: BTreeMap::new(),
             actor: introduction.actor,
             hints: HintSet::default(),
