@@ -11,7 +11,8 @@ use std::path::PathBuf;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 
 use crate::error::{Exit, Failure};
-use crate::far::caller::Place;
+use crate::far::caller::{Machine, Place};
+use crate::far::hubs::Address;
 use crate::far::ssh::Host;
 
 /// One folder as it was typed.
@@ -96,10 +97,15 @@ fn far(path: &std::path::Path) -> Result<Option<Place>, Failure> {
         .remedy("HOST:PATH is a folder on a machine that ssh reaches")
         .remedy(format!("write ./{shown} if the colon is part of the name"))
     };
-    if bytes[colon + 1..].starts_with(b"//") {
-        return Err(refused(
-            "this version knows folders here and on machines that ssh reaches",
-        ));
+    if let Some(rest) = bytes[colon + 1..].strip_prefix(b"//") {
+        return match &bytes[..colon] {
+            b"sync" => share(rest).map(Some).ok_or_else(|| {
+                refused("a share of a hub is written sync://HOST/SHARE or sync://HOST:PORT/SHARE")
+            }),
+            _ => Err(refused(
+                "this version knows folders here, on machines that ssh reaches, and shares of hubs",
+            )),
+        };
     }
     let place = &bytes[colon + 1..];
     let at = bytes[..colon].iter().rposition(|b| *b == b'@');
@@ -122,13 +128,25 @@ fn far(path: &std::path::Path) -> Result<Option<Place>, Failure> {
         ));
     }
     Ok(Some(Place {
-        host: Host {
+        machine: Machine::Ssh(Host {
             user: user.map(|u| word(u, "user")).transpose()?,
             host: word(host, "host")?,
             port: None,
-        },
+        }),
         path: PathBuf::from(OsStr::from_bytes(place)),
     }))
+}
+
+/// What comes after `sync://`.
+fn share(rest: &[u8]) -> Option<Place> {
+    let text = std::str::from_utf8(rest).ok()?;
+    let (address, share) = text.split_once('/')?;
+    let share = share.strip_suffix('/').unwrap_or(share);
+    crate::hub::rights::is_name(share).then_some(())?;
+    Some(Place {
+        machine: Machine::Hub(Address::parse(address)?),
+        path: PathBuf::from(share),
+    })
 }
 
 /// Refuses folders on other machines, for commands that do not reach them.
@@ -208,18 +226,45 @@ mod tests {
         assert_eq!(typed("newest=/a"), Err(1025));
     }
 
+    fn ssh(user: Option<&str>, host: &str) -> Machine {
+        Machine::Ssh(Host {
+            user: user.map(str::to_owned),
+            host: host.into(),
+            port: None,
+        })
+    }
+
+    #[test]
+    fn a_share_of_a_hub_is_told_from_a_folder() {
+        let far = typed("sync://hub.example.org/team").unwrap().far.unwrap();
+        let address = Address::parse("hub.example.org").unwrap();
+        assert_eq!(
+            (far.machine, far.path),
+            (Machine::Hub(address), PathBuf::from("team"))
+        );
+        for text in [
+            "sync://hub",
+            "sync:///x",
+            "sync://hub/",
+            "sync://hub/a/b",
+            "sync://u@h/x",
+        ] {
+            assert_eq!(typed(text).map(|_| ()), Err(1026), "{text}");
+        }
+    }
+
     #[test]
     fn a_machine_and_a_folder_are_told_from_a_path() {
         let far = |text: &str| typed(text).unwrap().far.unwrap();
         let nas = far("nas:notes");
         assert_eq!(
-            (nas.host.host.as_str(), nas.path),
-            ("nas", PathBuf::from("notes"))
+            (nas.machine, nas.path),
+            (ssh(None, "nas"), PathBuf::from("notes"))
         );
         let named = typed("b=ada@nas:/x:y").unwrap();
         assert_eq!(named.name.as_deref(), Some("b"));
         let place = named.far.unwrap();
-        assert_eq!(place.host.user.as_deref(), Some("ada"));
+        assert_eq!(place.machine, ssh(Some("ada"), "nas"));
         assert_eq!(place.path, PathBuf::from("/x:y"));
     }
 

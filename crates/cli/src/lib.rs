@@ -13,6 +13,7 @@ mod endpoint;
 mod error;
 mod explain;
 mod far;
+mod hub;
 pub mod input;
 mod live;
 mod places;
@@ -22,6 +23,7 @@ mod records;
 mod reload;
 mod roots;
 mod signals;
+mod small_file;
 #[cfg(test)]
 mod snapshot;
 #[cfg(feature = "steps")]

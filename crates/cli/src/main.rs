@@ -14,6 +14,7 @@ mod endpoint;
 mod error;
 mod explain;
 mod far;
+mod hub;
 mod live;
 mod places;
 mod program;
@@ -22,6 +23,7 @@ mod records;
 mod reload;
 mod roots;
 mod signals;
+mod small_file;
 #[cfg(test)]
 mod snapshot;
 #[cfg(feature = "steps")]

@@ -6,7 +6,17 @@ use std::path::PathBuf;
 
 /// The user's configuration file: `$XDG_CONFIG_HOME/instep/config.toml`.
 pub(crate) fn config_file() -> PathBuf {
-    base("XDG_CONFIG_HOME", ".config").join("instep/config.toml")
+    config_dir().join("config.toml")
+}
+
+/// Where the key of this device is, and what it knows of hubs: `$XDG_CONFIG_HOME/instep`.
+pub(crate) fn config_dir() -> PathBuf {
+    base("XDG_CONFIG_HOME", ".config").join("instep")
+}
+
+/// Where a hub keeps everything unless it is told otherwise: `$XDG_DATA_HOME/instep/hub`.
+pub(crate) fn hub_dir() -> PathBuf {
+    base("XDG_DATA_HOME", ".local/share").join("instep/hub")
 }
 
 /// The user's state directory: `$XDG_STATE_HOME/instep`.

@@ -121,6 +121,12 @@ impl Mirror {
         Ok(())
     }
 
+    /// Whether what is told of a path is what we have.
+    pub fn is_ours(&self, path: &RelPath, row: Option<&Row>) -> Result<bool> {
+        let ours = self.ours.row(path)?.map(|row| told(&row));
+        Ok(ours.as_ref() == row)
+    }
+
     /// Takes in what is told of a path; nothing, where the far end has no row. Returns whether it is what we have.
     pub fn put(&mut self, path: &RelPath, row: Option<Row>) -> Result<bool> {
         let ours = self.ours.row(path)?.map(|row| told(&row));

@@ -56,6 +56,8 @@ struct State {
     waker: Option<Waker>,
     /// Who brings contents, once the mirror has caught up.
     bringer: Option<Arc<dyn Bringer>>,
+    /// It may only read: what it tells counts for nothing.
+    reads_only: bool,
     /// Why it cannot be reached.
     away: String,
     talk: Talk,
@@ -111,6 +113,7 @@ impl Observed {
             hints: HintSet::default(),
             waker: None,
             bringer: None,
+            reads_only: false,
             away: "it has not told what it has yet".to_owned(),
             talk: Talk::default(),
         };
@@ -122,6 +125,11 @@ impl Observed {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// It may read and not write: it is told everything, and nothing follows from what it says.
+    pub fn listen_to_nothing(&self) {
+        self.lock().reads_only = true;
     }
 
     /// The mirror says all that the far end has.
@@ -179,7 +187,9 @@ impl Observed {
     /// Rows here changed: what the far end has of them is not known until it says so.
     pub fn ours_changed<'a>(&self, paths: impl Iterator<Item = &'a RelPath>) {
         let mut state = self.lock();
-        paths.for_each(|path| state.mirror.ours_changed(path));
+        if !state.reads_only {
+            paths.for_each(|path| state.mirror.ours_changed(path));
+        }
     }
 
     /// The far end has heard of rows of ours and has the same.
@@ -199,7 +209,12 @@ impl Observed {
         let mut state = self.lock();
         state.talk.heard += 1;
         for (path, row) in rows {
-            if state.mirror.put(&path, row)? {
+            let is_same = if state.reads_only {
+                state.mirror.is_ours(&path, row.as_ref())?
+            } else {
+                state.mirror.put(&path, row)?
+            };
+            if is_same {
                 same.push(path.clone());
             }
             state.hints.add_path(path);
@@ -215,6 +230,9 @@ impl Observed {
             nodes.iter().any(|node| node.covers(leaf)) && !told.contains(path)
         };
         let mut state = self.lock();
+        if state.reads_only {
+            return Ok(());
+        }
         for path in state.mirror.untold(&is_untold)? {
             state.mirror.put(&path, None)?;
             state.hints.add_path(path);
@@ -226,6 +244,9 @@ impl Observed {
     /// Takes in what is written in its books.
     pub fn write(&self, book: Book, key: &str, body: Option<String>) {
         let mut state = self.lock();
+        if state.reads_only {
+            return;
+        }
         let at = (book, key.to_owned());
         let old = match body.clone() {
             Some(body) => state.books.insert(at, body),

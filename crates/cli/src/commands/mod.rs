@@ -8,9 +8,12 @@ mod explain;
 mod forget;
 mod holds;
 mod ignore;
+mod join;
 mod log;
 mod mirror;
 mod plan;
+mod serve;
+mod share;
 mod status;
 pub(crate) mod sync;
 mod trash;
@@ -123,6 +126,9 @@ pub(crate) fn run(cli: Cli, output: &Output) -> Result<Exit, Failure> {
         Command::Verify(args) => verify::run(&args, &context),
         Command::Doctor(args) => doctor::run(&args, &context),
         Command::Forget(args) => forget::run(&args, &context),
+        Command::Serve(args) => serve::run(&args, &context),
+        Command::Share(args) => share::run(args.what, &context),
+        Command::Join(args) => join::run(args, &context),
         Command::Explain(args) => explain::run(&args, output),
         Command::Agent => crate::far::agent::run(&context),
     }

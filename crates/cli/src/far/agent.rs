@@ -46,6 +46,7 @@ pub(crate) fn run(context: &Context) -> Result<Exit, Failure> {
                 Ok(seen) => request::tell(&link, &Tell::Seen(Box::new(seen))),
                 Err(failure) => refuse(&link, &failure),
             },
+            Ask::Order(_) => refuse(&link, &bad_request("an order, and no hub runs here")),
             Ask::Open(opening) => match open(&opening, context) {
                 Ok(opened) => return take_part(&link, &opening, opened, context, signals),
                 Err(failure) => refuse(&link, &failure),

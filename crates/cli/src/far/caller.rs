@@ -14,10 +14,12 @@ use instep_remote::published::Published;
 use instep_remote::wired;
 use instep_replica::Replica as _;
 use instep_wire::error::LinkError;
+use instep_wire::link::Link;
 
 use super::Met;
+use super::hubs::{self, Address};
 use super::request::{self, Ask, Card, Opening, Seen, Tell};
-use super::ssh::{self, Host, Started};
+use super::ssh::{self, Host};
 use crate::error::{Exit, Failure};
 
 /// Between two attempts to reach a machine that went away: the first, and the longest.
@@ -26,18 +28,55 @@ const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins
 /// How long the session waits to hear what is there before it begins without.
 const HEARD: Duration = Duration::from_secs(10);
 
+/// How a machine is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Machine {
+    /// Through the user's `ssh`, which starts the program there.
+    Ssh(Host),
+    /// A hub that runs, at this address.
+    Hub(Address),
+}
+
 /// A folder on another machine, as it was typed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Place {
     /// The machine.
-    pub(crate) host: Host,
-    /// The folder there; relative to the home directory.
+    pub(crate) machine: Machine,
+    /// The folder there, relative to the home directory; of a hub, the name of a share.
     pub(crate) path: PathBuf,
 }
 
 impl Place {
     fn text(&self) -> String {
-        format!("{}:{}", self.host, self.path.display())
+        let path = self.path.display();
+        match &self.machine {
+            Machine::Ssh(host) => format!("{host}:{path}"),
+            Machine::Hub(address) => format!("sync://{address}/{path}"),
+        }
+    }
+
+    fn start(&self) -> Result<Started, Failure> {
+        match &self.machine {
+            Machine::Ssh(host) => ssh::start(host).map(Started::Program),
+            Machine::Hub(address) => hubs::call(address).map(Started::Hub),
+        }
+    }
+}
+
+/// Whoever answers at the other end.
+enum Started {
+    /// The program, started for this.
+    Program(ssh::Started),
+    /// A hub.
+    Hub(Arc<Link>),
+}
+
+impl Started {
+    fn link(&self) -> &Arc<Link> {
+        match self {
+            Self::Program(started) => &started.link,
+            Self::Hub(link) => link,
+        }
     }
 }
 
@@ -73,11 +112,11 @@ pub(crate) fn failure(at: &str, e: &LinkError) -> Failure {
 impl Reached {
     /// Reaches a machine and looks at a folder there.
     pub(crate) fn reach(place: &Place) -> Result<(Self, Seen), Failure> {
-        let started = ssh::start(&place.host)?;
+        let started = place.start()?;
         let at = place.text();
-        request::greet(&started.link, &at)?;
+        request::greet(started.link(), &at)?;
         let path = request::put_path(&place.path);
-        let Tell::Seen(seen) = request::ask(&started.link, &at, &Ask::Look { path })? else {
+        let Tell::Seen(seen) = request::ask(started.link(), &at, &Ask::Look { path })? else {
             return Err(odd(&at));
         };
         let reached = Self {
@@ -165,7 +204,7 @@ fn ask_to_open(
         create: terms.create,
         caller: Card::of(ours.as_ref()),
     };
-    match request::ask(&started.link, &at, &Ask::Open(Box::new(opening)))? {
+    match request::ask(started.link(), &at, &Ask::Open(Box::new(opening)))? {
         Tell::Opened(card) => Ok(card),
         _ => Err(odd(&at)),
     }
@@ -220,7 +259,7 @@ impl Visit {
     }
 
     fn talk(&self, there: Started) {
-        let link = Arc::clone(&there.link);
+        let link = Arc::clone(there.link());
         let over = AtomicBool::new(false);
         std::thread::scope(|threads| {
             threads.spawn(|| {

@@ -3,12 +3,14 @@
 //! ```text
 //! request  what one side asks the other before rows are told   ssh     starts the program on another machine
 //! agent    the side that is started                            caller  the side that starts it, and comes back
+//! hubs     hubs that this device knows, and how it calls them
 //! ```
 //!
 //! Invariant: each side writes only its own folders.
 
 pub(crate) mod agent;
 pub(crate) mod caller;
+pub(crate) mod hubs;
 pub(crate) mod request;
 pub(crate) mod ssh;
 
@@ -31,6 +33,8 @@ pub(crate) struct Met {
     pub(crate) fs_type: String,
     pub(crate) role: Role,
     pub(crate) new: bool,
+    /// What is worth knowing before anything happens.
+    pub(crate) notes: Vec<String>,
 }
 
 /// A replica at the far end as the engine here sees it, beside the one whose changes it is told.
@@ -45,7 +49,7 @@ pub(crate) fn observed(met: &Met, share: ShareId, ours: &Arc<Published>) -> Arc<
             fs_type: met.fs_type.clone(),
             role: met.role,
             new: met.new,
-            notes: Vec::new(),
+            notes: met.notes.clone(),
         },
         capabilities: Capabilities {
             writable: false,

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Met;
 use crate::error::{Exit, Failure};
+use crate::hub::order::{Answer, Order};
 use crate::roots::{Inspection, Membership};
 
 /// How long an answer may take: a folder may be on a disk that has to wake.
@@ -33,6 +34,8 @@ pub(crate) enum Ask {
     },
     /// To take part with a folder from now on.
     Open(Box<Opening>),
+    /// Something of a hub.
+    Order(Order),
 }
 
 /// How a folder takes part.
@@ -67,6 +70,9 @@ pub(crate) struct Card {
     pub(crate) location: String,
     pub(crate) fs_type: String,
     pub(crate) new: bool,
+    /// Nothing that the other says is taken in.
+    #[serde(default)]
+    pub(crate) reads_only: bool,
 }
 
 /// What the side that was started answers.
@@ -77,6 +83,8 @@ pub(crate) enum Tell {
     Seen(Box<Seen>),
     /// The folder takes part.
     Opened(Card),
+    /// What a hub was asked.
+    Answered(Answer),
     /// It cannot.
     Failed(Box<Trouble>),
 }
@@ -180,6 +188,30 @@ impl Seen {
         }
     }
 
+    /// Of a share that a hub keeps.
+    pub(crate) fn share(name: &str, share: &str, replica: ReplicaId, empty: bool) -> Self {
+        let part = Part {
+            share: share.to_owned(),
+            replica: replica.to_string(),
+            role: role_word(Role::Both).into(),
+            mirror: false,
+            label: String::from("hub"),
+            members: Vec::new(),
+        };
+        Self {
+            path: put_path(Path::new(name)),
+            exists: true,
+            is_dir: true,
+            unreadable: None,
+            unwritable: None,
+            foreign: None,
+            holder: None,
+            bare: false,
+            empty,
+            memberships: vec![part],
+        }
+    }
+
     /// Nothing that would be synchronized is in it.
     pub(crate) fn is_empty(&self) -> bool {
         self.empty
@@ -225,6 +257,7 @@ impl Card {
             location: described.location,
             fs_type: described.fs_type,
             new: described.new,
+            reads_only: false,
         }
     }
 
@@ -240,6 +273,11 @@ impl Card {
             fs_type: self.fs_type.clone(),
             role,
             new: self.new,
+            notes: self
+                .reads_only
+                .then(|| "this device may read only: what is changed here stays here".to_owned())
+                .into_iter()
+                .collect(),
         })
     }
 }
