@@ -22,6 +22,8 @@ pub const PREVIOUS_MAX: usize = 2;
 pub const CLOCK_AHEAD_MAX_NS: i64 = 120 * 1_000_000_000;
 /// Counters reserved durably at a time, so that a crash can never make one appear twice.
 pub const COUNTER_BLOCK: u64 = 4096;
+/// Counters above this are forged: nobody observes so many changes.
+pub const COUNTER_MAX: u64 = 1 << 48;
 /// A burst that deletes no more than this many entries is never held.
 pub const BRAKE_ENTRIES: u64 = 50;
 /// A burst is held only when it deletes more than this share of the entries.

@@ -5,6 +5,7 @@
 //! keep.
 
 use instep_core::codec::DecodeError;
+use instep_core::limits;
 use instep_core::path::RelPath;
 use instep_core::row::{Print, Row};
 use instep_store::row_codec;
@@ -39,11 +40,19 @@ pub fn encode(row: &Row) -> Option<Vec<u8>> {
 /// A row as somebody told it. What nobody would tell of others is refused.
 pub fn decode(bytes: &[u8]) -> Result<Row, DecodeError> {
     let row = row_codec::row(bytes)?;
-    if row == told(&row) {
+    if row == told(&row) && !is_forged(&row) {
         Ok(row)
     } else {
         Err(DecodeError::Invalid)
     }
+}
+
+/// Whether a change is named that nobody can have come to. The context covers what the siblings name.
+fn is_forged(row: &Row) -> bool {
+    let named = row.entry.ctx().iter().chain(row.shown);
+    named
+        .into_iter()
+        .any(|dot| dot.counter > limits::COUNTER_MAX)
 }
 
 /// A digest of what is told of a path.
@@ -55,4 +64,41 @@ pub fn digest(path: &RelPath, bytes: &[u8]) -> u128 {
     let mut out = [0; 16];
     out.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
     u128::from_le_bytes(out)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
+mod tests {
+    use instep_core::entry::Entry;
+    use instep_core::id::{ActorId, Dot};
+    use instep_core::version::{Kind, Version};
+
+    use super::*;
+
+    fn dot(counter: u64) -> Dot {
+        let actor = ActorId([7; 8]);
+        Dot { actor, counter }
+    }
+
+    fn row(counter: u64) -> Row {
+        let version = Version::bare(Kind::Dir);
+        Row {
+            entry: Entry::first(dot(counter), version),
+            shown: Some(dot(counter)),
+            ..Row::default()
+        }
+    }
+
+    #[test]
+    fn a_counter_that_nobody_can_have_come_to_is_taken_in() {
+        let most = row(limits::COUNTER_MAX);
+        assert_eq!(decode(&encode(&most).unwrap()), Ok(most));
+        for counter in [limits::COUNTER_MAX + 1, u64::MAX] {
+            let forged = encode(&row(counter)).unwrap();
+            assert_eq!(decode(&forged), Err(DecodeError::Invalid));
+            let shown = Some(dot(counter));
+            let forged = encode(&Row { shown, ..row(1) }).unwrap();
+            assert_eq!(decode(&forged), Err(DecodeError::Invalid));
+        }
+    }
 }

@@ -57,7 +57,7 @@ pub const CODE_BYTES_MAX: usize = 64;
 /// Bytes of a text for people.
 pub const TEXT_BYTES_MAX: usize = 64 * 1024;
 /// Counters above this are forged: nobody observes so many changes.
-pub const COUNTER_MAX: u64 = 1 << 48;
+pub const COUNTER_MAX: u64 = instep_core::limits::COUNTER_MAX;
 /// Bytes of messages that arrived and were not yet received by the program.
 pub const INBOX_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// The same in messages.
