@@ -115,6 +115,7 @@ fn messages() -> Vec<(&'static str, Message)> {
         ("digests", Message::Digests(digests)),
         ("wanted", Message::Wanted(vec![part(true), part(false)])),
         ("complete", Message::Complete(vec![node])),
+        ("rest", Message::Rest { heard: 300 }),
         (
             "moved",
             Message::Moved(Moved {

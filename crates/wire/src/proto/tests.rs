@@ -65,6 +65,7 @@ fn every_kind() -> Vec<Message> {
         }),
         Message::Wanted(vec![part(true), part(false)]),
         Message::Complete(vec![node]),
+        Message::Rest { heard: 7 },
         Message::Moved(Moved {
             from: path("old"),
             to: path("new/name"),
@@ -260,7 +261,7 @@ proptest! {
 
     #[test]
     fn a_damaged_message_is_a_message_or_an_error(
-        which in 0..14usize, at: prop::sample::Index, to: u8, cut: prop::sample::Index
+        which in 0..15usize, at: prop::sample::Index, to: u8, cut: prop::sample::Index
     ) {
         let mut bytes = encode(&every_kind()[which]).unwrap().to_vec();
         let at = at.index(bytes.len());
