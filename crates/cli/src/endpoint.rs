@@ -130,7 +130,7 @@ fn far(path: &std::path::Path) -> Result<Option<Place>, Failure> {
     Ok(Some(Place {
         machine: Machine::Ssh(Host {
             user: user.map(|u| word(u, "user")).transpose()?,
-            host: word(host, "host")?,
+            name: word(host, "host")?,
             port: None,
         }),
         path: PathBuf::from(OsStr::from_bytes(place)),
@@ -229,7 +229,7 @@ mod tests {
     fn ssh(user: Option<&str>, host: &str) -> Machine {
         Machine::Ssh(Host {
             user: user.map(str::to_owned),
-            host: host.into(),
+            name: host.into(),
             port: None,
         })
     }

@@ -25,14 +25,14 @@ pub(crate) struct Host {
     /// What comes before `@`.
     pub(crate) user: Option<String>,
     /// A name of `ssh_config`, a host name, or an address.
-    pub(crate) host: String,
+    pub(crate) name: String,
     /// Where another one than the usual.
     pub(crate) port: Option<u16>,
 }
 
 impl std::fmt::Display for Host {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.host)
+        f.write_str(&self.name)
     }
 }
 
@@ -119,7 +119,7 @@ fn ssh(host: &Host, command: &str) -> Command {
     if let Some(user) = &host.user {
         ssh.arg("-l").arg(user);
     }
-    ssh.arg("--").arg(&host.host).arg(command);
+    ssh.arg("--").arg(&host.name).arg(command);
     ssh.stdin(Stdio::piped()).stdout(Stdio::piped());
     ssh
 }
@@ -138,7 +138,7 @@ fn try_start(host: &Host, name: &str) -> Result<Option<Started>, Failure> {
     let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
         return Err(Failure::new(1045, Exit::Failed, "start ssh").why("it has no input or output"));
     };
-    match Link::over(output, input, Side::Caller, &host.host, PATIENCE) {
+    match Link::over(output, input, Side::Caller, &host.name, PATIENCE) {
         Ok(link) => Ok(Some(Started {
             child,
             link: Arc::new(link),
@@ -214,7 +214,7 @@ mod tests {
     fn nothing_that_was_typed_is_part_of_a_command() {
         let host = Host {
             user: Some("-oProxyCommand=x".into()),
-            host: "-oProxyCommand=touch /tmp/x".into(),
+            name: "-oProxyCommand=touch /tmp/x".into(),
             port: Some(22),
         };
         let ssh = ssh(&host, &start_command("agent-0123abcd"));
@@ -226,6 +226,6 @@ mod tests {
             args[..6],
             ["-T", "-p", "22", "-l", "-oProxyCommand=x", "--"]
         );
-        assert_eq!(args[6], host.host, "it stands after the end of the options");
+        assert_eq!(args[6], host.name, "it stands after the end of the options");
     }
 }
