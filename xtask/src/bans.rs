@@ -34,6 +34,8 @@ const BANS: &[Ban] = &[
             "crates/cli/src/control",
             "crates/cli/src/commands/status.rs",
             "crates/cli/src/connect.rs",
+            // The program's own file, which it brings to other machines.
+            "crates/cli/src/far/agents.rs",
             "crates/cli/src/commands/ignore.rs",
             // Never in the program that people use.
             "crates/cli/src/steps.rs",

@@ -148,7 +148,7 @@ impl Failure {
 }
 
 /// A line with nothing in it that could act on a terminal: names may have any bytes.
-fn harmless(line: &str) -> String {
+pub(crate) fn harmless(line: &str) -> String {
     let mut out = String::with_capacity(line.len());
     for c in line.chars() {
         if instep_core::path::acts(c) {

@@ -17,6 +17,7 @@ use crate::connect::{self, IgnoreRules, Purpose};
 use crate::endpoint::{self, Endpoint};
 use crate::error::{Exit, Failure};
 use crate::far::caller::{Far, Reached, Terms};
+use crate::far::heard::Voice;
 use crate::live;
 use crate::roots::{self, Choice, Root};
 use crate::signals::Taken;
@@ -128,7 +129,7 @@ pub(crate) fn look_far(
         let seen = match &endpoint.far {
             None => connect::inspect(&endpoint.path)?,
             Some(place) => {
-                let (reached, seen) = Reached::reach(place)?;
+                let (reached, seen) = Reached::reach(place, Voice::Aloud)?;
                 far.insert(i, reached);
                 seen.inspection(&endpoint.path).ok_or_else(|| {
                     let what = format!("{} answers something odd", endpoint.path.display());

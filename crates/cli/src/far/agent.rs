@@ -38,7 +38,7 @@ pub(crate) fn run(context: &Context) -> Result<Exit, Failure> {
         CALLER,
         std::time::Duration::from_secs(30),
     );
-    let link = Arc::new(link.map_err(|e| super::caller::failure(CALLER, &e))?);
+    let link = Arc::new(link.map_err(|e| super::unreached::broken(CALLER, &e))?);
     request::greet(&link, CALLER)?;
     while let Some(ask) = request::asked(&link) {
         match ask {

@@ -5,18 +5,19 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use instep_core::id::ShareId;
 use instep_core::policy::Role;
+use instep_fs::place;
 use instep_remote::observed::Observed;
 use instep_remote::published::Published;
 use instep_remote::wired;
 use instep_replica::Replica as _;
-use instep_wire::error::LinkError;
 use instep_wire::link::Link;
 
 use super::Met;
+use super::heard::Voice;
 use super::hubs::{self, Address};
 use super::request::{self, Ask, Card, Opening, Seen, Tell};
 use super::ssh::{self, Host};
@@ -55,9 +56,9 @@ impl Place {
         }
     }
 
-    fn start(&self) -> Result<Started, Failure> {
+    fn start(&self, voice: Voice) -> Result<Started, Failure> {
         match &self.machine {
-            Machine::Ssh(host) => ssh::start(host).map(Started::Program),
+            Machine::Ssh(host) => ssh::start(host, voice).map(Started::Program),
             Machine::Hub(address) => hubs::call(address).map(Started::Hub),
         }
     }
@@ -77,6 +78,11 @@ impl Started {
             Self::Program(started) => &started.link,
             Self::Hub(link) => link,
         }
+    }
+
+    /// The program was missing there.
+    fn is_brought(&self) -> bool {
+        matches!(self, Self::Program(started) if started.brought)
     }
 }
 
@@ -98,21 +104,10 @@ pub(crate) struct Terms {
     pub(crate) create: bool,
 }
 
-/// Why there is no link, in the words of all other failures.
-pub(crate) fn failure(at: &str, e: &LinkError) -> Failure {
-    let (code, exit) = match e {
-        LinkError::Refused { .. } => (1048, Exit::Denied),
-        LinkError::WrongKey { .. } => (1049, Exit::Denied),
-        LinkError::Incompatible { .. } => (1050, Exit::Incompatible),
-        _ => (1046, Exit::Unreachable),
-    };
-    Failure::new(code, exit, format!("{at} cannot be reached")).why(e.to_string())
-}
-
 impl Reached {
     /// Reaches a machine and looks at a folder there.
-    pub(crate) fn reach(place: &Place) -> Result<(Self, Seen), Failure> {
-        let started = place.start()?;
+    pub(crate) fn reach(place: &Place, voice: Voice) -> Result<(Self, Seen), Failure> {
+        let started = place.start(voice)?;
         let at = place.text();
         request::greet(started.link(), &at)?;
         let path = request::put_path(&place.path);
@@ -137,8 +132,13 @@ impl Reached {
         };
         let at = self.place.text();
         let met = card.met(role).ok_or_else(|| odd(&at))?;
+        let mut notes = met.notes;
+        if self.started.is_brought() {
+            notes.push(String::from("instep was brought there"));
+        }
         let met = Met {
             location: at,
+            notes,
             ..met
         };
         let observed = super::observed(&met, terms.share, ours);
@@ -170,9 +170,9 @@ impl Reached {
 
 /// What is there is heard before the session begins, if that does not take long: it is introduced with it.
 fn wait_until_heard(observed: &Observed) {
-    let began = Instant::now();
-    while observed.guard().is_err() && began.elapsed() < HEARD {
-        std::thread::sleep(Duration::from_millis(2));
+    let began = place::monotonic();
+    while observed.guard().is_err() && place::monotonic().saturating_sub(began) < HEARD {
+        place::pause(Duration::from_millis(2));
     }
 }
 
@@ -286,16 +286,18 @@ impl Visit {
     }
 
     fn come_back(&self) -> Result<Started, Failure> {
-        let (reached, _) = Reached::reach(&self.place)?;
+        let (reached, _) = Reached::reach(&self.place, Voice::Quiet)?;
         let card = ask_to_open(&reached.started, &self.place, &self.terms, &self.ours)?;
         let met = card
             .met(Role::Both)
             .ok_or_else(|| odd(&self.place.text()))?;
         if met.replica != self.observed.id() {
             let what = format!("{} is another folder now", self.place.text());
-            return Err(
-                Failure::new(1051, Exit::Denied, what).why("its marker names another replica")
-            );
+            return Err(Failure::new(1051, Exit::Denied, what)
+                .why("its marker names another replica than the one that was met first")
+                .remedy(
+                    "put the folder back, or stop this session and start it with the new one",
+                ));
         }
         self.observed.set_actor(met.actor);
         Ok(reached.started)

@@ -153,15 +153,19 @@ pub(crate) fn call(address: &Address) -> Result<Arc<Link>, Failure> {
 }
 
 fn unreachable(address: &Address, e: &LinkError) -> Failure {
-    let failure = super::caller::failure(&format!("the hub {address}"), e);
+    let at = format!("the hub {address}");
     match e {
-        LinkError::WrongKey { .. } => failure
+        LinkError::Refused { .. } => Failure::new(
+            1048,
+            Exit::Denied,
+            format!("{at} does not let this device in"),
+        )
+        .why(e.to_string())
+        .remedy("the device was revoked, or the hub was set up anew: ask for a new invitation"),
+        LinkError::WrongKey { .. } => super::unreached::broken(&at, e)
             .remedy("if the hub was set up anew, ask its owner for a new invitation and join again")
             .remedy("otherwise somebody stands between: do not go on over this network"),
-        LinkError::Refused { .. } => failure.remedy(
-            "this device was revoked, or the hub was set up anew: ask for a new invitation",
-        ),
-        _ => failure.remedy("it is tried again by itself while a session runs"),
+        _ => super::unreached::broken(&at, e),
     }
 }
 

@@ -1,18 +1,23 @@
 //! Folders on other machines: reached, opened by the program there, and seen from here.
 //!
 //! ```text
-//! request  what one side asks the other before rows are told   ssh     starts the program on another machine
-//! agent    the side that is started                            caller  the side that starts it, and comes back
-//! hubs     hubs that this device knows, and how it calls them
+//! request    what one side asks the other before rows are told
+//! caller     the side that starts the other, and comes back     agent   the side that is started
+//! ssh        starts the program on another machine              agents  how it is kept there
+//! unreached  why it could not be started                        heard   what was said meanwhile
+//! hubs       hubs that this device knows, and how it calls them
 //! ```
 //!
 //! Invariant: each side writes only its own folders.
 
 pub(crate) mod agent;
+mod agents;
 pub(crate) mod caller;
+pub(crate) mod heard;
 pub(crate) mod hubs;
 pub(crate) mod request;
 pub(crate) mod ssh;
+mod unreached;
 
 use std::sync::Arc;
 

@@ -322,11 +322,11 @@ impl Trouble {
 pub(crate) fn greet(link: &Link, at: &str) -> Result<(), Failure> {
     let none = Hello::new(ShareId([0; 16]), ReplicaId([0; 16]), ActorId([0; 8]));
     let said = link.send(&Message::Hello(Box::new(none)));
-    said.map_err(|e| super::caller::failure(at, &e))?;
+    said.map_err(|e| super::unreached::broken(at, &e))?;
     match link.recv(PATIENCE) {
         Ok(Some(Message::Hello(_))) => Ok(()),
         Ok(_) => Err(silent(at)),
-        Err(e) => Err(super::caller::failure(at, &e)),
+        Err(e) => Err(super::unreached::broken(at, &e)),
     }
 }
 
@@ -340,7 +340,7 @@ fn silent(at: &str) -> Failure {
 pub(crate) fn ask(link: &Link, at: &str, ask: &Ask) -> Result<Tell, Failure> {
     let text = serde_json::to_string(ask).unwrap_or_default();
     let sent = link.send(&Message::Status(text));
-    sent.map_err(|e| super::caller::failure(at, &e))?;
+    sent.map_err(|e| super::unreached::broken(at, &e))?;
     match link.recv(PATIENCE) {
         Ok(Some(Message::Status(text))) => match serde_json::from_str(&text) {
             Ok(Tell::Failed(trouble)) => Err(trouble.failure(at)),
@@ -348,7 +348,7 @@ pub(crate) fn ask(link: &Link, at: &str, ask: &Ask) -> Result<Tell, Failure> {
             Err(_) => Err(silent(at)),
         },
         Ok(_) => Err(silent(at)),
-        Err(e) => Err(super::caller::failure(at, &e)),
+        Err(e) => Err(super::unreached::broken(at, &e)),
     }
 }
 

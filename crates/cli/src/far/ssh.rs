@@ -1,23 +1,23 @@
 //! Starts the program on another machine through the user's own `ssh`, and brings it there when it is missing.
 //!
-//! Owns the child process. Invariant: what the user typed is never part of a command that a shell reads: the host is an
-//! argument of its own after `--`, and everything else travels in the link.
+//! Owns the child process, and what it says on standard error. Invariant: what the user typed is never part of a command
+//! that a shell reads: the host is an argument of its own after `--`, and everything else travels in the link.
 
 use std::io::{Read as _, Write as _};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use instep_chunk::hash::Hasher;
 use instep_wire::link::Link;
 use instep_wire::pipe::Side;
 
+use super::agents::{self, INSTALLED, MISSING, NONE, Own};
+use super::heard::{Heard, Voice};
+use super::unreached;
 use crate::error::{Exit, Failure};
 
 /// How long the far machine may take to ask for a password, wake, and start the program.
 const PATIENCE: Duration = Duration::from_mins(2);
-/// With this the command there says that the program is missing.
-const MISSING: i32 = 66;
 
 /// A machine that `ssh` reaches.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +30,18 @@ pub(crate) struct Host {
     pub(crate) port: Option<u16>,
 }
 
+impl Host {
+    /// The command with which a person reaches it.
+    pub(crate) fn command(&self) -> String {
+        let port = self.port.map_or(String::new(), |p| format!("-p {p} "));
+        let user = self
+            .user
+            .as_ref()
+            .map_or(String::new(), |u| format!("{u}@"));
+        format!("ssh {port}{user}{}", self.name)
+    }
+}
+
 impl std::fmt::Display for Host {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.name)
@@ -40,6 +52,8 @@ impl std::fmt::Display for Host {
 pub(crate) struct Started {
     child: Child,
     pub(crate) link: Arc<Link>,
+    /// It was not there before.
+    pub(crate) brought: bool,
 }
 
 impl Drop for Started {
@@ -57,62 +71,57 @@ impl Drop for Started {
     }
 }
 
+/// An attempt that came to nothing.
+pub(crate) struct Ended {
+    /// The code with which `ssh` ended, which is that of the command there; 255 is its own.
+    pub(crate) code: Option<i32>,
+    /// What the link says.
+    pub(crate) why: String,
+    /// What was said on standard error.
+    pub(crate) said: String,
+}
+
 /// Starts the program there, and brings it there first if it is missing or another version.
-pub(crate) fn start(host: &Host) -> Result<Started, Failure> {
-    let program = own_program()?;
-    let name = name_of(&program);
-    match try_start(host, &name)? {
-        Some(started) => Ok(started),
-        None => {
-            bring(host, &program, &name)?;
-            try_start(host, &name)?.ok_or_else(|| {
-                Failure::new(
-                    1043,
-                    Exit::Unreachable,
-                    format!("{host} does not keep the program"),
-                )
-                .why("it was brought there, and it was not found a moment later")
-                .remedy(format!(
-                    "ssh {host} ls -l .cache/instep   shows what is there"
-                ))
-            })
-        }
+pub(crate) fn start(host: &Host, voice: Voice) -> Result<Started, Failure> {
+    let own = Own::find()?;
+    let ended = match attempt(host, &own.start(), voice)? {
+        Ok(started) => return Ok(started),
+        Err(ended) => ended,
+    };
+    match ended.code {
+        Some(MISSING) => start_brought(host, &own, voice),
+        Some(NONE) => Err(unreached::other_kind(host, own.kind(), &ended)),
+        _ => Err(unreached::failure(host, &ended)),
     }
 }
 
-fn own_program() -> Result<Vec<u8>, Failure> {
-    std::fs::read("/proc/self/exe")
-        .map_err(|e| Failure::new(1044, Exit::Failed, "read the program itself").why(e.to_string()))
+fn start_brought(host: &Host, own: &Own, voice: Voice) -> Result<Started, Failure> {
+    let failure = match bring(host, own, voice) {
+        Ok(()) => match attempt(host, &own.start(), voice)? {
+            Ok(mut started) => {
+                started.brought = true;
+                return Ok(started);
+            }
+            Err(ended) => unreached::not_kept(host, &ended),
+        },
+        Err(failure) => failure,
+    };
+    // From some homes nothing can be started, or there is no room: the program may be installed.
+    match attempt(host, INSTALLED, voice)? {
+        Ok(started) => Ok(started),
+        Err(_) => Err(failure),
+    }
 }
 
-/// The program's name there says which it is, so that two versions never meet in one file.
-fn name_of(program: &[u8]) -> String {
-    let mut hasher = Hasher::new();
-    hasher.update(program);
-    format!("agent-{}", hasher.finish().short())
-}
-
-/// Only letters, digits and dashes: `name` comes from here and is part of a command.
-fn start_command(name: &str) -> String {
-    format!(
-        "exec sh -c 'a=\"${{XDG_CACHE_HOME:-$HOME/.cache}}/instep/{name}\"; \
-         if [ -x \"$a\" ]; then exec \"$a\" agent; fi; exit {MISSING}'"
-    )
-}
-
-fn bring_command(name: &str, bytes: usize) -> String {
-    format!(
-        "exec sh -c 'umask 077; d=\"${{XDG_CACHE_HOME:-$HOME/.cache}}/instep\"; t=\"$d/.{name}.$$\"; \
-         mkdir -p \"$d\" && cat > \"$t\" && [ \"$(wc -c < \"$t\")\" -eq {bytes} ] && chmod 700 \"$t\" && \
-         mv \"$t\" \"$d/{name}\" || {{ rm -f \"$t\"; exit 1; }}'"
-    )
-}
-
-fn ssh(host: &Host, command: &str) -> Command {
+fn ssh(host: &Host, command: &str, voice: Voice) -> Command {
     let program = std::env::var_os("INSTEP_SSH").unwrap_or_else(|| "ssh".into());
     let mut ssh = Command::new(program);
-    // Compression and multiplexing are as the user configured them; a terminal would spoil the bytes.
+    // Everything else is as the user configured it; a terminal would spoil the bytes.
     ssh.arg("-T");
+    if voice == Voice::Quiet {
+        // Nobody waits for a question that comes out of nowhere.
+        ssh.args(["-o", "BatchMode=yes"]);
+    }
     if let Some(port) = host.port {
         ssh.arg("-p").arg(port.to_string());
     }
@@ -121,36 +130,40 @@ fn ssh(host: &Host, command: &str) -> Command {
     }
     ssh.arg("--").arg(&host.name).arg(command);
     ssh.stdin(Stdio::piped()).stdout(Stdio::piped());
+    ssh.stderr(Stdio::piped());
     ssh
 }
 
-fn spawn(host: &Host, command: &str) -> Result<Child, Failure> {
-    ssh(host, command).spawn().map_err(|e| {
+fn spawn(host: &Host, command: &str, voice: Voice) -> Result<(Child, Heard), Failure> {
+    let mut child = ssh(host, command, voice).spawn().map_err(|e| {
         Failure::new(1045, Exit::Failed, "start ssh")
             .why(e.to_string())
             .remedy("install an ssh client: apt install openssh-client")
-    })
+    })?;
+    let heard = Heard::listen(child.stderr.take(), voice);
+    Ok((child, heard))
 }
 
-/// Starts the program there; nothing, where it is missing.
-fn try_start(host: &Host, name: &str) -> Result<Option<Started>, Failure> {
-    let mut child = spawn(host, &start_command(name))?;
+/// Starts a command there that is a program of ours, and links with it.
+fn attempt(host: &Host, command: &str, voice: Voice) -> Result<Result<Started, Ended>, Failure> {
+    let (mut child, heard) = spawn(host, command, voice)?;
     let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
         return Err(Failure::new(1045, Exit::Failed, "start ssh").why("it has no input or output"));
     };
-    match Link::over(output, input, Side::Caller, &host.name, PATIENCE) {
-        Ok(link) => Ok(Some(Started {
-            child,
-            link: Arc::new(link),
-        })),
-        Err(e) => {
-            let ended = end(&mut child);
-            match ended {
-                Some(MISSING) => Ok(None),
-                ended => Err(unreachable(host, ended, &e.to_string())),
-            }
-        }
-    }
+    Ok(
+        match Link::over(output, input, Side::Caller, &host.name, PATIENCE) {
+            Ok(link) => Ok(Started {
+                child,
+                link: Arc::new(link),
+                brought: false,
+            }),
+            Err(e) => Err(Ended {
+                code: end(&mut child),
+                why: e.to_string(),
+                said: heard.said(),
+            }),
+        },
+    )
 }
 
 /// The code with which it ended by itself, shortly after its output did; else it is ended.
@@ -166,43 +179,23 @@ fn end(child: &mut Child) -> Option<i32> {
     None
 }
 
-fn unreachable(host: &Host, ended: Option<i32>, why: &str) -> Failure {
-    let how = match ended {
-        Some(255) => "ssh could not reach it, or was refused: it says above why".to_owned(),
-        Some(code) => format!("{why}; the command there ended with {code}"),
-        None => why.to_owned(),
-    };
-    Failure::new(1046, Exit::Unreachable, format!("{host} cannot be reached"))
-        .why(how)
-        .remedy(format!("ssh {host} true   must work without a question"))
-}
-
-fn bring(host: &Host, program: &[u8], name: &str) -> Result<(), Failure> {
-    let mut child = spawn(host, &bring_command(name, program.len()))?;
+fn bring(host: &Host, own: &Own, voice: Voice) -> Result<(), Failure> {
+    let program = agents::bytes()?;
+    let (mut child, heard) = spawn(host, &own.bring(program.len()), voice)?;
     let written = match child.stdin.take() {
-        Some(mut input) => input.write_all(program),
+        Some(mut input) => input.write_all(&program),
         None => Ok(()),
     };
-    let mut said = String::new();
     if let Some(output) = child.stdout.take() {
         // What it says is for people; it may say anything.
-        let _any = output.take(4096).read_to_string(&mut said);
+        let _any = output.take(64 * 1024).read_to_end(&mut Vec::new());
     }
-    let status = child.wait();
-    match (written, status) {
-        (Ok(()), Ok(status)) if status.success() => Ok(()),
-        (written, status) => {
-            let why = match (written.err(), status) {
-                (_, Ok(status)) => format!("the command there ended with {status}"),
-                (Some(e), _) => e.to_string(),
-                (None, Err(e)) => e.to_string(),
-            };
-            Err(Failure::new(1047, Exit::Unreachable, format!("bring the program to {host}"))
-                .why(why)
-                .remedy(format!("ssh {host} df -h .cache   shows whether there is room"))
-                .remedy("a home directory that forbids programs (noexec) needs another place: set XDG_CACHE_HOME there"))
-        }
-    }
+    let why = match (child.wait(), written) {
+        (Ok(status), Ok(())) if status.success() => return Ok(()),
+        (Ok(status), _) => format!("the command there ended with {status}"),
+        (Err(e), _) => e.to_string(),
+    };
+    Err(unreached::not_brought(host, &why, &heard.said()))
 }
 
 #[cfg(test)]
@@ -217,7 +210,7 @@ mod tests {
             name: "-oProxyCommand=touch /tmp/x".into(),
             port: Some(22),
         };
-        let ssh = ssh(&host, &start_command("agent-0123abcd"));
+        let ssh = ssh(&host, "fixed", Voice::Aloud);
         let args: Vec<_> = ssh
             .get_args()
             .map(|a| a.to_string_lossy().into_owned())
@@ -227,5 +220,6 @@ mod tests {
             ["-T", "-p", "22", "-l", "-oProxyCommand=x", "--"]
         );
         assert_eq!(args[6], host.name, "it stands after the end of the options");
+        assert_eq!(args[7..], ["fixed"]);
     }
 }
