@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::commands::serve::Wanted;
 use crate::endpoint::{self, Endpoint};
 use crate::far::hubs::Address;
 use crate::hub::rights::Right;
@@ -623,6 +624,15 @@ pub(crate) struct Serve {
         hide_env_values = true
     )]
     pub(crate) listen: std::net::SocketAddr,
+    /// Keep a share in a folder of yours instead of the hub's directory: NAME=FOLDER
+    #[arg(long, value_name = "NAME=FOLDER", value_parser = Wanted::parse)]
+    pub(crate) folder: Vec<Wanted>,
+    /// Keep what another hub invites to together with it: asks for the code
+    #[arg(long, value_name = "HOST", value_parser = hub)]
+    pub(crate) join: Vec<Address>,
+    /// How this hub gets in there.
+    #[command(flatten)]
+    pub(crate) entry: Entry,
 }
 
 /// `share`.
@@ -639,6 +649,15 @@ pub(crate) struct AtHub {
     /// The hub; the only one that this device knows unless given
     #[arg(long, value_name = "HOST", value_parser = hub)]
     pub(crate) hub: Option<Address>,
+    /// The hub that runs on this machine with this directory
+    #[arg(
+        long,
+        value_name = "DIR",
+        conflicts_with = "hub",
+        env = "INSTEP_DATA",
+        hide_env_values = true
+    )]
+    pub(crate) data: Option<PathBuf>,
 }
 
 /// Where a code comes from, and what this device is to be called.

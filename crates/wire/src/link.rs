@@ -189,6 +189,12 @@ impl Link {
 
     /// Says goodbye and ends the connection. What was sent before still goes out.
     pub fn close(&self, code: &str) {
+        let known = self.end.cause();
+        let code = match &known {
+            // Whoever ended it has said why.
+            Some(LinkError::Closed { code }) => code,
+            _ => code,
+        };
         self.leave(&Message::Bye {
             code: String::from(code),
         });

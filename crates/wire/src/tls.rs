@@ -263,6 +263,10 @@ pub(crate) fn cause(e: &io::Error) -> LinkError {
     let tls = e.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
     match tls {
         Some(tls) => tls_cause(tls),
+        // A process that was killed, and a cable that was pulled, say no goodbye.
+        None if e.kind() == io::ErrorKind::UnexpectedEof => {
+            LinkError::Lost(String::from("the far end went away without a word"))
+        }
         None => LinkError::Lost(e.to_string()),
     }
 }

@@ -8,7 +8,7 @@ use super::{Context, sync};
 use crate::args::{self, Entry};
 use crate::endpoint;
 use crate::error::{Exit, Failure};
-use crate::far::hubs::{self, Address};
+use crate::far::hubs::{Address, Device};
 use crate::hub::order::Joined;
 
 /// Carries it out.
@@ -34,6 +34,16 @@ pub(crate) fn run(args: args::Join, context: &Context) -> Result<Exit, Failure> 
 
 /// Joins a hub with a code, which is asked for where no file has it.
 pub(crate) fn enter(hub: &Address, entry: &Entry, context: &Context) -> Result<Joined, Failure> {
+    enter_as(&Device::own(), hub, entry, context)
+}
+
+/// As [`enter`], as another device than the user's.
+pub(crate) fn enter_as(
+    device: &Device,
+    hub: &Address,
+    entry: &Entry,
+    context: &Context,
+) -> Result<Joined, Failure> {
     let code = match &entry.token_file {
         Some(file) => read_code(file)?,
         None => {
@@ -44,7 +54,7 @@ pub(crate) fn enter(hub: &Address, entry: &Entry, context: &Context) -> Result<J
         }
     };
     let name = entry.name.clone().unwrap_or_else(own_name);
-    let joined = hubs::join(hub, &code, &name)?;
+    let joined = device.join(hub, &code, &name)?;
     let what = match &joined.share {
         Some(share) => format!("the share {share}, {}", joined.right.word()),
         None => "everything at the hub".to_owned(),

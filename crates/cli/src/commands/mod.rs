@@ -12,7 +12,7 @@ mod join;
 mod log;
 mod mirror;
 mod plan;
-mod serve;
+pub(crate) mod serve;
 mod share;
 mod status;
 pub(crate) mod sync;

@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use instep_core::id::ShareId;
 use serde_json::json;
@@ -11,11 +11,12 @@ use super::{Context, join};
 use crate::args::{AtHub, Session, ShareCommand};
 use crate::connect;
 use crate::error::{Exit, Failure};
-use crate::far::hubs::{self, Address};
+use crate::far::hubs::{self, Address, Device};
+use crate::hub::desk;
 use crate::hub::order::{Answer, MemberLine, Order, ShareLine};
 use crate::hub::rights::Right;
-use crate::quantity;
 use crate::ui::table::Table;
+use crate::{places, quantity};
 
 /// Carries it out.
 pub(crate) fn run(what: ShareCommand, context: &Context) -> Result<Exit, Failure> {
@@ -27,8 +28,8 @@ pub(crate) fn run(what: ShareCommand, context: &Context) -> Result<Exit, Failure
             entry,
             session,
         } => {
-            let hub = meant(at)?;
-            if !hubs::knows(&hub)? {
+            let hub = at.hub.map_or_else(|| Device::own().only_hub(), Ok)?;
+            if !Device::own().knows(&hub)? {
                 join::enter(&hub, &entry, context)?;
             }
             add(&hub, &share, &folder, session, context)
@@ -42,15 +43,15 @@ pub(crate) fn run(what: ShareCommand, context: &Context) -> Result<Exit, Failure
             token_file,
             at,
         } => {
-            let hub = meant(at)?;
+            let hub = Asked::meant(at)?;
             let order = Order::Invite {
                 share: share.clone(),
                 right: if admin { Right::Admin } else { role },
                 uses,
                 seconds: expires.as_secs(),
             };
-            let Answer::Invited { code } = hubs::order(&hub, order)? else {
-                return Err(hubs::odd(&hub.to_string()));
+            let Answer::Invited { code } = hub.ask(order)? else {
+                return Err(hub.odd());
             };
             match token_file {
                 Some(file) => write_code(&file, &code)?,
@@ -60,9 +61,10 @@ pub(crate) fn run(what: ShareCommand, context: &Context) -> Result<Exit, Failure
                 None => {
                     let held =
                         quantity::span(u64::try_from(expires.as_nanos()).unwrap_or(u64::MAX));
-                    context
-                        .output
-                        .note(&format!("On the other computer, run:   instep join {hub}"));
+                    context.output.note(&format!(
+                        "On the other computer, run:   instep join {}",
+                        hub.host()
+                    ));
                     context.output.line(&code);
                     context.output.note(&format!(
                         "({}, {held})",
@@ -73,17 +75,17 @@ pub(crate) fn run(what: ShareCommand, context: &Context) -> Result<Exit, Failure
             Ok(Exit::Done)
         }
         ShareCommand::Ls { at } => {
-            let hub = meant(at)?;
-            let Answer::Shares { shares } = hubs::order(&hub, Order::Shares)? else {
-                return Err(hubs::odd(&hub.to_string()));
+            let hub = Asked::meant(at)?;
+            let Answer::Shares { shares } = hub.ask(Order::Shares)? else {
+                return Err(hub.odd());
             };
             list_shares(&shares, context);
             Ok(Exit::Done)
         }
         ShareCommand::Members { share, at } => {
-            let hub = meant(at)?;
-            let Answer::Members { members } = hubs::order(&hub, Order::Members { share })? else {
-                return Err(hubs::odd(&hub.to_string()));
+            let hub = Asked::meant(at)?;
+            let Answer::Members { members } = hub.ask(Order::Members { share })? else {
+                return Err(hub.odd());
             };
             list_members(&members, context);
             Ok(Exit::Done)
@@ -114,15 +116,61 @@ pub(crate) fn run(what: ShareCommand, context: &Context) -> Result<Exit, Failure
     }
 }
 
-fn meant(at: AtHub) -> Result<Address, Failure> {
-    at.hub.map_or_else(hubs::the_only, Ok)
+/// A hub that is asked something.
+enum Asked {
+    Far(Address),
+    /// The one that runs with this directory.
+    Here(PathBuf),
+}
+
+impl Asked {
+    /// The one that was named; else the one on this machine; else the only one that this device knows.
+    fn meant(at: AtHub) -> Result<Self, Failure> {
+        if let Some(data) = at.data {
+            return Ok(Self::Here(data));
+        }
+        if let Some(hub) = at.hub {
+            return Ok(Self::Far(hub));
+        }
+        let usual = places::hub_dir();
+        if desk::is_open(&usual) {
+            return Ok(Self::Here(usual));
+        }
+        Device::own().only_hub().map(Self::Far)
+    }
+
+    fn ask(&self, order: Order) -> Result<Answer, Failure> {
+        match self {
+            Self::Far(hub) => Device::own().order(hub, order),
+            Self::Here(data) => desk::ask(data, order),
+        }
+    }
+
+    /// What somebody else would call it.
+    fn host(&self) -> String {
+        match self {
+            Self::Far(hub) => hub.to_string(),
+            Self::Here(_) => {
+                let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+                name.trim().to_owned()
+            }
+        }
+    }
+
+    /// An answer to something else than was asked.
+    fn odd(&self) -> Failure {
+        match self {
+            Self::Far(hub) => hubs::odd(&hub.to_string()),
+            Self::Here(data) => hubs::odd(&data.display().to_string()),
+        }
+    }
 }
 
 fn change(at: AtHub, order: Order) -> Result<Exit, Failure> {
-    let hub = meant(at)?;
-    match hubs::order(&hub, order)? {
+    let hub = Asked::meant(at)?;
+    match hub.ask(order)? {
         Answer::Done => Ok(Exit::Done),
-        _ => Err(hubs::odd(&hub.to_string())),
+        _ => Err(hub.odd()),
     }
 }
 
@@ -144,7 +192,7 @@ fn add(
         share: share.to_owned(),
         id: id.to_string(),
     };
-    hubs::order(hub, order)?;
+    Device::own().order(hub, order)?;
     join::follow(folder, hub, share, session, context)
 }
 

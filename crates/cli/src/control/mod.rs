@@ -118,7 +118,7 @@ pub(crate) fn remove(dir: &Path, names: &[String]) -> Result<(), Failure> {
 }
 
 /// Whether the process at the other end is this user's.
-fn is_ours(stream: &UnixStream) -> bool {
+pub(crate) fn is_ours(stream: &UnixStream) -> bool {
     rustix::net::sockopt::socket_peercred(stream)
         .is_ok_and(|peer| peer.uid == rustix::process::geteuid())
 }

@@ -18,7 +18,7 @@ use instep_wire::link::Link;
 
 use super::Met;
 use super::heard::Voice;
-use super::hubs::{self, Address};
+use super::hubs::{Address, Device};
 use super::request::{self, Ask, Card, Opening, Seen, Tell};
 use super::ssh::{self, Host};
 use crate::error::{Exit, Failure};
@@ -59,7 +59,7 @@ impl Place {
     fn start(&self, voice: Voice) -> Result<Started, Failure> {
         match &self.machine {
             Machine::Ssh(host) => ssh::start(host, voice).map(Started::Program),
-            Machine::Hub(address) => hubs::call(address).map(Started::Hub),
+            Machine::Hub(address) => Device::own().call(address).map(Started::Hub),
         }
     }
 }

@@ -4,6 +4,7 @@
 //! this device joined; another key at its address ends the call, and nothing is learnt from it.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use instep_fs::{Dir, place};
@@ -69,87 +70,157 @@ pub(crate) struct Known {
     pub(crate) you: String,
 }
 
-fn failed(what: &str, why: impl std::fmt::Display) -> Failure {
-    Failure::new(1072, Exit::Failed, what)
-        .why(why.to_string())
-        .remedy(format!("look at {}", places::config_dir().display()))
+/// This device, as hubs know it: its key, and the hubs that it joined.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Device {
+    at: PathBuf,
 }
 
-fn directory() -> Result<Dir, Failure> {
-    let at = places::config_dir();
-    let opened = place::create_dir_all(&at, 0o700).and_then(|()| place::open_root(&at));
-    opened.map_err(|e| failed("the configuration directory cannot be used", e))
-}
+impl Device {
+    /// The user's.
+    pub(crate) fn own() -> Self {
+        Self::of(places::config_dir())
+    }
 
-/// The key of this device, made when it is first needed.
-pub(crate) fn key() -> Result<DeviceKey, Failure> {
-    DeviceKey::load_or_create(&directory()?, KEY)
-        .map_err(|e| failed("the key of this device cannot be used", e))
-}
+    /// One that is kept in this directory.
+    pub(crate) fn of(at: PathBuf) -> Self {
+        Self { at }
+    }
 
-/// The hubs that are known, by address.
-pub(crate) fn known() -> Result<BTreeMap<Address, Known>, Failure> {
-    let bad = |e: &dyn std::fmt::Display| failed("the list of hubs cannot be read", e);
-    let bytes = small_file::read(&directory()?, HUBS, HUBS_BYTES_MAX).map_err(|e| bad(&e))?;
-    let Some(bytes) = bytes else {
-        return Ok(BTreeMap::new());
-    };
-    serde_json::from_slice(&bytes).map_err(|e| bad(&e))
-}
+    fn failed(&self, what: &str, why: impl std::fmt::Display) -> Failure {
+        Failure::new(1072, Exit::Failed, what)
+            .why(why.to_string())
+            .remedy(format!("look at {}", self.at.display()))
+    }
 
-fn remember(address: &Address, hub: Known) -> Result<(), Failure> {
-    let mut all = known()?;
-    all.insert(address.clone(), hub);
-    let bytes = serde_json::to_vec_pretty(&all)
-        .map_err(|e| failed("the list of hubs cannot be written", e))?;
-    small_file::replace(&directory()?, HUBS, &bytes)
-        .map_err(|e| failed("the list of hubs cannot be written", e))
-}
+    fn directory(&self) -> Result<Dir, Failure> {
+        let opened =
+            place::create_dir_all(&self.at, 0o700).and_then(|()| place::open_root(&self.at));
+        opened.map_err(|e| self.failed("the configuration directory cannot be used", e))
+    }
 
-/// The hub that is meant where none is named: the only one.
-pub(crate) fn the_only() -> Result<Address, Failure> {
-    let all: Vec<Address> = known()?.into_keys().collect();
-    match &all[..] {
-        [one] => Ok(one.clone()),
-        [] => Err(Failure::new(1073, Exit::Usage, "this device knows no hub")
-            .why("it has joined none")
-            .remedy("instep join HOST   asks for the code of an invitation")),
-        many => {
-            let names: Vec<String> = many.iter().map(Address::to_string).collect();
-            Err(
-                Failure::new(1073, Exit::Usage, "this device knows several hubs")
-                    .why(format!(
-                        "it is not clear which is meant: {}",
-                        names.join(", ")
-                    ))
-                    .remedy("name one: --hub HOST"),
-            )
+    /// Its key, made when it is first needed.
+    pub(crate) fn key(&self) -> Result<DeviceKey, Failure> {
+        DeviceKey::load_or_create(&self.directory()?, KEY)
+            .map_err(|e| self.failed("the key of this device cannot be used", e))
+    }
+
+    /// The hubs that are known, by address.
+    pub(crate) fn known(&self) -> Result<BTreeMap<Address, Known>, Failure> {
+        let bad = |e: &dyn std::fmt::Display| self.failed("the list of hubs cannot be read", e);
+        let bytes =
+            small_file::read(&self.directory()?, HUBS, HUBS_BYTES_MAX).map_err(|e| bad(&e))?;
+        let Some(bytes) = bytes else {
+            return Ok(BTreeMap::new());
+        };
+        serde_json::from_slice(&bytes).map_err(|e| bad(&e))
+    }
+
+    fn remember(&self, address: &Address, hub: Known) -> Result<(), Failure> {
+        let mut all = self.known()?;
+        all.insert(address.clone(), hub);
+        let bytes = serde_json::to_vec_pretty(&all)
+            .map_err(|e| self.failed("the list of hubs cannot be written", e))?;
+        small_file::replace(&self.directory()?, HUBS, &bytes)
+            .map_err(|e| self.failed("the list of hubs cannot be written", e))
+    }
+
+    /// The hub that is meant where none is named: the only one.
+    pub(crate) fn only_hub(&self) -> Result<Address, Failure> {
+        let all: Vec<Address> = self.known()?.into_keys().collect();
+        match &all[..] {
+            [one] => Ok(one.clone()),
+            [] => Err(Failure::new(1073, Exit::Usage, "this device knows no hub")
+                .why("it has joined none")
+                .remedy("instep join HOST   asks for the code of an invitation")),
+            many => {
+                let names: Vec<String> = many.iter().map(Address::to_string).collect();
+                Err(
+                    Failure::new(1073, Exit::Usage, "this device knows several hubs")
+                        .why(format!(
+                            "it is not clear which is meant: {}",
+                            names.join(", ")
+                        ))
+                        .remedy("name one: --hub HOST"),
+                )
+            }
         }
+    }
+
+    /// Whether it has joined a hub.
+    pub(crate) fn knows(&self, address: &Address) -> Result<bool, Failure> {
+        Ok(self.known()?.contains_key(address))
+    }
+
+    /// Calls a hub.
+    pub(crate) fn call(&self, address: &Address) -> Result<Arc<Link>, Failure> {
+        let hub = self.known()?.remove(address).ok_or_else(|| {
+            Failure::new(
+                1074,
+                Exit::Denied,
+                format!("this device has not joined {address}"),
+            )
+            .why("a hub is only spoken to when both know each other's key")
+            .remedy(format!(
+                "instep join {address}   asks for the code of an invitation"
+            ))
+        })?;
+        let device: Result<DeviceId, _> = hub.device.parse();
+        let device = device.map_err(|e| self.failed("the list of hubs cannot be read", e))?;
+        let link = Link::dial(&address.0, &self.key()?, device);
+        link.map(Arc::new).map_err(|e| unreachable(address, &e))
+    }
+
+    /// Asks a hub something.
+    pub(crate) fn order(&self, address: &Address, order: Order) -> Result<Answer, Failure> {
+        let link = self.call(address)?;
+        let at = format!("the hub {address}");
+        request::greet(&link, &at)?;
+        let told = request::ask(&link, &at, &Ask::Order(order));
+        link.close("done");
+        match told? {
+            Tell::Answered(answer) => Ok(answer),
+            _ => Err(odd(&at)),
+        }
+    }
+
+    /// Joins a hub with the code of an invitation.
+    pub(crate) fn join(
+        &self,
+        address: &Address,
+        code: &str,
+        name: &str,
+    ) -> Result<Joined, Failure> {
+        let code: Code = code.trim().parse().map_err(|e: pairing::CodeError| {
+            not_in(address, e.to_string()).remedy("a code looks like 7-crossover-clockwork-puzzle")
+        })?;
+        let joining = Joining {
+            name: name.to_owned(),
+        };
+        let told = serde_json::to_vec(&joining).unwrap_or_default();
+        let paired = pairing::join(&address.0, &self.key()?, code, &told);
+        let paired = paired.map_err(|e| match &e {
+            PairingError::Link(link) => unreachable(address, link),
+            _ => not_in(address, e.to_string())
+                .remedy("instep share invite NAME   on a machine that may, gives a new code"),
+        })?;
+        let joined: Result<Joined, _> = serde_json::from_slice(&paired.told);
+        let joined = joined.map_err(|_| odd(&format!("the hub {address}")))?;
+        if let Some(why) = joined.refused {
+            return Err(not_in(address, why));
+        }
+        let hub = Known {
+            device: paired.device.to_string(),
+            you: joined.you.clone(),
+        };
+        self.remember(address, hub)?;
+        Ok(joined)
     }
 }
 
-/// Whether this device has joined a hub.
-pub(crate) fn knows(address: &Address) -> Result<bool, Failure> {
-    Ok(known()?.contains_key(address))
-}
-
-/// Calls a hub.
-pub(crate) fn call(address: &Address) -> Result<Arc<Link>, Failure> {
-    let hub = known()?.remove(address).ok_or_else(|| {
-        Failure::new(
-            1074,
-            Exit::Denied,
-            format!("this device has not joined {address}"),
-        )
-        .why("a hub is only spoken to when both know each other's key")
-        .remedy(format!(
-            "instep join {address}   asks for the code of an invitation"
-        ))
-    })?;
-    let device: Result<DeviceId, _> = hub.device.parse();
-    let device = device.map_err(|e| failed("the list of hubs cannot be read", e))?;
-    let link = Link::dial(&address.0, &key()?, device);
-    link.map(Arc::new).map_err(|e| unreachable(address, &e))
+fn not_in(address: &Address, why: String) -> Failure {
+    let what = format!("{address} does not let this device in");
+    Failure::new(1075, Exit::Denied, what).why(why)
 }
 
 fn unreachable(address: &Address, e: &LinkError) -> Failure {
@@ -169,19 +240,6 @@ fn unreachable(address: &Address, e: &LinkError) -> Failure {
     }
 }
 
-/// Asks a hub something.
-pub(crate) fn order(address: &Address, order: Order) -> Result<Answer, Failure> {
-    let link = call(address)?;
-    let at = format!("the hub {address}");
-    request::greet(&link, &at)?;
-    let told = request::ask(&link, &at, &Ask::Order(order));
-    link.close("done");
-    match told? {
-        Tell::Answered(answer) => Ok(answer),
-        _ => Err(odd(&at)),
-    }
-}
-
 /// An answer to something else than was asked.
 pub(crate) fn odd(at: &str) -> Failure {
     Failure::new(
@@ -191,41 +249,6 @@ pub(crate) fn odd(at: &str) -> Failure {
     )
     .why("the two programs do not understand each other")
     .remedy("use the same version on both machines")
-}
-
-/// Joins a hub with the code of an invitation.
-pub(crate) fn join(address: &Address, code: &str, name: &str) -> Result<Joined, Failure> {
-    let refused = |why: String| {
-        Failure::new(
-            1075,
-            Exit::Denied,
-            format!("{address} does not let this device in"),
-        )
-        .why(why)
-    };
-    let code: Code = code.trim().parse().map_err(|e: pairing::CodeError| {
-        refused(e.to_string()).remedy("a code looks like 7-crossover-clockwork-puzzle")
-    })?;
-    let joining = Joining {
-        name: name.to_owned(),
-    };
-    let told = serde_json::to_vec(&joining).unwrap_or_default();
-    let paired = pairing::join(&address.0, &key()?, code, &told).map_err(|e| match &e {
-        PairingError::Link(link) => unreachable(address, link),
-        _ => refused(e.to_string())
-            .remedy("instep share invite NAME   on a machine that may, gives a new code"),
-    })?;
-    let joined: Result<Joined, _> = serde_json::from_slice(&paired.told);
-    let joined = joined.map_err(|_| odd(&format!("the hub {address}")))?;
-    if let Some(why) = joined.refused {
-        return Err(refused(why));
-    }
-    let hub = Known {
-        device: paired.device.to_string(),
-        you: joined.you.clone(),
-    };
-    remember(address, hub)?;
-    Ok(joined)
 }
 
 #[cfg(test)]

@@ -212,6 +212,14 @@ impl Seen {
         }
     }
 
+    /// It is in this share.
+    pub(crate) fn is_in(&self, share: ShareId) -> bool {
+        let share = share.to_string();
+        self.memberships
+            .iter()
+            .any(|m| !m.mirror && m.share == share)
+    }
+
     /// Nothing that would be synchronized is in it.
     pub(crate) fn is_empty(&self) -> bool {
         self.empty

@@ -77,6 +77,11 @@ impl Data {
         &self.key
     }
 
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The directory of a share.
     pub(crate) fn share(&self, id: &str) -> PathBuf {
         self.path.join(SHARES).join(id)
@@ -160,7 +165,7 @@ mod tests {
     use instep_core::id::ShareId;
     use instep_wire::identity::DeviceId;
 
-    use super::super::rights::{Grant, Kept, Right};
+    use super::super::rights::{Caller, Grant, Kept, Right};
     use super::*;
 
     #[test]
@@ -169,10 +174,7 @@ mod tests {
         let data = Data::open(at.path()).unwrap();
         let device = DeviceId([4; 32]);
         let key = data.key().id();
-        let kept = Kept {
-            id: ShareId([1; 16]).to_string(),
-            folder: None,
-        };
+        let kept = Kept::new(ShareId([1; 16]));
         data.change(|book| {
             book.add_share("team", kept)?;
             book.give(device, "bo", &Grant::Share("team".into(), Right::Write))
@@ -182,7 +184,7 @@ mod tests {
         drop(data);
         let again = Data::open(at.path()).unwrap();
         assert_eq!(again.key().id(), key);
-        let right = again.ask(|book| book.right(device, "team"));
+        let right = again.ask(|book| book.right(Caller::Device(device), "team"));
         assert_eq!(right, Some(Right::Write));
     }
 

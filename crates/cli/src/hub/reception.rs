@@ -20,11 +20,14 @@ use instep_wire::pairing::{Code, InvitationBook, Invitations, Paired, PairingErr
 use instep_wire::tls::{Admission, Purpose};
 
 use super::data::{Data, Unchanged};
-use super::order::{Answer, Joined, Joining, MemberLine, Order, ShareLine};
-use super::rights::{Grant, Kept, Refusal, Right};
-use super::share::{Opening, Share};
+use super::errands::no_share;
+use super::follow::{self, Follower};
+use super::order::{Joined, Joining};
+use super::rights::{Book, Caller, Grant, Kept, Refusal, Right};
+use super::share::{Guest, Opening, Share, Way};
 use crate::connect::Settings;
 use crate::error::{Exit, Failure};
+use crate::far::hubs::Device;
 use crate::far::request::{self, Ask, Seen, Tell, Trouble};
 
 /// How long one wait for callers takes before it is seen whether the hub is to end.
@@ -34,16 +37,19 @@ const INVITED_MAX: Duration = Duration::from_hours(24 * 30);
 /// The most uses of an invitation.
 const USES_MAX: u32 = 10_000;
 
+/// Where a line about what happens goes.
+pub(crate) type Say = Arc<dyn Fn(&str) + Send + Sync>;
+
 /// A hub, as it runs.
 pub(crate) struct Hub {
-    data: Arc<Data>,
-    listener: Listener,
+    pub(super) data: Arc<Data>,
+    pub(super) listener: Listener,
     open: Mutex<Open>,
     shares: Mutex<BTreeMap<String, Arc<Share>>>,
     env: Arc<dyn Env>,
     settings: Settings,
     keep_trash: Duration,
-    say: Box<dyn Fn(&str) + Send + Sync>,
+    pub(super) say: Say,
 }
 
 /// The invitations that hold, and what each gives.
@@ -62,7 +68,7 @@ pub(crate) struct World {
     /// How long what was displaced is kept.
     pub(crate) keep_trash: Duration,
     /// Where a line about what happens goes.
-    pub(crate) say: Box<dyn Fn(&str) + Send + Sync>,
+    pub(crate) say: Say,
 }
 
 /// Lets in whom the book knows, and those who may have a code.
@@ -115,7 +121,7 @@ impl Hub {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn shares(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Share>>> {
+    pub(super) fn running(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Share>>> {
         self.shares.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -131,7 +137,7 @@ impl Hub {
 
     /// Whether somebody may do everything.
     pub(crate) fn has_admin(&self) -> bool {
-        self.data.ask(super::rights::Book::has_admin)
+        self.data.ask(Book::has_admin)
     }
 
     /// A code that gives something.
@@ -170,13 +176,13 @@ impl Hub {
                 (self.say)(&format!("a caller was turned away: {e}"));
             }
         }
-        let shares = std::mem::take(&mut *self.shares());
+        let shares = std::mem::take(&mut *self.running());
         let ended = shares.values().map(|share| share.close());
         ended.fold(Ok(()), Result::and)
     }
 
-    fn open_share(&self, name: &str, kept: &Kept) -> Result<Arc<Share>, Failure> {
-        let mut shares = self.shares();
+    pub(super) fn open_share(&self, name: &str, kept: &Kept) -> Result<Arc<Share>, Failure> {
+        let mut shares = self.running();
         if let Some(share) = shares.get(name) {
             return Ok(Arc::clone(share));
         }
@@ -201,7 +207,17 @@ impl Hub {
                 ..SessionOptions::default()
             },
             monitor: Box::new(Silent),
+            device: self.device(),
         })?);
+        for address in &kept.follows {
+            follow::begin(Follower {
+                share: Arc::clone(&share),
+                name: name.to_owned(),
+                device: Device::of(self.data.path().to_owned()),
+                address: address.clone(),
+                say: Arc::clone(&self.say),
+            })?;
+        }
         shares.insert(name.to_owned(), Arc::clone(&share));
         Ok(share)
     }
@@ -257,21 +273,19 @@ impl Hub {
     }
 
     /// Answers a known device until it takes part in a share or hangs up.
-    fn converse(&self, link: &Arc<Link>) {
-        let Some(device) = link.peer().device else {
-            return;
-        };
+    pub(crate) fn converse(&self, link: &Arc<Link>) {
+        let caller = link.peer().device.map_or(Caller::Owner, Caller::Device);
         if request::greet(link, "the caller").is_err() {
             return;
         }
         while let Some(ask) = request::asked(link) {
             let answer = match ask {
                 Ask::Look { path } => self
-                    .look(device, &path)
+                    .look(caller, &path)
                     .map(|seen| Tell::Seen(Box::new(seen))),
-                Ask::Order(order) => self.carry_out(device, order).map(Tell::Answered),
+                Ask::Order(order) => self.carry_out(caller, order).map(Tell::Answered),
                 Ask::Open(opening) => {
-                    if let Err(failure) = self.take_part(link, device, &opening) {
+                    if let Err(failure) = self.take_part(link, caller, &opening) {
                         request::tell(link, &Tell::Failed(Box::new(Trouble::of(&failure))));
                         continue;
                     }
@@ -284,11 +298,11 @@ impl Hub {
     }
 
     /// A share that a device may see, by the name in a request.
-    fn find(&self, device: DeviceId, path: &str) -> Result<(String, Kept, Right), Failure> {
+    fn find(&self, caller: Caller, path: &str) -> Result<(String, Kept, Right), Failure> {
         let name = request::take_path(path).map(|p| p.to_string_lossy().into_owned());
         let name = name.unwrap_or_default();
         let found = self.data.ask(|book| {
-            let right = book.right(device, &name)?;
+            let right = book.right(caller, &name)?;
             Some((book.share(&name)?.clone(), right))
         });
         // Whoever may not see a share is not told whether there is one.
@@ -296,8 +310,8 @@ impl Hub {
         Ok((name, kept, right))
     }
 
-    fn look(&self, device: DeviceId, path: &str) -> Result<Seen, Failure> {
-        let (name, kept, _) = self.find(device, path)?;
+    fn look(&self, caller: Caller, path: &str) -> Result<Seen, Failure> {
+        let (name, kept, _) = self.find(caller, path)?;
         let share = self.open_share(&name, &kept)?;
         Ok(Seen::share(
             &name,
@@ -310,202 +324,41 @@ impl Hub {
     fn take_part(
         &self,
         link: &Arc<Link>,
-        device: DeviceId,
+        caller: Caller,
         opening: &request::Opening,
     ) -> Result<(), Failure> {
-        let (name, kept, right) = self.find(device, &opening.path)?;
+        let (name, kept, right) = self.find(caller, &opening.path)?;
         if kept.id != opening.share {
-            let what = format!("{name} is another share than the folder is in");
-            return Err(Failure::new(1068, Exit::Denied, what)
-                .why("a folder that belongs to one share is never mixed with another")
-                .remedy("instep forget FOLDER   takes it out of the share that it is in"));
+            return Err(another_share(&name));
         }
+        let Caller::Device(device) = caller else {
+            return Err(no_share(&name));
+        };
         let share = self.open_share(&name, &kept)?;
         let member = self
             .data
             .ask(|book| book.member(device).map(|m| m.name.clone()));
-        let member = member.unwrap_or_default();
-        let ready = || {
-            (self.say)(&format!("here    {member} in {name}"));
-            request::tell(link, &Tell::Opened(share.card()));
+        let guest = Guest {
+            device,
+            name: member.unwrap_or_default(),
+            link: Arc::clone(link),
+            way: Way::Called,
         };
-        let end = share.receive(link, (device, &member, right), &opening.caller, ready)?;
+        let member = guest.name.clone();
+        let ready = |card| {
+            (self.say)(&format!("here    {member} in {name}"));
+            request::tell(link, &Tell::Opened(card));
+        };
+        let end = share.receive(guest, right, &opening.caller, ready)?;
         (self.say)(&format!("gone    {member} from {name}: {}", end.chain()));
         Ok(())
     }
-
-    fn carry_out(&self, device: DeviceId, order: Order) -> Result<Answer, Failure> {
-        let is_admin = self
-            .data
-            .ask(|book| book.member(device).is_some_and(|m| m.admin));
-        let may = |share: &str| {
-            let right = self.data.ask(|book| book.right(device, share));
-            match right {
-                Some(Right::Admin) => Ok(()),
-                Some(_) => Err(no_right()),
-                None => Err(no_share(share)),
-            }
-        };
-        let whole = || if is_admin { Ok(()) } else { Err(no_right()) };
-        match order {
-            Order::Shares => return Ok(self.list_shares(device)),
-            Order::Members { share } => {
-                share.as_deref().map_or_else(whole, may)?;
-                return Ok(self.list_members(share.as_deref()));
-            }
-            Order::Invite {
-                share,
-                right,
-                uses,
-                seconds,
-            } => {
-                share.as_deref().map_or_else(whole, may)?;
-                let grant = share.map_or(Grant::Hub, |share| Grant::Share(share, right));
-                let code = self.invite(grant, Duration::from_secs(seconds), uses)?;
-                let code = code.to_string();
-                return Ok(Answer::Invited { code });
-            }
-            Order::Add { share, id } => {
-                whole()?;
-                self.add(&share, &id)?;
-            }
-            Order::Remove { share } => {
-                whole()?;
-                self.remove(&share)?;
-            }
-            Order::Set {
-                share,
-                member,
-                right,
-            } => {
-                may(&share)?;
-                let who = self.change(|book| {
-                    let who = book.find(&member)?;
-                    book.set(who, &share, right).map(|()| who)
-                })?;
-                self.dismiss(who);
-            }
-            Order::Revoke { member } => {
-                whole()?;
-                let who = self.change(|book| {
-                    let who = book.find(&member)?;
-                    book.revoke(who).map(|()| who)
-                })?;
-                self.listener.expel(who);
-                (self.say)(&format!("revoked {member}"));
-            }
-        }
-        Ok(Answer::Done)
-    }
-
-    fn change<T>(
-        &self,
-        change: impl FnOnce(&mut super::rights::Book) -> Result<T, Refusal>,
-    ) -> Result<T, Failure> {
-        self.data.change(change).map_err(|e| match e {
-            Unchanged::Failed(failure) => failure,
-            Unchanged::Refused(refusal) => refused(&refusal),
-        })
-    }
-
-    fn add(&self, name: &str, id: &str) -> Result<(), Failure> {
-        let known: Result<ShareId, _> = id.parse();
-        known.map_err(|_| no_share(id))?;
-        let kept = Kept {
-            id: id.to_owned(),
-            folder: None,
-        };
-        // The copy first: a share that is in the book can be opened.
-        self.change(|book| book.clone().add_share(name, kept.clone()))?;
-        self.open_share(name, &kept)?;
-        self.change(|book| book.add_share(name, kept))
-    }
-
-    fn remove(&self, name: &str) -> Result<(), Failure> {
-        self.change(|book| book.remove_share(name))?;
-        let share = self.shares().remove(name);
-        share.map_or(Ok(()), |share| share.close())
-    }
-
-    fn dismiss(&self, device: DeviceId) {
-        let shares: Vec<_> = self.shares().values().cloned().collect();
-        shares.iter().for_each(|share| share.dismiss(device));
-    }
-
-    fn list_shares(&self, device: DeviceId) -> Answer {
-        let book = self.data.book();
-        let running = self.shares().clone();
-        let line = |(name, kept): (&str, &Kept)| {
-            let right = book.right(device, name)?;
-            let share = running.get(name);
-            Some(ShareLine {
-                name: name.to_owned(),
-                id: kept.id.clone(),
-                right,
-                connected: share.map(|s| s.connected()).unwrap_or_default(),
-            })
-        };
-        Answer::Shares {
-            shares: book.shares().filter_map(line).collect(),
-        }
-    }
-
-    fn list_members(&self, share: Option<&str>) -> Answer {
-        let book = self.data.book();
-        let running = self.shares().clone();
-        let takes_part = |rights: &BTreeMap<String, Right>, admin: bool| match share {
-            Some(share) => admin || rights.contains_key(share),
-            None => true,
-        };
-        let members = book
-            .members()
-            .filter(|(_, m)| takes_part(&m.rights, m.admin));
-        let line = |(device, m): (&str, &super::rights::Member)| {
-            let id: Option<DeviceId> = device.parse().ok();
-            MemberLine {
-                name: m.name.clone(),
-                device: device.to_owned(),
-                admin: m.admin,
-                rights: m.rights.iter().map(|(s, r)| (s.clone(), *r)).collect(),
-                connected: id.is_some_and(|id| running.values().any(|share| share.has(id))),
-            }
-        };
-        Answer::Members {
-            members: members.map(line).collect(),
-        }
-    }
 }
 
-fn no_share(name: &str) -> Failure {
-    Failure::new(
-        1069,
-        Exit::Usage,
-        format!("there is no share {name:?} for this device"),
-    )
-    .why("the hub keeps none of that name, or this device may not see it")
-    .remedy("instep share ls   lists those that it may see")
-}
-
-fn no_right() -> Failure {
-    Failure::new(1070, Exit::Denied, "this device may not do that")
-        .why("only whoever administers the share, or the hub, may")
-        .remedy("instep share members NAME   lists who does")
-}
-
-fn refused(refusal: &Refusal) -> Failure {
-    let failure = |what: &str| Failure::new(1071, Exit::Usage, what);
-    match refusal {
-        Refusal::Taken => failure("another share has this name").remedy("choose another name"),
-        Refusal::KeptAs(name) => failure(&format!("the share is kept here already, as {name}")),
-        Refusal::BadName => failure("this cannot be the name of a share")
-            .why("a name has up to 64 letters, digits, - _ . and begins with a letter or a digit"),
-        Refusal::NoShare => {
-            failure("there is no such share").remedy("instep share ls   lists them")
-        }
-        Refusal::NoMember => {
-            failure("there is no such member").remedy("instep share members   lists them")
-        }
-        Refusal::LastAdmin => failure("nobody else may do everything at this hub")
-            .remedy("invite another administrator first: instep share invite --admin"),
-    }
+/// A share of this name is another one.
+pub(super) fn another_share(name: &str) -> Failure {
+    let what = format!("{name} is another share than the folder is in");
+    Failure::new(1068, Exit::Denied, what)
+        .why("a folder that belongs to one share is never mixed with another")
+        .remedy("instep forget FOLDER   takes it out of the share that it is in")
 }

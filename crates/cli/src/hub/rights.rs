@@ -3,11 +3,13 @@
 //! How it is kept is the business of [`super::data`]. Invariant: whoever is not in it may do nothing; a name stands for
 //! one share and for one member.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use instep_core::id::ShareId;
 use instep_wire::identity::DeviceId;
 use serde::{Deserialize, Serialize};
+
+use crate::far::hubs::Address;
 
 /// What a member may do with a share. Each includes those before it.
 #[derive(
@@ -45,6 +47,15 @@ pub(crate) struct Member {
     pub(crate) rights: BTreeMap<String, Right>,
 }
 
+/// Who asks something of a hub.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Caller {
+    /// The user whose hub it is, at its own machine.
+    Owner,
+    /// A device that has proved who it is.
+    Device(DeviceId),
+}
+
 /// What an invitation gives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Grant {
@@ -59,8 +70,23 @@ pub(crate) enum Grant {
 pub(crate) struct Kept {
     /// Its identity.
     pub(crate) id: String,
-    /// The folder that shows it on the hub's disk, where there is one.
+    /// The folder that is the hub's copy, where that is one of the user's: its path's bytes in hexadecimal.
+    #[serde(default)]
     pub(crate) folder: Option<String>,
+    /// Other hubs that keep it, too, and are called from here.
+    #[serde(default)]
+    pub(crate) follows: BTreeSet<Address>,
+}
+
+impl Kept {
+    /// A share of which the hub's copy is in the hub's own directory.
+    pub(crate) fn new(id: impl ToString) -> Self {
+        Self {
+            id: id.to_string(),
+            folder: None,
+            follows: BTreeSet::new(),
+        }
+    }
 }
 
 /// Why something cannot be written in the book.
@@ -135,8 +161,11 @@ impl Book {
         self.members.values().any(|m| m.admin)
     }
 
-    /// What a device may do with a share.
-    pub(crate) fn right(&self, device: DeviceId, share: &str) -> Option<Right> {
+    /// What somebody may do with a share.
+    pub(crate) fn right(&self, caller: Caller, share: &str) -> Option<Right> {
+        let Caller::Device(device) = caller else {
+            return Some(Right::Admin);
+        };
         let member = self.member(device)?;
         let own = member.rights.get(share).copied();
         if member.admin {
@@ -144,6 +173,21 @@ impl Book {
         } else {
             own
         }
+    }
+
+    /// Whether somebody may do everything.
+    pub(crate) fn is_admin(&self, caller: Caller) -> bool {
+        match caller {
+            Caller::Owner => true,
+            Caller::Device(device) => self.member(device).is_some_and(|m| m.admin),
+        }
+    }
+
+    /// Has a share be kept with another hub, too.
+    pub(crate) fn follow(&mut self, share: &str, address: Address) -> Result<(), Refusal> {
+        let kept = self.shares.get_mut(share).ok_or(Refusal::NoShare)?;
+        kept.follows.insert(address);
+        Ok(())
     }
 
     /// Adds a share.
@@ -267,10 +311,11 @@ mod tests {
     use super::*;
 
     fn kept(n: u8) -> Kept {
-        Kept {
-            id: ShareId([n; 16]).to_string(),
-            folder: None,
-        }
+        Kept::new(ShareId([n; 16]))
+    }
+
+    fn right(book: &Book, n: u8, share: &str) -> Option<Right> {
+        book.right(Caller::Device(device(n)), share)
     }
 
     fn device(n: u8) -> DeviceId {
@@ -288,14 +333,14 @@ mod tests {
     #[test]
     fn whoever_is_not_in_the_book_may_do_nothing() {
         let mut book = book();
-        assert_eq!(book.right(device(2), "team"), None);
+        assert_eq!(right(&book, 2, "team"), None);
         let grant = Grant::Share("team".into(), Right::Write);
         book.give(device(2), "bo@desk", &grant).unwrap();
-        assert_eq!(book.right(device(2), "team"), Some(Right::Write));
-        assert_eq!(book.right(device(2), "other"), None);
-        assert_eq!(book.right(device(1), "other"), Some(Right::Admin));
+        assert_eq!(right(&book, 2, "team"), Some(Right::Write));
+        assert_eq!(right(&book, 2, "other"), None);
+        assert_eq!(right(&book, 1, "other"), Some(Right::Admin));
         book.revoke(device(2)).unwrap();
-        assert_eq!(book.right(device(2), "team"), None);
+        assert_eq!(right(&book, 2, "team"), None);
     }
 
     #[test]
@@ -305,9 +350,9 @@ mod tests {
             let grant = Grant::Share("team".into(), right);
             book.give(device(2), "bo", &grant).unwrap();
         }
-        assert_eq!(book.right(device(2), "team"), Some(Right::Admin));
+        assert_eq!(right(&book, 2, "team"), Some(Right::Admin));
         book.set(device(2), "team", Some(Right::Read)).unwrap();
-        assert_eq!(book.right(device(2), "team"), Some(Right::Read));
+        assert_eq!(right(&book, 2, "team"), Some(Right::Read));
     }
 
     #[test]
@@ -353,6 +398,6 @@ mod tests {
         book.give(device(2), "bo", &grant).unwrap();
         book.remove_share("team").unwrap();
         book.add_share("team", kept(2)).unwrap();
-        assert_eq!(book.right(device(2), "team"), None);
+        assert_eq!(right(&book, 2, "team"), None);
     }
 }

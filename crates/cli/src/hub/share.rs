@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -30,15 +31,31 @@ use crate::roots::{Choice, Root};
 /// What the hub's own copy is called.
 const LABEL: &str = "hub";
 
+/// Who called whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// It called this hub.
+    Called,
+    /// This hub called it.
+    Calls,
+}
+
 /// Who is connected.
-struct Guest {
-    device: DeviceId,
-    name: String,
-    link: Arc<Link>,
+pub(crate) struct Guest {
+    /// Its device.
+    pub(crate) device: DeviceId,
+    /// What people call it.
+    pub(crate) name: String,
+    /// The connection.
+    pub(crate) link: Arc<Link>,
+    /// Who called whom.
+    pub(crate) way: Way,
 }
 
 /// A share, running.
 pub(crate) struct Share {
+    device: DeviceId,
+    over: AtomicBool,
     published: Arc<Published>,
     handle: Handle,
     running: Mutex<Option<JoinHandle<Result<(), Failure>>>>,
@@ -59,6 +76,8 @@ pub(crate) struct Opening<'a> {
     pub(crate) options: SessionOptions,
     /// Who hears of what happens.
     pub(crate) monitor: Box<dyn Monitor>,
+    /// The hub's device.
+    pub(crate) device: DeviceId,
 }
 
 impl Share {
@@ -90,6 +109,8 @@ impl Share {
             });
         };
         Ok(Self {
+            device: opening.device,
+            over: AtomicBool::new(false),
             published,
             handle,
             running: Mutex::new(Some(thread)),
@@ -99,11 +120,6 @@ impl Share {
 
     fn guests(&self) -> MutexGuard<'_, BTreeMap<ReplicaId, Guest>> {
         self.guests.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// How the hub's copy introduces itself.
-    pub(crate) fn card(&self) -> Card {
-        Card::of(self.published.as_ref())
     }
 
     /// The replica of the hub's copy.
@@ -136,13 +152,29 @@ impl Share {
         self.guests().values().any(|guest| guest.device == device)
     }
 
-    /// Takes somebody in until the link ends; says why it did. `ready` is called before the first row is told.
+    /// The share's identity.
+    pub(crate) fn id(&self) -> ShareId {
+        self.published.share()
+    }
+
+    /// How the hub's copy introduces itself.
+    pub(crate) fn card(&self) -> Card {
+        Card::of(self.published.as_ref())
+    }
+
+    /// It is to end.
+    pub(crate) fn is_over(&self) -> bool {
+        self.over.load(Ordering::SeqCst)
+    }
+
+    /// Takes somebody in until the link ends; says why it did. `ready` is given the introduction of the hub's copy, before
+    /// the first row is told.
     pub(crate) fn receive(
         &self,
-        link: &Arc<Link>,
-        (device, name, right): (DeviceId, &str, Right),
+        guest: Guest,
+        right: Right,
         card: &Card,
-        ready: impl FnOnce(),
+        ready: impl FnOnce(Card),
     ) -> Result<Error, Failure> {
         let bad = || {
             Failure::new(1041, Exit::Usage, "the request has no introduction")
@@ -151,46 +183,57 @@ impl Share {
         };
         let met = card.met(Role::Both).ok_or_else(bad)?;
         let met = Met {
-            label: name.to_owned(),
+            label: guest.name.clone(),
             ..met
         };
-        self.seat(link, device, name, met.replica)?;
+        let link = Arc::clone(&guest.link);
+        self.seat(met.replica, guest)?;
         let observed = far::observed(&met, self.published.share(), &self.published);
-        if right < Right::Write {
+        let reads_only = right < Right::Write;
+        if reads_only {
             observed.listen_to_nothing();
         }
         self.handle.meet(observed.clone());
-        ready();
-        let end = wired::hold(link, &self.published, &observed);
-        self.leave(met.replica, link);
+        ready(Card {
+            reads_only,
+            ..self.card()
+        });
+        let end = wired::hold(&link, &self.published, &observed);
+        self.leave(met.replica, &link);
         Ok(end)
     }
 
-    /// A replica is here once. Its own device may come again before we noticed that it went.
-    fn seat(
-        &self,
-        link: &Arc<Link>,
-        device: DeviceId,
-        name: &str,
-        replica: ReplicaId,
-    ) -> Result<(), Failure> {
+    /// A replica is here once. Its own device may come again before we noticed that it went; where two hubs call each
+    /// other at once, the call of the one with the lower name counts.
+    fn seat(&self, replica: ReplicaId, guest: Guest) -> Result<(), Failure> {
         let mut guests = self.guests();
         let twice = replica == self.published.id();
-        if let Some(there) = guests.get(&replica).filter(|g| twice || g.device != device) {
-            let what = format!("this folder is connected already, from {}", there.name);
-            return Err(Failure::new(1065, Exit::Denied, what)
-                .why("its .instep was copied from there, and two folders cannot be one replica")
-                .remedy("remove .instep in the copy: it joins as a folder of its own"));
+        let old = guests.get(&replica);
+        if let Some(there) = old.filter(|g| twice || g.device != guest.device) {
+            return Err(cloned(&there.name));
         }
-        let guest = Guest {
-            device,
-            name: name.to_owned(),
-            link: Arc::clone(link),
-        };
+        if twice {
+            return Err(cloned("the hub itself"));
+        }
+        if old.is_some_and(|old| old.way == Way::Calls && guest.way == Way::Called)
+            && self.device < guest.device
+        {
+            return Err(
+                Failure::new(1079, Exit::InUse, "this hub is connected already")
+                    .why("it was called from here at the same time"),
+            );
+        }
         if let Some(old) = guests.insert(replica, guest) {
             old.link.close("replaced");
         }
         Ok(())
+    }
+
+    /// Whether a device is connected by a call of its own.
+    pub(crate) fn was_called_by(&self, device: DeviceId) -> bool {
+        let guests = self.guests();
+        let mut of_device = guests.values().filter(|g| g.device == device);
+        of_device.any(|g| g.way == Way::Called)
     }
 
     fn leave(&self, replica: ReplicaId, link: &Arc<Link>) {
@@ -212,6 +255,7 @@ impl Share {
 
     /// Finishes what was begun, and ends.
     pub(crate) fn close(&self) -> Result<(), Failure> {
+        self.over.store(true, Ordering::SeqCst);
         for guest in self.guests().values() {
             guest.link.close("done");
         }
@@ -228,6 +272,13 @@ impl Share {
             None => Ok(()),
         }
     }
+}
+
+fn cloned(there: &str) -> Failure {
+    let what = format!("this folder is connected already, from {there}");
+    Failure::new(1065, Exit::Denied, what)
+        .why("its .instep was copied from there, and two folders cannot be one replica")
+        .remedy("remove .instep in the copy: it joins as a folder of its own")
 }
 
 fn open_folder(opening: &Opening<'_>, folder: &Path) -> Result<Arc<dyn Replica>, Failure> {
