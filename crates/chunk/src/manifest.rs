@@ -267,7 +267,7 @@ fn encode(height: u8, pieces: &[Piece]) -> Vec<u8> {
 }
 
 /// The level of a node and what it lists.
-fn decode(bytes: &[u8]) -> Result<(u8, Vec<Piece>), NodeError> {
+pub fn decode(bytes: &[u8]) -> Result<(u8, Vec<Piece>), NodeError> {
     if bytes.len() > NODE_BYTES_MAX {
         return Err(DecodeError::TooBig.into());
     }
