@@ -232,6 +232,7 @@ impl LocalReplica {
         let capabilities = Capabilities {
             writable,
             observed: false,
+            edited: true,
             hints: p.events_reliable && !parts.settings.poll,
             strong_replace: p.exchange && p.leases,
             reflink: p.reflink,

@@ -124,6 +124,7 @@ fn in_role(
     Side {
         memory: one.clone(),
         observed: Arc::new(Observed::new(introduction, ours)),
+        edited: true,
         published,
     }
 }

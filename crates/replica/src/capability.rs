@@ -11,6 +11,9 @@ pub struct Capabilities {
     /// Another process writes it, at the far end of a connection; here it is only watched. Nothing is planned for
     /// it and nothing is recorded on it: what it knows counts, and what it has can be had.
     pub observed: bool,
+    /// Users and programs change what is there. Not so of a store that the engine alone writes: a look finds nothing
+    /// there but what was brought back or has decayed.
+    pub edited: bool,
     /// Hints are complete unless it says otherwise; without this it is polled.
     pub hints: bool,
     /// A file is replaced so that a user's save at the same instant is always kept. Without this there is a

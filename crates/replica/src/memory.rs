@@ -142,6 +142,7 @@ impl MemoryReplica {
             capabilities: Capabilities {
                 writable: true,
                 observed: false,
+                edited: true,
                 hints: true,
                 strong_replace: true,
                 reflink: false,

@@ -59,6 +59,7 @@ pub(crate) fn observed(met: &Met, share: ShareId, ours: &Arc<Published>) -> Arc<
         capabilities: Capabilities {
             writable: false,
             observed: true,
+            edited: true,
             hints: true,
             strong_replace: true,
             reflink: false,

@@ -13,13 +13,13 @@ use crate::look::Scope;
 
 list_promises! {
     Nothing a_root_that_vanished_counts_as_emptied,
-    Nothing an_unreadable_directory_counts_as_emptied,
+    Edited an_unreadable_directory_counts_as_emptied,
     Writable a_read_only_replica_is_changed,
     Writable a_full_disk_loses_a_file,
     Writable an_ignored_file_counts_as_deleted,
-    Hints a_user_edit_gives_no_hint,
-    Hints a_new_directory_hides_what_is_written_into_it,
-    Hints hints_come_twice,
+    Hints + Edited a_user_edit_gives_no_hint,
+    Hints + Edited a_new_directory_hides_what_is_written_into_it,
+    Hints + Edited hints_come_twice,
     Hints lost_hints_are_not_mentioned,
 }
 

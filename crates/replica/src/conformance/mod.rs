@@ -16,6 +16,7 @@ macro_rules! ensure {
 
 mod apply;
 mod content;
+mod elsewhere;
 mod faults;
 mod look;
 mod record;
@@ -30,6 +31,7 @@ use instep_core::path::RelPath;
 use crate::Replica;
 use crate::memory::{MemoryReplica, Object};
 
+pub use elsewhere::Elsewhere;
 pub use scene::{Scene, Want};
 
 /// One who edits a replica's tree without asking the replica.
@@ -69,7 +71,7 @@ pub enum Fault {
     Ignored(RelPath),
 }
 
-/// A fresh, empty replica and the world around it.
+/// A fresh, empty replica and the world around it. Where nobody edits what it has, its user is [`Elsewhere`].
 pub trait Subject {
     /// The replica under test.
     fn replica(&self) -> &dyn Replica;
@@ -115,6 +117,8 @@ pub enum Needs {
     Modes,
     /// It gives hints.
     Hints,
+    /// Users change what is there.
+    Edited,
 }
 
 impl Needs {
@@ -126,6 +130,7 @@ impl Needs {
             Self::Links => can.writable && can.links,
             Self::Modes => can.writable && can.modes,
             Self::Hints => can.hints,
+            Self::Edited => can.edited,
         }
     }
 }
@@ -135,18 +140,21 @@ impl Needs {
 pub struct Promise {
     /// What a user would see if it were broken.
     pub symptom: &'static str,
-    /// What it presupposes.
-    pub needs: Needs,
+    /// What it presupposes, all of it.
+    pub needs: &'static [Needs],
     check: fn(&mut Scene<'_>) -> Verdict,
 }
 
 /// A promise named after the function that checks it.
 macro_rules! list_promises {
-    ($($needs:ident $check:ident,)+) => {
+    ($($needs:ident $(+ $also:ident)* $check:ident,)+) => {
         pub(super) const PROMISES: &[$crate::conformance::Promise] = &[$(
             $crate::conformance::Promise {
                 symptom: stringify!($check),
-                needs: $crate::conformance::Needs::$needs,
+                needs: &[
+                    $crate::conformance::Needs::$needs,
+                    $($crate::conformance::Needs::$also,)*
+                ],
                 check: $check,
             },
         )+];
@@ -207,8 +215,9 @@ pub fn run_some(new: &dyn Fn() -> Box<dyn Subject>, wanted: &dyn Fn(&Promise) ->
     let mut report = Report::default();
     for promise in promises().filter(|p| wanted(p)) {
         let mut subject = new();
-        if !promise.needs.met_by(subject.replica()) {
-            let why = format!("it declares that it lacks: {:?}", promise.needs);
+        let lacks = |needs: &&Needs| !needs.met_by(subject.replica());
+        if let Some(lacking) = promise.needs.iter().find(lacks) {
+            let why = format!("it declares that it lacks: {lacking:?}");
             report.inapplicable.push((promise.symptom, why));
             continue;
         }

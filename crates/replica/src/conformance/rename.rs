@@ -11,15 +11,15 @@ use super::{Fault, Scene, Stop, Verdict, Want, list_promises};
 list_promises! {
     Writable a_rename_leaves_something_behind,
     Writable a_rename_overwrites,
-    Writable a_rename_moves_an_unseen_edit,
+    Writable + Edited a_rename_moves_an_unseen_edit,
     Writable a_rename_of_nothing_succeeds,
     Writable an_adopted_move_is_found_again,
-    Writable an_adopted_move_hides_a_later_edit,
-    Writable an_adopted_move_hides_an_earlier_deletion,
+    Writable + Edited an_adopted_move_hides_a_later_edit,
+    Writable + Edited an_adopted_move_hides_an_earlier_deletion,
     Writable a_move_that_is_adopted_twice_is_forgotten,
     Writable ignored_files_stay_behind_in_a_move,
     Writable a_file_that_moved_is_at_both_paths,
-    Writable a_file_moves_with_an_unseen_edit,
+    Writable + Edited a_file_moves_with_an_unseen_edit,
 }
 
 fn make(s: &Scene<'_>) -> Result<(RelPath, RelPath), Stop> {
