@@ -17,6 +17,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("store", &["core", "vfs"]),
     ("replica", &["core", "chunk"]),
     ("local", &["replica", "fs", "store", "chunk", "core"]),
+    ("hub", &["replica", "fs", "store", "chunk", "core"]),
     // Of the file system it needs the key file, the clock and randomness.
     ("wire", &["fs", "core"]),
     ("engine", &["replica", "chunk", "core"]),

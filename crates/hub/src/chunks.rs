@@ -1,0 +1,368 @@
+//! The directory of chunks: bytes under the name of their hash.
+//!
+//! Owns `chunks/ab/abcd...` and `staging/`, and who may remove what. A chunk is written to a name in `staging`, and
+//! gets its place in `chunks` after one flush for the whole group. Invariants: what has a place in `chunks` was durable
+//! before it got it; bytes that are handed out have the hash of their name; what somebody is about to refer to, or came
+//! to refer to since a collection began, is not removed. It does not know what the chunks belong to.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use instep_chunk::content_id;
+use instep_chunk::cut::CHUNKS;
+use instep_core::id::ContentId;
+use instep_core::path::Name;
+use instep_fs::{Dir, Error, ErrorKind, Result};
+
+/// Bytes that wait for a flush, at most: whoever brings more makes them durable first.
+const GROUP_BYTES: u64 = 256 * 1024 * 1024;
+
+/// A name that is known to be legal because we chose it.
+pub(crate) fn ours(name: &str) -> Name<'_> {
+    Name::new(name.as_bytes()).expect("names of ours are short and plain")
+}
+
+/// Opens a directory of ours, making it if it is missing.
+pub(crate) fn sub(base: &Dir, name: &str) -> Result<Dir> {
+    match base.make_dir(ours(name), 0o700) {
+        Err(e) if e.kind() != ErrorKind::Taken => Err(e),
+        _ => base.open_dir(ours(name)),
+    }
+}
+
+/// What reading a chunk gave.
+#[derive(Debug)]
+pub(crate) enum Chunk {
+    /// Its bytes, which have its hash.
+    Sound(Vec<u8>),
+    /// It is not there.
+    Missing,
+    /// Its bytes have another hash.
+    Damaged,
+    /// The system could not say.
+    Unreadable(Error),
+}
+
+/// What is under way with chunks.
+#[derive(Debug, Default)]
+struct Under {
+    /// Complete in `staging`, by the name there.
+    pending: HashMap<ContentId, String>,
+    pending_bytes: u64,
+    /// Somebody is about to refer to these.
+    pinned: HashMap<ContentId, u32>,
+    /// Referred to since a collection began, while one runs.
+    recent: Option<HashSet<ContentId>>,
+    next: u64,
+    /// A flush failed: nobody knows what it lost.
+    failed: Option<Error>,
+}
+
+/// The chunks of one share.
+#[derive(Debug)]
+pub(crate) struct Chunks {
+    home: Dir,
+    shelves: Dir,
+    staging: Dir,
+    under: Mutex<Under>,
+}
+
+/// What one reader of contents is about to refer to; let go of when dropped.
+#[derive(Debug)]
+pub(crate) struct Pins<'a> {
+    of: &'a Chunks,
+    held: Vec<ContentId>,
+}
+
+impl Drop for Pins<'_> {
+    fn drop(&mut self) {
+        let mut under = self.of.lock();
+        for id in &self.held {
+            under.unpin(*id);
+        }
+    }
+}
+
+impl Under {
+    fn pin(&mut self, id: ContentId) {
+        *self.pinned.entry(id).or_default() += 1;
+        if let Some(recent) = &mut self.recent {
+            recent.insert(id);
+        }
+    }
+
+    fn unpin(&mut self, id: ContentId) {
+        let count = self.pinned.get(&id).copied().unwrap_or(0);
+        if count > 1 {
+            self.pinned.insert(id, count - 1);
+        } else {
+            self.pinned.remove(&id);
+        }
+    }
+
+    fn is_wanted(&self, id: ContentId) -> bool {
+        let is_recent = self.recent.as_ref().is_some_and(|r| r.contains(&id));
+        is_recent || self.pinned.contains_key(&id) || self.pending.contains_key(&id)
+    }
+}
+
+impl Chunks {
+    /// Opens the directories below `home`, and takes in what an earlier process left in `staging`: what is whole
+    /// is kept, anything else goes.
+    pub(crate) fn open(home: &Dir) -> Result<Self> {
+        let chunks = Self {
+            home: home.clone(),
+            shelves: sub(home, "chunks")?,
+            staging: sub(home, "staging")?,
+            under: Mutex::default(),
+        };
+        chunks.take_in()?;
+        Ok(chunks)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Under> {
+        self.under.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take_in(&self) -> Result<()> {
+        let mut names = Vec::new();
+        self.staging
+            .list(&mut |name, _| names.push(String::from_utf8_lossy(name).into_owned()))?;
+        for name in names {
+            let id = name.get(..64).and_then(|hex| hex.parse::<ContentId>().ok());
+            let left = id.map(|id| (id, read(&self.staging, &name, id)));
+            match left {
+                Some((id, Chunk::Sound(bytes))) if !self.has(id) => {
+                    let mut under = self.lock();
+                    under.pending_bytes += bytes.len() as u64;
+                    under.pending.insert(id, name);
+                }
+                Some((_, Chunk::Unreadable(e))) => return Err(e),
+                _ => self.staging.remove_file(ours(&name))?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins to bring something in.
+    pub(crate) fn pins(&self) -> Pins<'_> {
+        Pins {
+            of: self,
+            held: Vec::new(),
+        }
+    }
+
+    /// Whether a chunk is here.
+    pub(crate) fn has(&self, id: ContentId) -> bool {
+        self.size(id).is_some()
+    }
+
+    fn size(&self, id: ContentId) -> Option<u64> {
+        let name = self.lock().pending.get(&id).cloned();
+        let staged = name.and_then(|name| self.staging.stat(ours(&name)).ok().flatten());
+        let stat = staged.or_else(|| {
+            let dir = self.shelf(id).ok()?;
+            dir.stat(ours(&id.to_string())).ok().flatten()
+        });
+        stat.map(|s| s.size)
+    }
+
+    fn shelf(&self, id: ContentId) -> Result<Dir> {
+        self.shelves.open_dir(ours(&prefix(id)))
+    }
+
+    /// The bytes of a chunk.
+    pub(crate) fn read(&self, id: ContentId) -> Chunk {
+        let name = self.lock().pending.get(&id).cloned();
+        if let Some(name) = name {
+            match read(&self.staging, &name, id) {
+                // It got its place meanwhile.
+                Chunk::Missing => {}
+                other => return other,
+            }
+        }
+        match self.shelf(id) {
+            Ok(dir) => read(&dir, &id.to_string(), id),
+            Err(e) if e.kind() == ErrorKind::Absent => Chunk::Missing,
+            Err(e) => Chunk::Unreadable(e),
+        }
+    }
+
+    fn write(&self, id: ContentId, bytes: &[u8]) -> Result<()> {
+        let name = {
+            let mut under = self.lock();
+            under.next += 1;
+            format!("{id}-{}-{}", std::process::id(), under.next)
+        };
+        let file = self.staging.create_file(ours(&name), 0o600)?;
+        if let Err(e) = file.write_all_at(0, bytes) {
+            // What stays is found and removed at the next opening.
+            let _stays = self.staging.remove_file(ours(&name));
+            return Err(e);
+        }
+        let mut under = self.lock();
+        let second = under.pending.insert(id, name);
+        under.pending_bytes += bytes.len() as u64;
+        drop(under);
+        match second {
+            Some(first) => self.staging.remove_file(ours(&first)),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether something waits for a flush.
+    pub(crate) fn is_pending(&self) -> bool {
+        !self.lock().pending.is_empty()
+    }
+
+    /// Whether so much waits for a flush that it is time for one.
+    pub(crate) fn is_due(&self) -> bool {
+        self.lock().pending_bytes >= GROUP_BYTES
+    }
+
+    /// Makes everything that was brought in durable, and gives it its place.
+    pub(crate) fn settle(&self) -> Result<()> {
+        let group: Vec<(ContentId, String)> = {
+            let under = self.lock();
+            if let Some(e) = &under.failed {
+                return Err(e.clone());
+            }
+            let pending = under.pending.iter();
+            pending.map(|(id, name)| (*id, name.clone())).collect()
+        };
+        if group.is_empty() {
+            return Ok(());
+        }
+        self.flush()?;
+        for (id, name) in &group {
+            let dir = sub(&self.shelves, &prefix(*id))?;
+            let mut under = self.lock();
+            // Somebody else settled it, or brought it once more, which was not flushed.
+            if under.pending.get(id) != Some(name) {
+                continue;
+            }
+            self.staging
+                .rename_over(ours(name), &dir, ours(&id.to_string()))?;
+            under.pending.remove(id);
+            if under.pending.is_empty() {
+                under.pending_bytes = 0;
+            }
+        }
+        // A name must not be lost between its old directory and its new one.
+        self.flush()
+    }
+
+    fn flush(&self) -> Result<()> {
+        let flushed = self.home.sync_fs();
+        if let Err(e) = &flushed {
+            self.lock().failed = Some(e.clone());
+        }
+        flushed
+    }
+
+    /// Every chunk that has its place.
+    pub(crate) fn each(&self, visit: &mut dyn FnMut(ContentId) -> Result<()>) -> Result<()> {
+        let mut shelves = Vec::new();
+        self.shelves.list(&mut |name, _| {
+            shelves.push(String::from_utf8_lossy(name).into_owned());
+        })?;
+        shelves.sort();
+        for shelf in shelves.iter().filter(|s| s.len() == 2) {
+            let mut ids = Vec::new();
+            let dir = self.shelves.open_dir(ours(shelf))?;
+            dir.list(&mut |name, _| {
+                let text = std::str::from_utf8(name).ok();
+                ids.extend(text.and_then(|t| t.parse::<ContentId>().ok()));
+            })?;
+            ids.sort();
+            ids.into_iter().try_for_each(&mut *visit)?;
+        }
+        Ok(())
+    }
+
+    /// From now on, what anybody refers to stays.
+    pub(crate) fn begin_collecting(&self) {
+        let mut under = self.lock();
+        under.recent = Some(under.pinned.keys().copied().collect());
+    }
+
+    /// Nothing is removed any more.
+    pub(crate) fn end_collecting(&self) {
+        self.lock().recent = None;
+    }
+
+    /// Removes a chunk unless somebody has come to want it; its size if it is gone.
+    pub(crate) fn remove(&self, id: ContentId) -> Result<Option<u64>> {
+        // Whoever is about to refer to it asks for this lock first.
+        let under = self.lock();
+        if under.is_wanted(id) {
+            return Ok(None);
+        }
+        let dir = self.shelf(id)?;
+        let name = id.to_string();
+        let size = dir.stat(ours(&name))?.map(|s| s.size);
+        dir.remove_file(ours(&name))?;
+        drop(under);
+        Ok(size)
+    }
+
+    /// Takes a chunk that is still damaged from its place, so that it can be brought anew. Whether it is sound after all.
+    pub(crate) fn discard(&self, id: ContentId) -> Result<bool> {
+        match self.read(id) {
+            Chunk::Sound(_) => return Ok(true),
+            Chunk::Missing => return Ok(false),
+            Chunk::Unreadable(e) => return Err(e),
+            Chunk::Damaged => {}
+        }
+        // Nobody gives another its place meanwhile.
+        let mut under = self.lock();
+        let gone = match under.pending.remove(&id) {
+            Some(name) => self.staging.remove_file(ours(&name)),
+            None => self.shelf(id)?.remove_file(ours(&id.to_string())),
+        };
+        match gone {
+            Err(e) if e.kind() != ErrorKind::Absent => Err(e),
+            _ => Ok(false),
+        }
+    }
+}
+
+impl Pins<'_> {
+    /// Makes sure that a chunk is here; it stays at least until this is dropped.
+    pub(crate) fn put(&mut self, id: ContentId, bytes: &[u8]) -> Result<()> {
+        self.of.lock().pin(id);
+        self.held.push(id);
+        if self.of.size(id) == Some(bytes.len() as u64) {
+            return Ok(());
+        }
+        self.of.write(id, bytes)
+    }
+}
+
+/// The directory that a chunk is in.
+fn prefix(id: ContentId) -> String {
+    id.to_string()[..2].to_owned()
+}
+
+fn read(dir: &Dir, name: &str, id: ContentId) -> Chunk {
+    let bytes = || -> Result<Vec<u8>> {
+        let file = dir.open_file(ours(name))?;
+        let size = file.stat()?.size.min(CHUNKS.max() as u64 + 1);
+        let mut bytes = vec![0; size as usize];
+        let mut at = 0;
+        while at < bytes.len() {
+            match file.read_at(at as u64, &mut bytes[at..])? {
+                0 => break,
+                n => at += n,
+            }
+        }
+        bytes.truncate(at);
+        Ok(bytes)
+    };
+    match bytes() {
+        Ok(bytes) if content_id(&bytes) == id => Chunk::Sound(bytes),
+        Ok(_) => Chunk::Damaged,
+        Err(e) if e.kind() == ErrorKind::Absent => Chunk::Missing,
+        Err(e) => Chunk::Unreadable(e),
+    }
+}
