@@ -25,7 +25,8 @@ impl HubReplica {
         content: ContentId,
         from: &mut dyn Content,
     ) -> Result<core::result::Result<(), Outcome>> {
-        let taken = match intake::take(&self.chunks, content, from) {
+        let is_doubtful = self.state().contents.damaged().contains(&content);
+        let taken = match intake::take(&self.chunks, content, from, is_doubtful) {
             Ok(taken) => taken,
             Err(refusal) => return Self::refused(path, refusal).map(Err),
         };

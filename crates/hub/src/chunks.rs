@@ -71,6 +71,8 @@ pub(crate) struct Chunks {
 #[derive(Debug)]
 pub(crate) struct Pins<'a> {
     of: &'a Chunks,
+    /// What is here already is read before it is relied on.
+    is_doubtful: bool,
     held: Vec<ContentId>,
 }
 
@@ -144,10 +146,12 @@ impl Chunks {
         Ok(())
     }
 
-    /// Begins to bring something in.
-    pub(crate) fn pins(&self) -> Pins<'_> {
+    /// Begins to bring something in. Where it is brought again because something of it had decayed, perhaps more of
+    /// it has: that is `doubtful`.
+    pub(crate) fn pins(&self, is_doubtful: bool) -> Pins<'_> {
         Pins {
             of: self,
+            is_doubtful,
             held: Vec::new(),
         }
     }
@@ -332,7 +336,12 @@ impl Pins<'_> {
     pub(crate) fn put(&mut self, id: ContentId, bytes: &[u8]) -> Result<()> {
         self.of.lock().pin(id);
         self.held.push(id);
-        if self.of.size(id) == Some(bytes.len() as u64) {
+        let is_here = if self.is_doubtful {
+            matches!(self.of.read(id), Chunk::Sound(_))
+        } else {
+            self.of.size(id) == Some(bytes.len() as u64)
+        };
+        if is_here {
             return Ok(());
         }
         self.of.write(id, bytes)

@@ -83,11 +83,12 @@ impl Bytes<'_> {
     }
 }
 
-/// Brings in the content of an id.
+/// Brings in the content of an id; `is_doubtful` says that it was here and had decayed.
 pub(crate) fn take<'a>(
     chunks: &'a Chunks,
     content: ContentId,
     from: &mut dyn Content,
+    is_doubtful: bool,
 ) -> Result<Taken<'a>, Refusal> {
     let mut bytes = Bytes {
         from,
@@ -97,7 +98,7 @@ pub(crate) fn take<'a>(
         is_over: false,
     };
     bytes.fill(SMALL_BYTES + 1)?;
-    let mut pins = chunks.pins();
+    let mut pins = chunks.pins(is_doubtful);
     if bytes.is_over {
         if !bytes.are(content) {
             return Err(Refusal::Other);

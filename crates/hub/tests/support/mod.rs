@@ -10,6 +10,7 @@ use instep_chunk::content_id;
 use instep_core::id::{ActorId, ContentId, Dot, ShareId};
 use instep_core::path::RelPath;
 use instep_core::plan::{Action, Goal, Keep, Outcome, Precondition};
+use instep_core::row::Row;
 use instep_core::time::Mtime;
 use instep_core::version::{Kind, Version};
 use instep_replica::content::Bytes;
@@ -58,6 +59,10 @@ pub(crate) fn version(n: u64, bytes: Option<&[u8]>) -> (Dot, Version) {
 /// The action by which the `n`-th version comes to a path: bytes, or their end.
 pub(crate) fn action(hub: &dyn Replica, path: &RelPath, n: u64, bytes: Option<&[u8]>) -> Action {
     let row = hub.row(path).unwrap().unwrap_or_default();
+    action_over(&row, path, n, bytes)
+}
+
+fn action_over(row: &Row, path: &RelPath, n: u64, bytes: Option<&[u8]>) -> Action {
     let (dot, mut version) = version(n, bytes);
     if version.is_tomb() {
         version.content = row.present().map_or(ContentId::NONE, |v| v.content);
@@ -99,7 +104,8 @@ pub(crate) fn try_bring(
             .into_iter()
             .collect(),
     );
-    hub.apply(&[action(hub, path, n, bytes)], &given)
+    let row = hub.row(path)?.unwrap_or_default();
+    hub.apply(&[action_over(&row, path, n, bytes)], &given)
 }
 
 /// Everything of a content, or why it cannot be read.
