@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use instep_chunk::content_id;
 use instep_core::plan::{Action, Keep, Outcome};
-use instep_hub::Collected;
-use instep_replica::Replica;
+use instep_hub::{Collected, HubReplica};
 use instep_replica::content::Bytes;
 use instep_replica::env::Env;
+use instep_replica::{Content, Replica};
 
 use support::real::{Real, copy};
 use support::{Given, action, bring, p, random, read};
@@ -118,17 +118,62 @@ fn what_is_staged_is_collected() {
     assert_eq!((collected.contents, real.chunk_bytes()), (1, 0));
 }
 
-/// Contents come that are made of chunks that nothing refers to, while these are collected.
+/// A source that lets a collection run when half of it was read.
+struct Meanwhile<'a> {
+    hub: &'a HubReplica,
+    bytes: Vec<u8>,
+    collected: Option<Collected>,
+}
+
+impl Content for Meanwhile<'_> {
+    fn size(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> std::io::Result<usize> {
+        if offset as usize >= self.bytes.len() && self.collected.is_none() {
+            self.collected = Some(self.hub.collect().unwrap());
+        }
+        Bytes(self.bytes.clone()).read_at(offset, buf)
+    }
+}
+
+/// A content comes that is made of chunks that nothing refers to, while these are collected.
 #[test]
 fn a_collection_takes_the_chunks_of_what_is_just_coming() {
     let real = Real::new();
     let hub = real.hub();
-    let base = random(1, 2_000_000);
-    let of = |n: usize| {
-        let mut bytes = base.clone();
-        bytes.truncate(1_000_000 + n * 20_000);
-        bytes
+    let old = random(1, 4_000_000);
+    bring(hub.as_ref(), &p("a"), 1, Some(&old));
+    bring(hub.as_ref(), &p("a"), 2, None);
+    real.env.sleep_ms(31 * DAY_MS);
+    hub.purge(i64::MAX).unwrap();
+    let mut coming = Meanwhile {
+        hub,
+        bytes: old[..3_000_000].to_vec(),
+        collected: None,
     };
+    let new = content_id(&coming.bytes);
+    let staged = hub.stage(&p("b"), new, &mut coming);
+    assert_eq!(staged.unwrap(), Outcome::Done);
+    let collected = coming.collected.unwrap();
+    assert_eq!(collected.contents, 1, "there was nothing to be collected");
+    assert!(
+        collected.bytes > 500_000,
+        "not what it needs: {collected:?}"
+    );
+    assert_eq!(
+        read(hub.as_ref(), &coming.bytes).unwrap(),
+        Some(coming.bytes)
+    );
+}
+
+/// The same again and again, at any moment.
+#[test]
+fn a_collection_that_never_ends_harms_what_comes() {
+    let real = Real::new();
+    let hub = real.hub();
+    let base = random(1, 1_000_000);
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -136,20 +181,16 @@ fn a_collection_takes_the_chunks_of_what_is_just_coming() {
                 hub.collect().unwrap();
             }
         });
-        for n in 0..40 {
-            let bytes = of(n);
-            let path = p("a");
-            let staged = hub.stage(&path, content_id(&bytes), &mut Bytes(bytes.clone()));
+        for n in 0..20 {
+            let bytes = &base[..500_000 + n * 20_000];
+            let staged = hub.stage(&p("a"), content_id(bytes), &mut Bytes(bytes.to_vec()));
             assert_eq!(staged.unwrap(), Outcome::Done);
-            let got = read(hub.as_ref(), &bytes).unwrap();
-            assert!(got == Some(bytes), "the content {n} lost something");
-            if n % 4 == 3 {
-                // Nothing refers to any of it again.
-                bring(hub.as_ref(), &path, 2 * n as u64 + 1, Some(&of(n)));
-                bring(hub.as_ref(), &path, 2 * n as u64 + 2, None);
-                hub.purge(i64::MAX).unwrap();
-                real.env.sleep_ms(31 * DAY_MS);
-            }
+            let got = read(hub.as_ref(), bytes).unwrap();
+            assert!(got.as_deref() == Some(bytes), "{n} lost something");
+            bring(hub.as_ref(), &p("a"), 2 * n as u64 + 1, Some(bytes));
+            bring(hub.as_ref(), &p("a"), 2 * n as u64 + 2, None);
+            hub.purge(i64::MAX).unwrap();
+            real.env.sleep_ms(31 * DAY_MS);
         }
         done.store(true, Ordering::SeqCst);
     });
