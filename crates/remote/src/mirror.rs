@@ -86,6 +86,16 @@ impl Mirror {
         self.pending = 0;
     }
 
+    /// A row here is about to change. A mirror's source does not follow its targets: it keeps what both had.
+    pub fn ours_changes(&mut self, path: &RelPath) -> Result<()> {
+        if self.role == Role::Source && self.is_alike(path) {
+            let row = self.ours.row(path)?.map(|row| told(&row));
+            let pending = false;
+            self.set(path, Some(Far::Told { row, pending }));
+        }
+        Ok(())
+    }
+
     /// A row here changed: what the far end has of it now it must say.
     pub fn ours_changed(&mut self, path: &RelPath) {
         if self.is_alike(path) {
@@ -94,9 +104,10 @@ impl Mirror {
     }
 
     fn set(&mut self, path: &RelPath, far: Option<Far>) {
+        let follows = self.role != Role::Source;
         let is_pending = |far: &Far| match far {
             Far::Told { pending, .. } => *pending,
-            Far::Unheard => true,
+            Far::Unheard => follows,
         };
         let at = Listed(path.clone());
         self.pending += usize::from(far.as_ref().is_some_and(is_pending));
@@ -361,6 +372,27 @@ mod tests {
             .unwrap();
         assert_eq!(names.into_iter().collect::<Vec<_>>(), ["a", "c"]);
         assert_eq!(mirror.row(&p("b")).unwrap(), None);
+    }
+
+    #[test]
+    fn a_source_is_taken_to_follow_its_target() {
+        let ours = replica(&["a"]);
+        let mut mirror = Mirror::new(ours.clone(), Role::Source);
+        let row = mirror.row(&p("a")).unwrap();
+        ours.user_write(&p("a"), b"changed").unwrap();
+        let look = ours.look(&Scope::Everything).unwrap();
+        for path in ["a", "b"] {
+            mirror.ours_changes(&p(path)).unwrap();
+        }
+        let state = ShareState::new(ShareId([1; 16]), ShareRecord::default());
+        ours.record(&look, &state).unwrap();
+        for path in ["a", "b", "c"] {
+            mirror.ours_changed(&p(path));
+        }
+        assert!(row.is_some());
+        assert_eq!(mirror.row(&p("a")).unwrap(), row);
+        assert_eq!(mirror.row(&p("b")).unwrap(), None);
+        assert_eq!(mirror.pending(), 0, "it will not change because of us");
     }
 
     #[test]

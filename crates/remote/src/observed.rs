@@ -184,6 +184,12 @@ impl Observed {
         state.wake();
     }
 
+    /// Rows here are about to change.
+    pub fn ours_change<'a>(&self, mut paths: impl Iterator<Item = &'a RelPath>) -> Result<()> {
+        let mut state = self.lock();
+        paths.try_for_each(|path| state.mirror.ours_changes(path))
+    }
+
     /// Rows here changed: what the far end has of them is not known until it says so.
     pub fn ours_changed<'a>(&self, paths: impl Iterator<Item = &'a RelPath>) {
         let mut state = self.lock();

@@ -136,6 +136,12 @@ impl Published {
         self.lists.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn will_change<'a>(&self, paths: impl Iterator<Item = &'a RelPath> + Clone) -> Result<()> {
+        let lists = self.lock();
+        let mut listeners = lists.open.values().map(|told| &told.listener);
+        listeners.try_for_each(|listener| listener.ours_change(paths.clone()))
+    }
+
     fn changed<'a>(&self, paths: impl Iterator<Item = &'a RelPath> + Clone) {
         for told in self.lock().open.values_mut() {
             told.listener.ours_changed(paths.clone());
@@ -176,6 +182,7 @@ impl Replica for Published {
     }
 
     fn record(&self, look: &Look, share: &ShareState) -> Result<Vec<RelPath>> {
+        self.will_change(look.findings.iter().map(|f| &f.path))?;
         let changed = self.inner.record(look, share)?;
         // What was only seen anew may show another mode.
         let seen = look.findings.iter().map(|f| &f.path);
@@ -192,6 +199,7 @@ impl Replica for Published {
     }
 
     fn apply(&self, actions: &[Action], sources: &dyn Sources) -> Result<Vec<Outcome>> {
+        self.will_change(actions.iter().map(|a| &a.path))?;
         let outcomes = self.inner.apply(actions, sources);
         // Also after an error some may have been carried out.
         self.changed(actions.iter().map(|a| &a.path));
@@ -203,6 +211,7 @@ impl Replica for Published {
     }
 
     fn adopt_move(&self, from: &RelPath, to: &RelPath, entries: &[(RelPath, Row)]) -> Result<()> {
+        self.will_change(entries.iter().map(|(path, _)| path))?;
         let adopted = self.inner.adopt_move(from, to, entries);
         self.changed(entries.iter().map(|(path, _)| path));
         adopted

@@ -323,6 +323,16 @@ fn a_mirror_copies_one_way_and_what_only_the_target_has_goes() {
     source.user_write(&p("two"), b"2").unwrap();
     source.user_remove(&p("d/one")).unwrap();
     all_equal(&[&source, &target], &[("two", "2")]);
+    // What happens at the target changes nothing at the source, and neither waits for the other because of it.
+    target.user_write(&p("two"), b"changed").unwrap();
+    target.user_write(&p("d/more"), b"x").unwrap();
+    all_equal(&[&source, &target], &[("two", "2")]);
+    let at_rest = |side: &Side| side.observed.is_at_rest() && side.observed.pending() == 0;
+    let began = Instant::now();
+    while !at_rest(&here) || !at_rest(&there) {
+        assert!(began.elapsed() < Duration::from_secs(20), "still waiting");
+        std::thread::sleep(Duration::from_millis(5));
+    }
     a.stop();
     b.stop();
 }
