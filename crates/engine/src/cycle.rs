@@ -11,7 +11,7 @@ use instep_replica::{Finding, Found, HintSet, Look, Scope};
 
 use crate::problems::is_unseen;
 use crate::report::Event;
-use crate::session::{Session, SessionError};
+use crate::session::{Session, SessionError, Slot};
 
 impl Session {
     /// Does what can be done now. Returns whether anything was.
@@ -258,14 +258,17 @@ impl Session {
 
     /// Every path on which rows differ becomes dirty. Rows come in the same order from every replica.
     pub(crate) fn compare_rows(&mut self) {
+        // Whoever is observed says itself where it differs, but for a mirror's source: what it has not is an extra.
+        let counts = |s: &Slot| s.is_ours() || s.online() && s.role == Role::Source;
         let online: Vec<usize> = (0..self.slots.len())
-            .filter(|i| self.slots[*i].is_ours())
+            .filter(|i| counts(&self.slots[*i]))
             .collect();
         // Of each path: the first replica's hash, how many have it, whether all are alike.
         let mut seen: BTreeMap<RelPath, (u64, usize, bool)> = BTreeMap::new();
         let mut failed = Vec::new();
         for i in &online {
-            let modes = self.slots[*i].replica.capabilities().modes;
+            // What bits a file has elsewhere is not told.
+            let modes = self.slots[*i].replica.capabilities().modes && self.slots[*i].is_ours();
             let result = self.slots[*i]
                 .replica
                 .subtree(&RelPath::root(), &mut |path, row| {
