@@ -11,6 +11,7 @@
 //! ```text
 //! site        a directory as it is found, and where its state is or would be   looks only
 //! marker      which replica lives in a root, and which shares it is in
+//! written     paths in what is written down
 //! evidence    whether a marker belongs where it was found; the memory of replicas
 //! lock        who has a root
 //! home        the directory of the state, made and locked
@@ -36,6 +37,7 @@ mod lock;
 mod marker;
 mod open;
 mod site;
+mod written;
 
 pub use again::open_again;
 pub use evidence::{is_bare_mount_point, known_at};

@@ -48,6 +48,7 @@ pub(super) enum Verdict {
 /// What the user's state directory knows about a replica.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Registered {
+    #[serde(with = "super::written::path")]
     path: PathBuf,
     evidence: Evidence,
     /// Of the share that was opened last.

@@ -51,7 +51,7 @@ pub(super) struct Part {
     role: String,
     pub(super) kind: MembershipKind,
     label: String,
-    #[serde(default)]
+    #[serde(default, with = "super::written::places")]
     members: Vec<(String, PathBuf)>,
 }
 
