@@ -20,16 +20,19 @@ pub enum Need {
     Overlay,
     /// Tracing the system calls of a child with `strace`.
     Strace,
+    /// An ssh server that can be started, and a client.
+    Sshd,
 }
 
 impl Need {
     /// Every need.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Root,
         Self::Loop,
         Self::Fuse,
         Self::Overlay,
         Self::Strace,
+        Self::Sshd,
     ];
 
     /// As `skips.txt` spells it.
@@ -40,6 +43,7 @@ impl Need {
             Self::Fuse => "fuse",
             Self::Overlay => "overlay",
             Self::Strace => "strace",
+            Self::Sshd => "sshd",
         }
     }
 
@@ -51,9 +55,13 @@ impl Need {
             Self::Fuse => is_root() && opens("/dev/fuse") && may_mount(),
             Self::Overlay => is_root() && lists("/proc/filesystems", "overlay") && may_mount(),
             Self::Strace => runs("strace", &["-f", "-o", "/dev/null", "true"]),
+            Self::Sshd => Path::new(SSHD).exists() && runs("ssh", &["-V"]),
         }
     }
 }
+
+/// Where the ssh server is; it insists on being started by its whole path.
+pub const SSHD: &str = "/usr/sbin/sshd";
 
 /// The list of expected skips.
 const SKIPS: &str = include_str!("../skips.txt");

@@ -2,6 +2,8 @@
 //! seen of a directory.
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
+pub(crate) mod sshd;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
