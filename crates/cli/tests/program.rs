@@ -81,7 +81,7 @@ fn bad_folders_are_refused_and_nothing_is_created() {
         (["a", "a/inner"], "E1002", 2),
         (["a", "file"], "E1003", 2),
         (["a", "missing"], "E1004", 2),
-        (["a", "nas:x"], "E1026", 2),
+        (["a", "nas:"], "E1026", 2),
     ] {
         let refused = cli
             .run(&["sync", "--once", roots[0], roots[1]])

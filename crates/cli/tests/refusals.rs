@@ -316,7 +316,7 @@ fn nonsense_on_the_command_line_is_told_in_five_parts() {
         (&["snyc", "a", "b"][..], "E1000"),
         (&["sync", "a"], "E1000"),
         (&["sync", "a", "b", "--poll", "soon"], "E1015"),
-        (&["sync", "a", "nas:x"], "E1026"),
+        (&["sync", "a", "nas:"], "E1026"),
         (&["conflicts", "resolve", "zz", "--keep", "A", "a"], "E1020"),
         (&["status", "a"], "E1020"),
         (&["explain", "E9999"], "E1022"),
