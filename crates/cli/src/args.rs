@@ -758,6 +758,15 @@ pub(crate) enum ShareCommand {
         #[command(flatten)]
         at: AtHub,
     },
+    /// Have the hub read everything that it keeps of a share again, and say what is damaged
+    Verify {
+        /// Which share
+        #[arg(value_name = "NAME")]
+        share: String,
+        /// Which hub.
+        #[command(flatten)]
+        at: AtHub,
+    },
     /// Have the hub forget a device: its sessions end at once
     Revoke {
         /// Who, by name or device

@@ -23,10 +23,10 @@ use crate::roots::{Choice, Inspection, Membership, Root};
 /// What is chosen for all folders of a command.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
-    state_dir: PathBuf,
+    pub(crate) state_dir: PathBuf,
     poll: Option<Duration>,
     ignore: IgnoreOptions,
-    trash_days: u32,
+    pub(crate) trash_days: u32,
     owner: bool,
     xattr: bool,
 }

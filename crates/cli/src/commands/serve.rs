@@ -60,7 +60,13 @@ pub(crate) fn run(args: &args::Serve, context: &Context) -> Result<Exit, Failure
             "first administrator:  instep join HOST   with the code  {code}  (10 min)"
         ));
     }
-    let ended = hub.run(|| over.load(Ordering::SeqCst));
+    let is_over = || over.load(Ordering::SeqCst);
+    let ended = std::thread::scope(|threads| {
+        threads.spawn(|| hub.tidy(is_over));
+        let ended = hub.run(is_over);
+        over.store(true, Ordering::SeqCst);
+        ended
+    });
     drop(desk);
     ended?;
     Ok(caught.exit().unwrap_or(Exit::Done))

@@ -50,11 +50,16 @@ pub(crate) fn run(what: ShareCommand, context: &Context) -> Result<Exit, Failure
                 uses,
                 seconds: expires.as_secs(),
             };
-            let Answer::Invited { code } = hub.ask(order)? else {
-                return Err(hub.odd());
+            let file = token_file.as_deref().map(CodeFile::create).transpose()?;
+            let code = match hub.ask(order) {
+                Ok(Answer::Invited { code }) => code,
+                answer => {
+                    file.into_iter().for_each(CodeFile::remove);
+                    return Err(answer.err().unwrap_or_else(|| hub.odd()));
+                }
             };
-            match token_file {
-                Some(file) => write_code(&file, &code)?,
+            match file {
+                Some(file) => file.write(&code)?,
                 None if context.output.style.json => {
                     context.output.json("invitation", json!({ "code": code }))
                 }
@@ -111,6 +116,7 @@ pub(crate) fn run(what: ShareCommand, context: &Context) -> Result<Exit, Failure
                 right: None,
             },
         ),
+        ShareCommand::Verify { share, at } => verify(&Asked::meant(at)?, share, context),
         ShareCommand::Revoke { member, at } => change(at, Order::Revoke { member }),
         ShareCommand::Rm { share, at } => change(at, Order::Remove { share }),
     }
@@ -196,23 +202,40 @@ fn add(
     join::follow(folder, hub, share, session, context)
 }
 
-fn write_code(file: &Path, code: &str) -> Result<(), Failure> {
-    let open = std::fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(file);
-    let written = open.and_then(|mut file| writeln!(file, "{code}"));
-    written.map_err(|e| {
-        Failure::new(
-            1077,
-            Exit::Failed,
-            format!("the code cannot be written to {}", file.display()),
-        )
-        .why(e.to_string())
-        .effect("the invitation stands, and nobody knows its code; it expires by itself")
-        .remedy("name a file that does not exist yet")
-    })
+/// A file for a code, which nobody else can read. It is made before there is a code that could be lost.
+struct CodeFile<'a> {
+    path: &'a Path,
+    file: std::fs::File,
+}
+
+impl<'a> CodeFile<'a> {
+    fn create(path: &'a Path) -> Result<Self, Failure> {
+        let mut open = std::fs::OpenOptions::new();
+        let file = open.write(true).create_new(true).mode(0o600).open(path);
+        let file = file.map_err(|e| {
+            no_file(path, &e).remedy("name a file that does not exist yet, in a folder that does")
+        })?;
+        Ok(Self { path, file })
+    }
+
+    fn write(mut self, code: &str) -> Result<(), Failure> {
+        let written = writeln!(self.file, "{code}").and_then(|()| self.file.sync_all());
+        written.map_err(|e| {
+            no_file(self.path, &e)
+                .effect("the invitation stands, and nobody knows its code; it expires by itself")
+        })
+    }
+
+    /// There is no code after all.
+    fn remove(self) {
+        // An empty file in the way is told of when it is.
+        drop(std::fs::remove_file(self.path));
+    }
+}
+
+fn no_file(path: &Path, e: &std::io::Error) -> Failure {
+    let what = format!("the code cannot be written to {}", path.display());
+    Failure::new(1077, Exit::Failed, what).why(e.to_string())
 }
 
 fn list_shares(shares: &[ShareLine], context: &Context) {
@@ -255,4 +278,38 @@ fn list_members(members: &[MemberLine], context: &Context) {
         table.row([member.name.as_str(), &device, &roles.join(" "), connected]);
     }
     context.output.result(&table.render());
+}
+
+fn verify(hub: &Asked, share: String, context: &Context) -> Result<Exit, Failure> {
+    let Answer::Verified {
+        contents,
+        bytes,
+        flaws,
+        more,
+    } = hub.ask(Order::Verify { share })?
+    else {
+        return Err(hub.odd());
+    };
+    let output = &context.output;
+    if output.style.json {
+        output.json(
+            "verified",
+            json!({ "contents": contents, "bytes": bytes, "flaws": flaws, "more": more }),
+        );
+    } else {
+        for flaw in &flaws {
+            let path = flaw.path.as_deref().unwrap_or("(no path)");
+            output.line(&format!("damaged  {path}  {}", flaw.what));
+        }
+        if more > 0 {
+            output.line(&format!("and {} more", quantity::count(more)));
+        }
+        let read = quantity::counted(contents, "content");
+        output.line(&format!("{read}, {} read", quantity::bytes(bytes)));
+    }
+    Ok(if flaws.is_empty() {
+        Exit::Done
+    } else {
+        Exit::Damage
+    })
 }

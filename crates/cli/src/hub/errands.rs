@@ -7,13 +7,17 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use instep_core::id::ShareId;
+use instep_hub::{Flaw, What};
 use instep_wire::identity::DeviceId;
 
 use super::data::Unchanged;
-use super::order::{Answer, MemberLine, Order, ShareLine};
+use super::order::{Answer, FlawLine, MemberLine, Order, ShareLine};
 use super::reception::Hub;
 use super::rights::{Book, Caller, Grant, Kept, Member, Refusal, Right};
 use crate::error::{Exit, Failure};
+
+/// Damaged paths of one answer, which has to fit a message.
+const FLAWS_MAX: usize = 100;
 
 impl Hub {
     /// Does what somebody asks, if they may.
@@ -45,6 +49,10 @@ impl Hub {
                 let code = self.invite(grant, Duration::from_secs(seconds), uses)?;
                 let code = code.to_string();
                 return Ok(Answer::Invited { code });
+            }
+            Order::Verify { share } => {
+                may(&share)?;
+                return self.verify(&share);
             }
             Order::Add { share, id } => {
                 whole()?;
@@ -108,6 +116,35 @@ impl Hub {
     fn dismiss(&self, device: DeviceId) {
         let shares: Vec<_> = self.running().values().cloned().collect();
         shares.iter().for_each(|share| share.dismiss(device));
+    }
+
+    fn verify(&self, name: &str) -> Result<Answer, Failure> {
+        let share = self.running().get(name).cloned();
+        let share = share.ok_or_else(|| no_share(name))?;
+        let store = share.store().ok_or_else(|| {
+            Failure::new(
+                1071,
+                Exit::Usage,
+                format!("{name} is kept in a folder of the hub's user"),
+            )
+            .remedy("instep verify FOLDER   on the hub's machine")
+        })?;
+        let verified = store.verify(&|| share.is_over()).map_err(Failure::from)?;
+        let line = |flaw: &Flaw| FlawLine {
+            path: flaw.path.as_ref().map(ToString::to_string),
+            content: flaw.content.to_string(),
+            what: match &flaw.what {
+                What::Missing => "it is not there".to_owned(),
+                What::Decayed => "it has other bytes".to_owned(),
+                What::Unreadable(why) => why.clone(),
+            },
+        };
+        Ok(Answer::Verified {
+            contents: verified.contents,
+            bytes: verified.bytes,
+            flaws: verified.flaws.iter().take(FLAWS_MAX).map(line).collect(),
+            more: verified.flaws.len().saturating_sub(FLAWS_MAX) as u64,
+        })
     }
 
     fn list_shares(&self, caller: Caller) -> Answer {

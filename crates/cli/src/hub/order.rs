@@ -49,6 +49,11 @@ pub(crate) enum Order {
         /// Which; none takes it away.
         right: Option<Right>,
     },
+    /// To read everything that the hub keeps of a share again, and to say what is damaged.
+    Verify {
+        /// Which.
+        share: String,
+    },
     /// To forget a device.
     Revoke {
         /// Who, by name or device.
@@ -84,6 +89,17 @@ pub(crate) struct MemberLine {
     pub(crate) connected: bool,
 }
 
+/// A path of which the hub's copy is damaged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct FlawLine {
+    /// Where; nothing, for what is in no version of a path.
+    pub(crate) path: Option<String>,
+    /// The content.
+    pub(crate) content: String,
+    /// What is wrong.
+    pub(crate) what: String,
+}
+
 /// What a hub answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "answer", rename_all = "kebab-case")]
@@ -102,6 +118,17 @@ pub(crate) enum Answer {
     Invited {
         /// The code, as it is read to somebody.
         code: String,
+    },
+    /// What reading everything again showed.
+    Verified {
+        /// Contents that were read.
+        contents: u64,
+        /// Bytes that were read.
+        bytes: u64,
+        /// What is damaged; at most so many as fit.
+        flaws: Vec<FlawLine>,
+        /// More than that.
+        more: u64,
     },
     /// It is done, durably.
     Done,

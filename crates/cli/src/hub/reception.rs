@@ -29,9 +29,12 @@ use crate::connect::Settings;
 use crate::error::{Exit, Failure};
 use crate::far::hubs::Device;
 use crate::far::request::{self, Ask, Seen, Tell, Trouble};
+use crate::quantity;
 
 /// How long one wait for callers takes before it is seen whether the hub is to end.
 const PATIENCE: Duration = Duration::from_millis(500);
+/// How often room is given back.
+const TIDY_EVERY: Duration = Duration::from_hours(6);
 /// The longest that an invitation may hold.
 const INVITED_MAX: Duration = Duration::from_hours(24 * 30);
 /// The most uses of an invitation.
@@ -156,6 +159,33 @@ impl Hub {
         Ok(invitation.code)
     }
 
+    /// Gives back the room of what nobody can ask for any more, again and again, until told to stop.
+    pub(crate) fn tidy(&self, is_over: impl Fn() -> bool) {
+        let mut since: Option<Duration> = None;
+        while !is_over() {
+            if since.is_none_or(|at| place::monotonic() - at >= TIDY_EVERY) {
+                let shares: Vec<_> = self.running().clone().into_iter().collect();
+                for (name, share) in shares {
+                    self.tidy_share(&name, &share);
+                }
+                since = Some(place::monotonic());
+            }
+            std::thread::sleep(PATIENCE);
+        }
+    }
+
+    fn tidy_share(&self, name: &str, share: &Share) {
+        let Some(store) = share.store() else { return };
+        match store.collect() {
+            Ok(gone) if gone.chunks > 0 => {
+                let size = quantity::bytes(gone.bytes);
+                (self.say)(&format!("tidied  {name}: {size} of old versions"));
+            }
+            Ok(_) => {}
+            Err(e) => (self.say)(&format!("untidy  {name}: {}", e.chain())),
+        }
+    }
+
     /// Receives whoever calls until told to stop.
     pub(crate) fn run(self: &Arc<Self>, is_over: impl Fn() -> bool) -> Result<(), Failure> {
         while !is_over() {
@@ -193,15 +223,12 @@ impl Hub {
                 format!("the share {name} has no identity"),
             )
         })?;
-        let folder = match &kept.folder {
-            Some(folder) => request::take_path(folder).unwrap_or_default(),
-            None => self.data.share(&kept.id),
-        };
         let share = Arc::new(Share::open(Opening {
             env: &self.env,
             settings: &self.settings,
             id,
-            folder,
+            home: self.data.share(&kept.id),
+            folder: kept.folder.as_deref().and_then(request::take_path),
             options: SessionOptions {
                 keep_trash: Some(self.keep_trash),
                 ..SessionOptions::default()

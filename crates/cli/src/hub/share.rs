@@ -13,6 +13,7 @@ use instep_core::id::{ReplicaId, ShareId};
 use instep_core::policy::Role;
 use instep_engine::report::Monitor;
 use instep_engine::session::{Handle, Session, SessionOptions};
+use instep_hub::{HubOptions, HubReplica, Retention};
 use instep_remote::published::Published;
 use instep_remote::wired;
 use instep_replica::env::Env;
@@ -56,6 +57,8 @@ pub(crate) struct Guest {
 pub(crate) struct Share {
     device: DeviceId,
     over: AtomicBool,
+    /// The hub's own store, unless it is a folder of the user's.
+    store: Option<Arc<HubReplica>>,
     published: Arc<Published>,
     handle: Handle,
     running: Mutex<Option<JoinHandle<Result<(), Failure>>>>,
@@ -70,8 +73,10 @@ pub(crate) struct Opening<'a> {
     pub(crate) settings: &'a Settings,
     /// Its identity.
     pub(crate) id: ShareId,
-    /// Where its files are.
-    pub(crate) folder: PathBuf,
+    /// Where the hub keeps it, unless `folder` is one of the user's in which it is kept instead.
+    pub(crate) home: PathBuf,
+    /// See `home`.
+    pub(crate) folder: Option<PathBuf>,
     /// How its session runs.
     pub(crate) options: SessionOptions,
     /// Who hears of what happens.
@@ -83,7 +88,13 @@ pub(crate) struct Opening<'a> {
 impl Share {
     /// Opens the hub's copy and starts its session.
     pub(crate) fn open(opening: Opening<'_>) -> Result<Self, Failure> {
-        let replica = open_folder(&opening, &opening.folder)?;
+        let (replica, store) = match &opening.folder {
+            Some(folder) => (open_folder(&opening, folder)?, None),
+            None => {
+                let store = Arc::new(open_store(&opening)?);
+                (Arc::clone(&store) as Arc<dyn Replica>, Some(store))
+            }
+        };
         let published = Arc::new(Published::new(replica));
         let ours = Arc::clone(&published) as Arc<dyn Replica>;
         let env = Arc::clone(opening.env);
@@ -111,6 +122,7 @@ impl Share {
         Ok(Self {
             device: opening.device,
             over: AtomicBool::new(false),
+            store,
             published,
             handle,
             running: Mutex::new(Some(thread)),
@@ -160,6 +172,11 @@ impl Share {
     /// How the hub's copy introduces itself.
     pub(crate) fn card(&self) -> Card {
         Card::of(self.published.as_ref())
+    }
+
+    /// The hub's own store, unless it is a folder of the user's.
+    pub(crate) fn store(&self) -> Option<&Arc<HubReplica>> {
+        self.store.as_ref()
     }
 
     /// It is to end.
@@ -279,6 +296,20 @@ fn cloned(there: &str) -> Failure {
     Failure::new(1065, Exit::Denied, what)
         .why("its .instep was copied from there, and two folders cannot be one replica")
         .remedy("remove .instep in the copy: it joins as a folder of its own")
+}
+
+fn open_store(opening: &Opening<'_>) -> Result<HubReplica, Failure> {
+    let options = HubOptions {
+        label: LABEL.to_owned(),
+        share: opening.id,
+        state_dir: opening.settings.state_dir.clone(),
+        retention: Retention {
+            days: opening.settings.trash_days,
+            ..Retention::default()
+        },
+        command: String::from("instep serve"),
+    };
+    HubReplica::create(&opening.home, Arc::clone(opening.env), options).map_err(Failure::from)
 }
 
 fn open_folder(opening: &Opening<'_>, folder: &Path) -> Result<Arc<dyn Replica>, Failure> {
