@@ -168,6 +168,15 @@ fn a_collection_takes_the_chunks_of_what_is_just_coming() {
     );
 }
 
+/// Says that it is over, also when a test fails.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 /// The same again and again, at any moment.
 #[test]
 fn a_collection_that_never_ends_harms_what_comes() {
@@ -181,6 +190,7 @@ fn a_collection_that_never_ends_harms_what_comes() {
                 hub.collect().unwrap();
             }
         });
+        let _ends = Ends(&done);
         for n in 0..20 {
             let bytes = &base[..500_000 + n * 20_000];
             let staged = hub.stage(&p("a"), content_id(bytes), &mut Bytes(bytes.to_vec()));
@@ -192,7 +202,6 @@ fn a_collection_that_never_ends_harms_what_comes() {
             hub.purge(i64::MAX).unwrap();
             real.env.sleep_ms(31 * DAY_MS);
         }
-        done.store(true, Ordering::SeqCst);
     });
     assert!(hub.verify(&|| false).unwrap().flaws.is_empty());
 }
