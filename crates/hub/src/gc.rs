@@ -13,7 +13,7 @@ use instep_core::id::ContentId;
 use instep_core::path::RelPath;
 use instep_core::version::Kind;
 use instep_replica::records::ConflictRecord;
-use instep_replica::{Book, Replica as _, Result, Step};
+use instep_replica::{Book, Replica as _, Result};
 use instep_store::Durability;
 
 use crate::history::Shown;
@@ -42,32 +42,43 @@ impl HubReplica {
         if self.is_rejoining() {
             return Ok(Collected::default());
         }
-        self.state().touched = Some(HashSet::new());
-        self.chunks.begin_collecting();
-        let collected = self.collect_now();
+        self.begin_collecting();
+        let mut collected = Collected::default();
+        let marked = self.mark(&mut collected);
+        let swept = marked.and_then(|live| self.sweep(live, &mut collected));
         self.chunks.end_collecting();
         self.state().touched = None;
-        self.intact(collected)
+        self.intact(swept)?;
+        Ok(collected)
     }
 
-    fn collect_now(&self) -> Result<Collected> {
-        let mut collected = Collected::default();
+    /// From now on, whatever anybody refers to stays.
+    fn begin_collecting(&self) {
+        self.state().touched = Some(HashSet::new());
+        self.chunks.begin_collecting();
+    }
+
+    /// Forgets what is not needed, and says which chunks are; none where that cannot be said.
+    fn mark(&self, collected: &mut Collected) -> Result<Option<Vec<u64>>> {
         // What rows do not refer to any more must be durably so.
         self.barrier()?;
-        {
-            let mut state = self.state();
-            let now_ns = state.wall_ns;
-            for shown in self.expired(&mut state, now_ns)? {
-                state.contents.forget_shown(&shown)?;
-                collected.versions += 1;
-            }
-            collected.contents = state.forget_unwanted()?;
-            state.contents.commit(Durability::Power)?;
+        let mut state = self.state();
+        let now_ns = state.wall_ns;
+        for shown in self.expired(&mut state, now_ns)? {
+            state.contents.forget_shown(&shown)?;
+            collected.versions += 1;
         }
-        self.env.reach(Step::Purged);
-        let Some(live) = self.live_chunks()? else {
+        collected.contents = state.forget_unwanted()?;
+        state.contents.commit(Durability::Power)?;
+        drop(state);
+        self.live_chunks()
+    }
+
+    /// Removes the chunks that are not needed.
+    fn sweep(&self, live: Option<Vec<u64>>, collected: &mut Collected) -> Result<()> {
+        let Some(live) = live else {
             collected.is_held_back = true;
-            return Ok(collected);
+            return Ok(());
         };
         let mut sweep = |id: ContentId| {
             if live.binary_search(&fingerprint(id)).is_err()
@@ -79,8 +90,7 @@ impl HubReplica {
             Ok(())
         };
         let swept = self.chunks.each(&mut sweep);
-        swept.map_err(|e| fs_error("remove a chunk", e))?;
-        Ok(collected)
+        swept.map_err(|e| fs_error("remove a chunk", e))
     }
 
     fn expired(&self, state: &mut State, now_ns: i64) -> Result<Vec<Shown>> {
@@ -158,5 +168,82 @@ impl State {
             wanted.extend(open.and_then(|c| c.content.parse::<ContentId>().ok()));
         }
         Ok(wanted)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
+mod tests {
+    use std::sync::Arc;
+
+    use instep_chunk::content_id;
+    use instep_core::id::{ReplicaId, ShareId};
+    use instep_fs::sim::{SimConfig, SimFs};
+    use instep_replica::content::Bytes;
+    use instep_replica::env::StepEnv;
+    use instep_store::MemoryDisk;
+
+    use super::*;
+    use crate::{Parts, Retention};
+
+    fn hub() -> HubReplica {
+        let parts = Parts {
+            id: ReplicaId([1; 16]),
+            share: ShareId([1; 16]),
+            label: "hub".into(),
+            location: "here".into(),
+            home: SimFs::new(SimConfig::ext4(1)).root(),
+            index: Box::new(MemoryDisk::new().open()),
+            contents: Box::new(MemoryDisk::new().open()),
+            is_new: true,
+            is_rejoining: false,
+            is_unsure: false,
+            retention: Retention::default(),
+            guard: Box::new(|| Ok(())),
+        };
+        let hub = HubReplica::assemble(Arc::new(StepEnv::default()), parts).unwrap();
+        hub.begin().unwrap();
+        hub
+    }
+
+    fn stage(hub: &HubReplica, bytes: &[u8]) {
+        let from = &mut Bytes(bytes.to_vec());
+        hub.stage(&RelPath::root(), content_id(bytes), from)
+            .unwrap();
+        hub.barrier().unwrap();
+    }
+
+    /// It came after it was said what is needed, and before anything was removed.
+    #[test]
+    fn what_came_during_a_collection_loses_chunks_that_were_there_before() {
+        let hub = hub();
+        let bytes = b"garbage, and then not";
+        stage(&hub, bytes);
+        hub.state().staged.clear();
+        hub.begin_collecting();
+        let mut collected = Collected::default();
+        let live = hub.mark(&mut collected).unwrap();
+        assert_eq!((collected.contents, live.as_deref()), (1, Some(&[][..])));
+        stage(&hub, bytes);
+        hub.sweep(live, &mut collected).unwrap();
+        assert_eq!(collected.chunks, 0);
+        assert!(hub.chunks.has(content_id(bytes)));
+        hub.chunks.end_collecting();
+        hub.state().staged.clear();
+        assert_eq!(hub.collect().unwrap().chunks, 1, "and now it is garbage");
+    }
+
+    /// A version was brought back to a path while it was looked for what is needed.
+    #[test]
+    fn what_is_referred_to_anew_during_a_collection_is_forgotten() {
+        let hub = hub();
+        let bytes = b"garbage, and then not";
+        stage(&hub, bytes);
+        hub.state().staged.clear();
+        hub.begin_collecting();
+        hub.state().touch(content_id(bytes));
+        let mut collected = Collected::default();
+        hub.mark(&mut collected).unwrap();
+        assert_eq!(collected.contents, 0);
     }
 }
