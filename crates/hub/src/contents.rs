@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use instep_chunk::content_id;
-use instep_chunk::manifest::{Piece, decode};
+
 use instep_core::codec::{self, DecodeError, Reader};
 use instep_core::id::ContentId;
 use instep_replica::Result;
@@ -17,6 +17,7 @@ use instep_store::{Durability, IndexStore, Table};
 
 use crate::chunks::{Chunk, Chunks};
 use crate::index::store_error;
+use crate::manifest::{Piece, decode};
 
 const FORMAT: u8 = 1;
 

@@ -6,12 +6,13 @@
 use std::io;
 
 use instep_chunk::cut::CHUNKS;
-use instep_chunk::manifest::{Piece, Tree, decode};
+
 use instep_chunk::{Hasher, content_id};
 use instep_core::id::ContentId;
 use instep_replica::Content;
 
 use crate::chunks::{Chunks, Pins};
+use crate::manifest::{Piece, Tree, decode};
 
 /// Bytes of a content that is kept as one object.
 pub(crate) const SMALL_BYTES: usize = 64 * 1024;

@@ -32,6 +32,7 @@ mod index;
 mod intake;
 mod kept;
 mod look;
+mod manifest;
 mod moves;
 mod open;
 mod reader;

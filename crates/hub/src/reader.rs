@@ -6,7 +6,6 @@
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use instep_chunk::manifest::Piece;
 use instep_core::id::ContentId;
 use instep_core::path::RelPath;
 use instep_core::plan::{Code, Problem};
@@ -14,6 +13,7 @@ use instep_replica::{Checked, Content, Result, Waker};
 
 use crate::chunks::Chunks;
 use crate::contents::{Lack, read};
+use crate::manifest::Piece;
 use crate::replica::HubReplica;
 
 /// What readers found to be damaged and nobody has looked at.

@@ -6,7 +6,6 @@
 
 use std::collections::BTreeSet;
 
-use instep_chunk::manifest::Piece;
 use instep_core::id::ContentId;
 use instep_core::path::RelPath;
 use instep_core::row::Row;
@@ -16,6 +15,7 @@ use instep_replica::Result;
 use crate::chunks::Chunks;
 use crate::contents::{Lack, Listed};
 use crate::intake::SMALL_BYTES;
+use crate::manifest::Piece;
 use crate::state::State;
 
 impl State {
