@@ -18,11 +18,12 @@ use tokio::sync::Notify;
 use crate::carrier::Carrier;
 use crate::control::Pace;
 use crate::error::LinkError;
-use crate::frame::{Frame, HEADER_BYTES, Header, Outcome, Want};
+use crate::frame::{Frame, HEADER_BYTES, Header, Outcome};
 use crate::limits;
 use crate::link::End;
 use crate::streams::{FetchError, Piece, Streams};
 use crate::tap::Pipe;
+use crate::want::{Want, Wanted};
 
 /// The contents of a link.
 pub(crate) struct Bulk {
@@ -99,6 +100,17 @@ impl Bulk {
         asked.map(|stream| self.fetch(want, Ok(stream))).transpose()
     }
 
+    /// As [`Bulk::ask`], after so many bytes of the answer are there. What cannot be wanted in part is wanted anew.
+    pub(crate) fn ask_after(self: &Arc<Self>, want: Want, bytes: u64) -> Result<Fetch, LinkError> {
+        let Some(rest) = want.after(bytes) else {
+            return self.ask(want);
+        };
+        let mut fetch = self.ask(rest)?;
+        fetch.want = want;
+        fetch.reached = bytes;
+        Ok(fetch)
+    }
+
     fn fetch(
         self: &Arc<Self>,
         want: Want,
@@ -114,7 +126,7 @@ impl Bulk {
         Ok(Fetch {
             bulk: Arc::clone(self),
             stream,
-            reached: want.offset,
+            reached: 0,
             want,
             resumed: None,
             rest: Bytes::new(),
@@ -297,8 +309,9 @@ pub struct Fetch {
     bulk: Arc<Bulk>,
     want: Want,
     stream: u32,
+    /// Bytes of the answer that were taken.
     reached: u64,
-    /// From where it was last asked for anew.
+    /// After how many it was last asked for anew.
     resumed: Option<u64>,
     rest: Bytes,
 }
@@ -312,7 +325,9 @@ impl Fetch {
             let read = self.bulk.wait_for_far_end(|streams| streams.read(stream))?;
             self.bulk.work.notify_one();
             match read {
-                Err(FetchError::Link(LinkError::Lost(_))) if self.may_go_on() => self.go_on()?,
+                Err(FetchError::Link(LinkError::Lost(_))) if self.may_go_on() => {
+                    self.go_on()?;
+                }
                 read => {
                     let piece = read?;
                     self.reached += piece.as_ref().map_or(0, Piece::plain);
@@ -323,15 +338,12 @@ impl Fetch {
     }
 
     fn may_go_on(&self) -> bool {
-        self.bulk.end.cause().is_none() && self.resumed != Some(self.reached)
+        let can = self.reached == 0 || self.want.is_exact();
+        can && self.bulk.end.cause().is_none() && self.resumed != Some(self.reached)
     }
 
     fn go_on(&mut self) -> Result<(), LinkError> {
-        let want = Want {
-            offset: self.reached,
-            ..self.want.clone()
-        };
-        let mut anew = self.bulk.ask(want)?;
+        let mut anew = self.bulk.ask_after(self.want.clone(), self.reached)?;
         anew.resumed = Some(self.reached);
         anew.rest = std::mem::take(&mut self.rest);
         // What was the old one is dropped, and with that left.
@@ -339,9 +351,13 @@ impl Fetch {
         Ok(())
     }
 
-    /// Up to where the content was read: where to ask for it anew after the connection broke.
+    /// How many bytes of the answer were read; what is wanted from an offset on counts from the content's beginning.
     pub fn reached(&self) -> u64 {
-        self.reached - self.rest.len() as u64
+        let from = match self.want.part {
+            Wanted::From(offset) => offset,
+            _ => 0,
+        };
+        from + self.reached - self.rest.len() as u64
     }
 }
 
@@ -372,7 +388,7 @@ impl Drop for Fetch {
 
 /// A content that the far end asks for. Dropped without [`Asked::finish`], the far end is told that it failed.
 pub struct Asked {
-    /// What is wanted. Bytes before its offset are not sent.
+    /// What is wanted.
     pub want: Want,
     bulk: Arc<Bulk>,
     stream: u32,

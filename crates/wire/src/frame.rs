@@ -7,11 +7,9 @@
 //! Pure. Invariant: a header is judged before memory is taken for its payload; types that are not known are skipped.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use instep_core::id::ContentId;
-use instep_core::limits::PATH_BYTES_MAX;
-use instep_core::path::RelPath;
 
 use crate::limits;
+use crate::want::{self, Want};
 
 /// How urgent a content is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -37,21 +35,6 @@ impl Class {
             _ => Self::Bulk,
         }
     }
-}
-
-/// A content that somebody wants, from an offset to the end.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Want {
-    /// Which.
-    pub content: ContentId,
-    /// Where it is expected.
-    pub path: RelPath,
-    /// How long it is.
-    pub size: u64,
-    /// What is there already.
-    pub offset: u64,
-    /// How urgent it is.
-    pub class: Class,
 }
 
 /// How a content ended.
@@ -91,7 +74,6 @@ pub(crate) struct Header {
 
 pub(crate) const HEADER_BYTES: usize = 8;
 
-const WANT: u8 = 1;
 pub(crate) const DATA: u8 = 2;
 pub(crate) const PACKED: u8 = 3;
 const END: u8 = 4;
@@ -99,9 +81,6 @@ const CANCEL: u8 = 5;
 const CREDIT: u8 = 6;
 const PING: u8 = 7;
 const PONG: u8 = 8;
-
-/// Bytes of a want without its path: content, size, offset.
-const WANT_BYTES: usize = 32 + 8 + 8;
 
 impl Header {
     pub(crate) fn read(bytes: [u8; HEADER_BYTES]) -> Self {
@@ -126,13 +105,15 @@ impl Header {
     pub(crate) fn check(self) -> Result<Self, &'static str> {
         let len = self.len as usize;
         let fits = match self.kind {
-            WANT => (WANT_BYTES..=WANT_BYTES + PATH_BYTES_MAX).contains(&len),
             DATA => (1..=limits::FRAME_BYTES_MAX).contains(&len),
             PACKED => (5..=4 + limits::WINDOW_BYTES as usize).contains(&len),
             END => len == 1,
             CREDIT => len == 4,
             CANCEL | PING | PONG => len == 0,
-            _ => len <= limits::FRAME_BYTES_MAX,
+            kind => match want::lengths(kind) {
+                Some(lengths) => lengths.contains(&len),
+                None => len <= limits::FRAME_BYTES_MAX,
+            },
         };
         if fits {
             Ok(self)
@@ -150,7 +131,6 @@ impl Frame {
             return Err("a frame of another length than it says");
         }
         Ok(Some(match header.kind {
-            WANT => Self::Want(read_want(header.class, &payload)?),
             DATA => Self::Data(payload),
             PACKED => {
                 let plain = u32::from_be_bytes(fixed(&payload[..4])?);
@@ -170,6 +150,9 @@ impl Frame {
             CREDIT => Self::Credit(u32::from_be_bytes(fixed(&payload)?)),
             PING => Self::Ping,
             PONG => Self::Pong,
+            kind if want::lengths(kind).is_some() => {
+                Self::Want(Want::read(kind, header.class, &payload)?)
+            }
             _ => return Ok(None),
         }))
     }
@@ -177,7 +160,7 @@ impl Frame {
     /// Appends header and payload.
     pub(crate) fn write(&self, stream: u32, class: Class, out: &mut BytesMut) {
         let (kind, len) = match self {
-            Self::Want(want) => (WANT, WANT_BYTES + want.path.as_bytes().len()),
+            Self::Want(want) => (want.kind(), want.len()),
             Self::Data(bytes) => (DATA, bytes.len()),
             Self::Packed { bytes, .. } => (PACKED, 4 + bytes.len()),
             Self::End(_) => (END, 1),
@@ -195,12 +178,7 @@ impl Frame {
         out.reserve(HEADER_BYTES + len);
         out.put_slice(&header.bytes());
         match self {
-            Self::Want(want) => {
-                out.put_slice(&want.content.0);
-                out.put_u64(want.size);
-                out.put_u64(want.offset);
-                out.put_slice(want.path.as_bytes());
-            }
+            Self::Want(want) => want.write(out),
             Self::Data(bytes) => out.put_slice(bytes),
             Self::Packed { plain, bytes } => {
                 out.put_u32(*plain);
@@ -224,34 +202,24 @@ fn fixed<const N: usize>(bytes: &[u8]) -> Result<[u8; N], &'static str> {
         .map_err(|_| "a frame of an impossible length")
 }
 
-fn read_want(class: u8, payload: &[u8]) -> Result<Want, &'static str> {
-    let class = Class::ALL.get(usize::from(class)).copied();
-    let (size, offset) = (fixed(&payload[32..40])?, fixed(&payload[40..48])?);
-    let want = Want {
-        content: ContentId(fixed(&payload[..32])?),
-        path: RelPath::from_peer(&payload[48..]).map_err(|_| "a want with an impossible path")?,
-        size: u64::from_be_bytes(size),
-        offset: u64::from_be_bytes(offset),
-        class: class.ok_or("a want of no class")?,
-    };
-    if want.offset > want.size {
-        return Err("a want from beyond its end");
-    }
-    Ok(want)
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
 mod tests {
-    use super::*;
+    use instep_core::id::ContentId;
+    use instep_core::path::RelPath;
     use proptest::prelude::*;
+
+    use super::*;
+    use crate::want::{FROM, RANGES, Wanted};
+
+    const WANT_BYTES: usize = 32 + 8 + 8;
 
     fn want() -> Want {
         Want {
             content: ContentId([5; 32]),
             path: RelPath::new(b"a/b").unwrap(),
             size: 1 << 40,
-            offset: 77,
+            part: Wanted::From(77),
             class: Class::File,
         }
     }
@@ -290,8 +258,10 @@ mod tests {
     #[test]
     fn absurd_lengths_are_refused_by_the_header_alone() {
         for (kind, len) in [
-            (WANT, 47),
-            (WANT, 0x00ff_ffff),
+            (FROM, 47),
+            (FROM, 0x00ff_ffff),
+            (RANGES, 57),
+            (RANGES, 0x0002_0000),
             (DATA, 0),
             (DATA, 0x0010_0001),
             (PACKED, 4),

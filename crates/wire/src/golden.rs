@@ -8,11 +8,12 @@ use bytes::{Bytes, BytesMut};
 use instep_core::id::{ActorId, ContentId, Dot, ReplicaId, ShareId};
 use instep_core::path::RelPath;
 
-use crate::frame::{Class, Frame, HEADER_BYTES, Header, Outcome, Want};
+use crate::frame::{Class, Frame, HEADER_BYTES, Header, Outcome};
 use crate::identity::DeviceId;
 use crate::message::{Digests, Hello, Message, Moved, Node, Part, Record, Row, Versions};
 use crate::proto::{self, Arrival};
 use crate::tls::Purpose;
+use crate::want::{Want, Wanted};
 
 const DOCUMENT: &str = include_str!("../../../docs/protocol.md");
 
@@ -177,19 +178,31 @@ fn written_messages_are_understood() {
 
 #[test]
 fn frames_are_as_written_down_and_are_understood() {
-    let want = Want {
-        content: ContentId([0xc0; 32]),
-        path: path("a/b.bin"),
-        size: 10_000_000,
-        offset: 65_536,
-        class: Class::Bulk,
+    let want = |part| {
+        Frame::Want(Want {
+            content: ContentId([0xc0; 32]),
+            path: path("a/b.bin"),
+            size: 10_000_000,
+            part,
+            class: Class::Bulk,
+        })
     };
     let packed = Frame::Packed {
         plain: 1000,
         bytes: Bytes::from_static(b"xyz"),
     };
+    let nodes = Wanted::Nodes(vec![[0xa1; 6], [0xa2; 6]]);
+    let ranges = Wanted::Ranges(vec![0..65_536, 9_000_000..10_000_000]);
+    let delta = Wanted::Delta {
+        stretch: 65_536..165_536,
+        old: vec![[0xf1; 8], [0xf2; 8]],
+    };
     let frames = [
-        ("want", Class::Bulk, Frame::Want(want)),
+        ("want", Class::Bulk, want(Wanted::From(65_536))),
+        ("want-top", Class::Bulk, want(Wanted::Nodes(Vec::new()))),
+        ("want-nodes", Class::Bulk, want(nodes)),
+        ("want-ranges", Class::Bulk, want(ranges)),
+        ("want-delta", Class::Bulk, want(delta)),
         ("data", Class::Bulk, Frame::Data(Bytes::from_static(b"abc"))),
         ("packed", Class::File, packed),
         ("end-complete", Class::Bulk, Frame::End(Outcome::Complete)),

@@ -21,6 +21,7 @@ pub mod pipe;
 pub mod proto;
 pub mod streams;
 pub mod tls;
+pub mod want;
 
 mod carrier;
 mod control;

@@ -106,3 +106,17 @@ pub const FRAME_TIME: Duration = Duration::from_millis(2);
 pub const AGING: Duration = Duration::from_secs(30);
 /// Pipes: bytes that may come before the far end says who it is: what a login shell prints.
 pub const BANNER_BYTES_MAX: usize = 64 * 1024;
+/// Manifests: nodes that are asked for at a time.
+pub const NODES_MAX: usize = 128;
+/// Manifests: bytes of one node.
+pub const NODE_BYTES_MAX: usize = 8 * 1024;
+/// Manifests: after so many bytes that it had to read, whoever answers shows that it is still at it.
+pub const NODE_PATIENCE_BYTES: u64 = 64 * 1024 * 1024;
+/// Manifests: how often whoever answers may say in addition that it waits for somebody else who reads it.
+pub const NODE_PATIENCES_MAX: usize = 32;
+/// Parts of a content that are asked for at a time.
+pub const RANGES_MAX: usize = 256;
+/// Bytes of a content that are asked for as a delta.
+pub const DELTA_BYTES_MAX: u32 = 4 * 1024 * 1024;
+/// Fingerprints of old bytes that go with it.
+pub const FINGERPRINTS_MAX: usize = 8193;

@@ -15,7 +15,6 @@ use crate::carrier::{AnyPipe, Carrier, Token, pipe_of};
 use crate::control::{self, Call, Connection, Method, Pace};
 use crate::dial::{self, Dialer};
 use crate::error::LinkError;
-use crate::frame::Want;
 use crate::identity::DeviceId;
 use crate::limits;
 use crate::message::Message;
@@ -23,6 +22,7 @@ use crate::proto;
 use crate::pump::{Arrived, Pump};
 use crate::runtime::{wait, wait_at_most};
 use crate::tap::{Pipe, Seen, Tap};
+use crate::want::Want;
 
 type Result<T> = std::result::Result<T, LinkError>;
 
@@ -165,6 +165,11 @@ impl Link {
     /// that came was not read: whoever asks for many reads them by other threads, or uses [`Link::try_ask`].
     pub fn ask(&self, want: Want) -> Result<Fetch> {
         self.bulk.ask(want)
+    }
+
+    /// As [`Link::ask`], after so many bytes of the answer are there. What cannot be wanted in part is wanted anew.
+    pub fn ask_after(&self, want: Want, bytes: u64) -> Result<Fetch> {
+        self.bulk.ask_after(want, bytes)
     }
 
     /// As [`Link::ask`]; none where it would wait.

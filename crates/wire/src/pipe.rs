@@ -203,8 +203,9 @@ fn ended(last: &[u8]) -> String {
 #[allow(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
 mod tests {
     use super::*;
-    use crate::frame::{Class, Outcome, Want};
+    use crate::frame::{Class, Outcome};
     use crate::message::{Hello, Message};
+    use crate::want::{Want, Wanted};
     use bytes::Bytes;
     use instep_core::id::{ActorId, ContentId, ReplicaId, ShareId};
     use instep_core::path::RelPath;
@@ -228,7 +229,7 @@ mod tests {
                 content: ContentId([4; 32]),
                 path: RelPath::new(b"a").unwrap(),
                 size: 700_000,
-                offset: 0,
+                part: Wanted::From(0),
                 class: Class::File,
             };
             let mut got = Vec::new();

@@ -14,9 +14,10 @@ use instep_core::id::ContentId;
 use instep_core::path::RelPath;
 
 use crate::error::LinkError;
-use crate::frame::{Class, DATA, Frame, Header, Outcome, PACKED, Want};
+use crate::frame::{Class, DATA, Frame, Header, Outcome, PACKED};
 use crate::lanes::{Candidate, Lanes};
 use crate::limits;
+use crate::want::{Want, Wanted};
 
 /// Memory for windows beyond the least, of all links together.
 static BUDGET: AtomicU64 = AtomicU64::new(limits::BUDGET_BYTES);
@@ -70,8 +71,10 @@ struct Incoming {
     window: u64,
     /// Read since credit was last given.
     read: u64,
-    /// Plain bytes that are still to come.
+    /// Plain bytes that are still to come, at most.
     missing: u64,
+    /// Exactly so many.
+    exact: bool,
     end: Option<Result<(), FetchError>>,
 }
 
@@ -143,7 +146,8 @@ impl Streams {
             credit: limits::WINDOW_BYTES,
             window: limits::WINDOW_BYTES,
             read: 0,
-            missing: want.size.saturating_sub(want.offset),
+            missing: want.bytes_max(),
+            exact: want.is_exact(),
             end: None,
         };
         self.incoming.insert(stream, incoming);
@@ -202,9 +206,8 @@ impl Streams {
 
     /// The most urgent want that nobody answers yet, and of those the smallest.
     pub(crate) fn answer(&mut self) -> Option<(u32, Want)> {
-        let urgency = |(_, (stream, want)): &(usize, &(u32, Want))| {
-            (want.class, want.size - want.offset, *stream)
-        };
+        let urgency =
+            |(_, (stream, want)): &(usize, &(u32, Want))| (want.class, want.bytes_max(), *stream);
         let at = self.fresh.iter().enumerate().min_by_key(urgency)?.0;
         Some(self.fresh.swap_remove(at))
     }
@@ -329,7 +332,7 @@ impl Streams {
             pieces: VecDeque::new(),
             unsent: 0,
             credit: limits::WINDOW_BYTES,
-            remaining: want.size - want.offset,
+            remaining: want.bytes_max(),
             since: now,
             end: None,
         };
@@ -377,7 +380,7 @@ impl Streams {
         }
         self.coming -= 1;
         incoming.end = Some(match outcome {
-            Outcome::Complete if incoming.missing == 0 => Ok(()),
+            Outcome::Complete if incoming.missing == 0 || !incoming.exact => Ok(()),
             // Shorter than it was: something else is there.
             Outcome::Complete | Outcome::Changed => Err(FetchError::Changed),
             Outcome::Missing => Err(FetchError::Missing),
@@ -470,7 +473,7 @@ pub fn hear(mut bytes: &[u8]) -> Result<usize, &'static str> {
         content: ContentId([0xc0; 32]),
         path: RelPath::root(),
         size: 100,
-        offset: 0,
+        part: Wanted::From(0),
         class: Class::File,
     });
     let mut frames = 0;

@@ -47,6 +47,9 @@ pub(super) fn frames(bytes: &[u8]) -> String {
 pub(super) fn frames_seeds() -> Vec<Vec<u8>> {
     let names = [
         "want",
+        "want-nodes",
+        "want-ranges",
+        "want-delta",
         "data",
         "packed",
         "end-complete",

@@ -10,6 +10,7 @@ use super::*;
 use crate::frame::{Class, Outcome};
 use crate::message::{Hello, Row, Versions};
 use crate::streams::{FetchError, Piece};
+use crate::want::{Want, Wanted};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -177,7 +178,7 @@ fn want(size: u64, offset: u64) -> Want {
         content: ContentId([4; 32]),
         path: RelPath::new(b"a/big").unwrap(),
         size,
-        offset,
+        part: Wanted::From(offset),
         class: Class::of_size(size),
     }
 }
@@ -193,7 +194,10 @@ fn answering(link: Link, content: Bytes) -> std::thread::JoinHandle<Link> {
         loop {
             match link.asked(SOON) {
                 Ok(Some(mut asked)) => {
-                    let mut at = asked.want.offset as usize;
+                    let Wanted::From(at) = asked.want.part else {
+                        panic!("{:?}", asked.want)
+                    };
+                    let mut at = at as usize;
                     let all = content.len();
                     while at < all {
                         let to = all.min(at + 100_000);

@@ -11,10 +11,11 @@ use rustls::sign::CertifiedKey;
 use tokio_rustls::TlsConnector;
 
 use super::*;
-use crate::frame::{Class, Outcome, Want};
+use crate::frame::{Class, Outcome};
 use crate::message::{Hello, Message};
 use crate::pairing::{self, Code, Invitations, PairingError};
 use crate::streams::FetchError;
+use crate::want::{Want, Wanted};
 
 const SOON: Duration = Duration::from_secs(20);
 const SHORT: Duration = Duration::from_millis(20);
@@ -107,7 +108,7 @@ fn want(size: u64) -> Want {
         content: ContentId([4; 32]),
         path: RelPath::new(b"a/big").unwrap(),
         size,
-        offset: 0,
+        part: Wanted::From(0),
         class: Class::Bulk,
     }
 }
@@ -421,7 +422,7 @@ fn a_content_goes_on_where_it_was_when_its_connection_is_cut() {
     assert!(a.recv(SOON).unwrap().is_some() && b.recv(SOON).unwrap().is_some());
     let serve = |link: &Link, from: u64, byte: u8, to: u64| {
         let mut asked = link.asked(SOON).unwrap().unwrap();
-        assert_eq!(asked.want.offset, from);
+        assert_eq!(asked.want.part, Wanted::From(from));
         asked
             .write(Bytes::from(vec![byte; (to - from) as usize]))
             .unwrap();

@@ -12,7 +12,7 @@ fn want(size: u64) -> Want {
         content: ContentId([4; 32]),
         path: RelPath::new(b"a").unwrap(),
         size,
-        offset: 0,
+        part: Wanted::From(0),
         class: Class::of_size(size),
     }
 }
@@ -157,6 +157,36 @@ fn what_no_honest_program_sends_is_noticed() {
         take(vec![first, credit(1 << 30), credit(1 << 30)]).is_err(),
         "absurd credit"
     );
+}
+
+#[test]
+fn an_answer_of_no_certain_length_ends_anywhere_up_to_its_most() {
+    let ask = |part| {
+        let mut a = Streams::new(true);
+        let want = Want {
+            part,
+            ..want(1_000_000)
+        };
+        let most = want.bytes_max();
+        (a.ask(want).unwrap(), a, most as usize)
+    };
+    let data = |n: usize| Frame::Data(Bytes::from(vec![0; n]));
+    let ended = |part, bytes| {
+        let (stream, mut a, _) = ask(part);
+        a.take(stream, data(bytes), NOW).unwrap();
+        a.take(stream, Frame::End(Outcome::Complete), NOW).unwrap();
+        while let Some(Ok(Some(_))) = a.read(stream) {}
+        a.read(stream)
+    };
+    let (nodes, ranges) = (Wanted::Nodes(vec![]), Wanted::Ranges(vec![3..5, 7..8]));
+    assert_eq!(ended(nodes.clone(), 10), Some(Ok(None)));
+    assert_eq!(ended(ranges.clone(), 3), Some(Ok(None)));
+    assert_eq!(ended(ranges.clone(), 2), Some(Err(FetchError::Changed)));
+    for part in [nodes, ranges] {
+        let (stream, mut a, most) = ask(part);
+        assert_eq!(a.take(stream, data(most), NOW), Ok(()));
+        assert!(a.take(stream, data(1), NOW).is_err());
+    }
 }
 
 #[test]
