@@ -20,6 +20,7 @@
 pub mod conversation;
 pub mod digest;
 pub mod listener;
+pub mod manifests;
 pub mod mirror;
 pub mod observed;
 pub mod published;
@@ -29,6 +30,13 @@ pub mod teller;
 pub mod told;
 #[cfg(feature = "wire")]
 pub mod wired;
+
+#[cfg(feature = "wire")]
+mod manifest;
+#[cfg(feature = "wire")]
+mod sending;
+#[cfg(feature = "wire")]
+mod splice;
 
 pub use conversation::{Conversation, Line};
 pub use digest::{Digests, Prefix};

@@ -80,6 +80,11 @@ impl Mirror {
         }
     }
 
+    /// The replica here.
+    pub fn ours(&self) -> &Arc<dyn Replica> {
+        &self.ours
+    }
+
     /// Forgets what was told: a connection begins.
     pub fn begin(&mut self) {
         self.differing.clear();

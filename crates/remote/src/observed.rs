@@ -5,12 +5,14 @@
 //! what it does not tell.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use instep_core::id::{ActorId, ContentId, Dot, ReplicaId, ShareId};
 use instep_core::path::RelPath;
 use instep_core::plan::{Action, Outcome, Problem};
 use instep_core::row::Row;
+use instep_core::version::Kind;
 use instep_replica::{
     Book, Capabilities, Content, Description, Error, ErrorKind, HintSet, Look, Replica, Result,
     RowVisitor, Scope, ShareState, Sources, Waker,
@@ -29,9 +31,41 @@ pub trait Bringer: Send + Sync {
         size: u64,
     ) -> Result<Option<Box<dyn Content>>>;
 
+    /// As [`Bringer::open`], where another content is at hand that may have much in common with it.
+    fn open_beside(
+        &self,
+        path: &RelPath,
+        content: ContentId,
+        size: u64,
+        _base: Base,
+    ) -> Result<Option<Box<dyn Content>>> {
+        self.open(path, content, size)
+    }
+
     /// These will be opened soon.
     fn prefetch(&self, _wanted: &[(RelPath, ContentId, u64)]) {}
+
+    /// These will be opened soon, each beside another content.
+    fn prefetch_beside(&self, _wanted: &[(RelPath, ContentId, u64)]) {}
 }
+
+/// A content that is here.
+pub struct Base {
+    /// Which.
+    pub id: ContentId,
+    /// Its bytes.
+    pub content: Box<dyn Content>,
+}
+
+impl std::fmt::Debug for Base {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Base({})", self.id.short())
+    }
+}
+
+/// Sizes of contents that are put together from others: below it is not worth asking, and above it the list of what a
+/// content is made of is too long.
+const SPLICED_BYTES: RangeInclusive<u64> = 256 * 1024..=64 * 1024 * 1024 * 1024;
 
 /// How the far end introduced itself.
 #[derive(Debug, Clone)]
@@ -264,6 +298,25 @@ impl Observed {
         }
     }
 
+    /// What is here at a path, where a content of this size may have much in common with it.
+    fn base(
+        &self,
+        path: &RelPath,
+        content: ContentId,
+        size: u64,
+    ) -> Option<(Arc<dyn Replica>, RelPath, ContentId)> {
+        if !SPLICED_BYTES.contains(&size) {
+            return None;
+        }
+        let ours = Arc::clone(self.lock().mirror.ours());
+        let row = ours.row(path).ok().flatten()?;
+        let shown = row.present().filter(|shown| {
+            let is_other = shown.kind == Kind::File && shown.content != content;
+            is_other && SPLICED_BYTES.contains(&shown.size.saturating_mul(4))
+        })?;
+        Some((Arc::clone(&ours), path.clone(), shown.content))
+    }
+
     fn not_ours(&self, what: &str) -> Error {
         let label = &self.introduction.description.label;
         let attempt = format!("cannot {what} {label} from here: it is changed at its own end");
@@ -374,16 +427,36 @@ impl Replica for Observed {
         // Whatever it may still have, nobody asks for what nobody knows there.
         let versions = row.as_ref().map_or(&[][..], |r| r.entry.siblings());
         let known = versions.iter().find(|(_, v)| v.content == content);
-        match known {
-            Some((_, version)) => bringer.open(path, content, version.size),
-            None => Ok(None),
+        let Some((_, version)) = known else {
+            return Ok(None);
+        };
+        let size = version.size;
+        let at = [Some(path), version.moved.as_ref()];
+        match at
+            .into_iter()
+            .flatten()
+            .find_map(|at| self.base(at, content, size))
+        {
+            Some((ours, at, id)) => match ours.open(&at, id)? {
+                Some(base) => {
+                    let base = Base { id, content: base };
+                    bringer.open_beside(path, content, size, base)
+                }
+                None => bringer.open(path, content, size),
+            },
+            None => bringer.open(path, content, size),
         }
     }
 
     fn prefetch(&self, wanted: &[(RelPath, ContentId, u64)]) {
         let bringer = self.lock().bringer.clone();
+        let has_base = |(path, content, size): &&(RelPath, ContentId, u64)| {
+            self.base(path, *content, *size).is_some()
+        };
         if let Some(bringer) = bringer {
-            bringer.prefetch(wanted);
+            let (beside, whole): (Vec<_>, Vec<_>) = wanted.iter().partition(has_base);
+            bringer.prefetch_beside(&beside.into_iter().cloned().collect::<Vec<_>>());
+            bringer.prefetch(&whole.into_iter().cloned().collect::<Vec<_>>());
         }
     }
 

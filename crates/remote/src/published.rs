@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::manifests::Manifests;
 use crate::observed::Observed;
 use instep_core::path::RelPath;
 use instep_core::plan::{Action, Outcome};
@@ -62,6 +63,7 @@ struct Lists {
 pub struct Published {
     inner: Arc<dyn Replica>,
     lists: Arc<Mutex<Lists>>,
+    manifests: Arc<Manifests>,
 }
 
 impl std::fmt::Debug for Published {
@@ -111,7 +113,13 @@ impl Published {
         Self {
             inner,
             lists: Arc::default(),
+            manifests: Arc::default(),
         }
+    }
+
+    /// Manifests of contents that it has.
+    pub fn manifests(&self) -> &Arc<Manifests> {
+        &self.manifests
     }
 
     /// Begins to list changes for a listener; `waker` is woken when there are some.
@@ -173,7 +181,13 @@ impl Replica for Published {
                 told.changes.lost = true;
                 told.waker.wake();
             }
-            Arc::new(Self { inner, lists }) as Arc<dyn Replica>
+            let manifests = self.manifests.clone();
+            let anew = Self {
+                inner,
+                lists,
+                manifests,
+            };
+            Arc::new(anew) as Arc<dyn Replica>
         }))
     }
 

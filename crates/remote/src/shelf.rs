@@ -11,7 +11,7 @@ use instep_core::path::RelPath;
 use instep_replica::content::Bytes;
 use instep_replica::{Content, Result};
 
-use crate::observed::Bringer;
+use crate::observed::{Base, Bringer};
 
 /// Bytes that wait at most.
 pub const BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -78,6 +78,23 @@ impl Bringer for Shelf {
             Some(bytes) => Ok(Some(Box::new(Bytes(bytes)))),
             None => self.rest.open(path, content, size),
         }
+    }
+
+    fn open_beside(
+        &self,
+        path: &RelPath,
+        content: ContentId,
+        size: u64,
+        base: Base,
+    ) -> Result<Option<Box<dyn Content>>> {
+        match self.find(content) {
+            Some(bytes) => Ok(Some(Box::new(Bytes(bytes)))),
+            None => self.rest.open_beside(path, content, size, base),
+        }
+    }
+
+    fn prefetch_beside(&self, wanted: &[(RelPath, ContentId, u64)]) {
+        self.rest.prefetch_beside(wanted);
     }
 
     fn prefetch(&self, wanted: &[(RelPath, ContentId, u64)]) {

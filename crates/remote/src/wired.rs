@@ -4,40 +4,45 @@
 
 use std::collections::HashMap;
 use std::io::Read as _;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use instep_core::id::ContentId;
 use instep_core::path::RelPath;
-use instep_replica::{Book, Content, Error, ErrorKind, Replica, Result};
+use instep_replica::{Book, Content, Error, ErrorKind};
+use instep_wire::bulk::Fetch;
 use instep_wire::error::LinkError;
-use instep_wire::frame::{Class, Outcome, Want};
+use instep_wire::frame::Class;
 use instep_wire::link::Link;
 use instep_wire::message::{self, Message, Node};
 use instep_wire::streams::FetchError;
+use instep_wire::want::{Want, Wanted};
 
 use crate::conversation::{Conversation, Line};
 use crate::digest::Prefix;
-use crate::observed::{Bringer, Observed};
+use crate::manifest::{self, Apart};
+use crate::manifests::Manifests;
+use crate::observed::{Base, Bringer, Observed};
 use crate::published::Published;
 use crate::say::{Part, Said, Say};
+use crate::sending;
+use crate::splice::{Ground, Spliced, Wrong};
+
+type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Contents that are read and sent at a time.
 const SENDERS: usize = 4;
 /// Bytes that are read at a time.
 const BLOCK: usize = 128 * 1024;
-/// Contents up to this size are asked for before they are needed.
+/// Contents up to this size are asked for before they are needed, and so many at a time: others need room, too.
 const AHEAD_MAX: u64 = 4 * 1024 * 1024;
-/// How long a thread waits before it sees whether the link is over.
-const PATIENCE: Duration = Duration::from_secs(1);
+const AHEAD_COUNT: usize = 24;
 
 /// Holds a conversation over a link until it ends; says why it did.
 pub fn hold(link: &Arc<Link>, local: &Arc<Published>, observed: &Arc<Observed>) -> Error {
-    let far = Arc::new(Far {
-        link: Arc::clone(link),
-        ahead: Mutex::default(),
-    });
+    let manifests = Arc::clone(local.manifests());
+    let far = Arc::new(Far::new(Arc::clone(link), manifests));
     let conversation = Conversation {
         line: Arc::clone(&far) as Arc<dyn Line>,
         local: Arc::clone(local),
@@ -46,7 +51,7 @@ pub fn hold(link: &Arc<Link>, local: &Arc<Published>, observed: &Arc<Observed>) 
     };
     std::thread::scope(|threads| {
         for _ in 0..SENDERS {
-            threads.spawn(|| send_contents(link, local.as_ref()));
+            threads.spawn(|| sending::send_contents(link, local));
         }
         conversation.hold()
     })
@@ -62,79 +67,86 @@ fn broken(e: LinkError) -> Error {
     Error::because(kind, "speak with the far end", e)
 }
 
-/// Sends contents that the far end asks for, until the link is over.
-fn send_contents(link: &Link, local: &dyn Replica) {
-    loop {
-        let mut asked = match link.asked(PATIENCE) {
-            Ok(Some(asked)) => asked,
-            Ok(None) => continue,
-            Err(_) => return,
-        };
-        let opened = local.open(&asked.want.path, asked.want.content);
-        let outcome = match opened {
-            Ok(Some(mut content)) => send(&mut asked, content.as_mut()),
-            Ok(None) => Some(Outcome::Missing),
-            Err(_) => Some(Outcome::Failed),
-        };
-        // Nobody is told whose interest has ended.
-        if let Some(outcome) = outcome {
-            asked.finish(outcome);
-        }
-    }
-}
-
-/// Sends one content from where it is wanted; how that ended, if anybody still wants to know.
-fn send(asked: &mut instep_wire::bulk::Asked, content: &mut dyn Content) -> Option<Outcome> {
-    let mut at = asked.want.offset;
-    if content.size() != asked.want.size {
-        return Some(Outcome::Changed);
-    }
-    while at < content.size() {
-        let mut block = vec![0; BLOCK];
-        let n = match content.read_at(at, &mut block) {
-            Ok(0) => return Some(Outcome::Changed),
-            Ok(n) => n,
-            Err(_) => return Some(Outcome::Failed),
-        };
-        block.truncate(n);
-        at += n as u64;
-        asked.write(Bytes::from(block)).ok()?;
-    }
-    let unchanged = content.unchanged();
-    Some(if unchanged {
-        Outcome::Complete
-    } else {
-        Outcome::Changed
-    })
-}
-
 /// The far end of a link.
 struct Far {
     link: Arc<Link>,
-    /// What was asked for before it was needed.
-    ahead: Mutex<HashMap<ContentId, instep_wire::bulk::Fetch>>,
+    /// What was asked for before it was needed: contents, and the top nodes of manifests.
+    ahead: Mutex<Ahead>,
+    manifests: Arc<Manifests>,
+    /// What came out wrong when it was put together.
+    wrong: Arc<Wrong>,
+}
+
+#[derive(Default)]
+struct Ahead {
+    whole: HashMap<ContentId, Fetch>,
+    tops: HashMap<ContentId, Fetch>,
 }
 
 impl Far {
-    fn ask(
+    fn new(link: Arc<Link>, manifests: Arc<Manifests>) -> Self {
+        Self {
+            link,
+            ahead: Mutex::default(),
+            manifests,
+            wrong: Arc::default(),
+        }
+    }
+
+    fn ahead(&self) -> MutexGuard<'_, Ahead> {
+        self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks for what will be wanted soon, as far as that takes no waiting.
+    fn ask_ahead<'a>(
         &self,
-        path: &RelPath,
-        content: ContentId,
-        size: u64,
-        offset: u64,
-    ) -> Result<instep_wire::bulk::Fetch> {
-        self.link
-            .ask(want(path, content, size, offset))
-            .map_err(broken)
+        wanted: impl Iterator<Item = &'a (RelPath, ContentId, u64)>,
+        part: &Wanted,
+    ) -> HashMap<ContentId, Fetch> {
+        let mut asked = HashMap::new();
+        for (path, content, size) in wanted.filter(|(_, _, size)| *size <= AHEAD_MAX) {
+            if asked.len() >= AHEAD_COUNT {
+                break;
+            }
+            // Nobody reads these yet, so waiting for room would be waiting for ourselves.
+            let Ok(Some(fetch)) = self.link.try_ask(want(path, *content, *size, part.clone()))
+            else {
+                break;
+            };
+            asked.insert(*content, fetch);
+        }
+        asked
+    }
+
+    /// A content that is put together from a base; none where that is not worth while.
+    fn splice(&self, want: &Want, base: Base) -> Result<Spliced, Apart> {
+        let Base { id, mut content } = base;
+        let ahead = self.ahead().tops.remove(&want.content);
+        let asked = match ahead {
+            Some(asked) => asked,
+            None => manifest::ask(&self.link, want, Vec::new())?,
+        };
+        // Both ends cut at the same time.
+        let tree = self.manifests.of(id, content.as_mut());
+        let tree = tree.ok().flatten().ok_or(Apart::Nothing)?;
+        let runs = manifest::runs(&self.link, want, asked, &tree)?;
+        let ground = Ground {
+            link: Arc::clone(&self.link),
+            want: want.clone(),
+            base: content,
+            wrong: Arc::clone(&self.wrong),
+            manifests: Arc::clone(&self.manifests),
+        };
+        Ok(Spliced::new(ground, &runs, tree.chunks()))
     }
 }
 
-fn want(path: &RelPath, content: ContentId, size: u64, offset: u64) -> Want {
+fn want(path: &RelPath, content: ContentId, size: u64, part: Wanted) -> Want {
     Want {
         content,
         path: path.clone(),
         size,
-        offset,
+        part,
         class: Class::of_size(size),
     }
 }
@@ -163,19 +175,15 @@ impl Bringer for Far {
         content: ContentId,
         size: u64,
     ) -> Result<Option<Box<dyn Content>>> {
-        let ahead = {
-            let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
-            ahead.remove(&content)
-        };
+        let ahead = self.ahead().whole.remove(&content);
+        let want = want(path, content, size, Wanted::From(0));
         let fetch = match ahead {
             Some(fetch) => fetch,
-            None => self.ask(path, content, size, 0)?,
+            None => self.link.ask(want.clone()).map_err(broken)?,
         };
         let mut far = FarContent {
             link: Arc::clone(&self.link),
-            path: path.clone(),
-            content,
-            size,
+            want,
             fetch,
             first: Vec::new(),
         };
@@ -194,34 +202,53 @@ impl Bringer for Far {
         }
     }
 
-    fn prefetch(&self, wanted: &[(RelPath, ContentId, u64)]) {
-        let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
-        // What was asked for and not taken is wanted no more.
-        ahead.clear();
-        for (path, content, size) in wanted.iter().filter(|(_, _, size)| *size <= AHEAD_MAX) {
-            // Nobody reads these yet, so waiting for room would be waiting for ourselves.
-            let Ok(Some(fetch)) = self.link.try_ask(want(path, *content, *size, 0)) else {
-                break;
-            };
-            ahead.insert(*content, fetch);
+    fn open_beside(
+        &self,
+        path: &RelPath,
+        content: ContentId,
+        size: u64,
+        base: Base,
+    ) -> Result<Option<Box<dyn Content>>> {
+        if self.wrong.has(content) {
+            return self.open(path, content, size);
         }
+        let want = want(path, content, size, Wanted::From(0));
+        match self.splice(&want, base) {
+            Ok(spliced) => Ok(Some(Box::new(spliced))),
+            Err(Apart::Nothing) => self.open(path, content, size),
+            Err(Apart::Missing) => Ok(None),
+            Err(Apart::Over(e)) => Err(broken(e)),
+        }
+    }
+
+    fn prefetch(&self, wanted: &[(RelPath, ContentId, u64)]) {
+        // What was asked for and not taken is wanted no more.
+        self.ahead().whole.clear();
+        let asked = self.ask_ahead(wanted.iter(), &Wanted::From(0));
+        self.ahead().whole = asked;
+    }
+
+    fn prefetch_beside(&self, wanted: &[(RelPath, ContentId, u64)]) {
+        self.ahead().tops.clear();
+        let is_right = |(_, content, _): &&(RelPath, ContentId, u64)| !self.wrong.has(*content);
+        let wanted = wanted.iter().filter(is_right);
+        let asked = self.ask_ahead(wanted, &Wanted::Nodes(Vec::new()));
+        self.ahead().tops = asked;
     }
 }
 
 /// A content that comes as it is read.
 struct FarContent {
     link: Arc<Link>,
-    path: RelPath,
-    content: ContentId,
-    size: u64,
-    fetch: instep_wire::bulk::Fetch,
+    want: Want,
+    fetch: Fetch,
     /// Its first bytes, which are read twice: once to learn whether it is there.
     first: Vec<u8>,
 }
 
 impl Content for FarContent {
     fn size(&self) -> u64 {
-        self.size
+        self.want.size
     }
 
     fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> std::io::Result<usize> {
@@ -233,12 +260,13 @@ impl Content for FarContent {
             buf[..n].copy_from_slice(&rest[..n]);
             return Ok(n);
         }
-        if offset >= self.size {
+        if offset >= self.want.size {
             return Ok(0);
         }
         if self.fetch.reached() != offset {
-            let want = want(&self.path, self.content, self.size, offset);
-            self.fetch = self.link.ask(want).map_err(std::io::Error::other)?;
+            let want = self.want.clone();
+            let fetch = self.link.ask_after(want, offset);
+            self.fetch = fetch.map_err(std::io::Error::other)?;
         }
         self.fetch.read(buf)
     }
@@ -372,15 +400,12 @@ mod tests {
     #[test]
     fn asking_ahead_for_more_than_may_be_on_their_way_waits_for_nobody() {
         let (near, _far) = Link::pair().unwrap();
-        let far = Far {
-            link: Arc::new(near),
-            ahead: Mutex::default(),
-        };
+        let far = Far::new(Arc::new(near), Arc::default());
         let wanted: Vec<_> = (0..200)
             .map(|n| (RelPath::root(), ContentId([n; 32]), 1 << 20))
             .collect();
         far.prefetch(&wanted);
-        let asked = far.ahead.lock().unwrap().len();
+        let asked = far.ahead().whole.len();
         assert!(asked > 0 && asked < wanted.len(), "{asked}");
     }
 }
