@@ -54,7 +54,7 @@ const EDGES: &[(&str, &[&str])] = &[
 const FOR_TESTS: &[&str] = &["testkit"];
 
 /// What one crate's tests may use in addition: the engine is tried on a real disk where that disk is known.
-const FOR_TESTS_OF: &[(&str, &str)] = &[("local", "engine")];
+const FOR_TESTS_OF: &[(&str, &str)] = &[("local", "engine"), ("hub", "engine")];
 
 /// Dependencies that are not ours and stay where they are: the only crates that may use them.
 const QUARANTINE: &[(&str, &[&str])] = &[
