@@ -73,7 +73,8 @@ const BANS: &[Ban] = &[
     },
     Ban {
         words: &["rename_over", "fs::rename", "renameat"],
-        place: In::AllBut(&["fs", "local"]),
+        // Below a hub's directory there is nothing that a user wrote.
+        place: In::AllBut(&["fs", "local", "hub"]),
         instead: "a plain rename destroys what is at the target: use Dir::exchange or Dir::rename_noreplace",
     },
     Ban {

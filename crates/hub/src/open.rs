@@ -89,6 +89,8 @@ impl Opener {
         let lock = self.lock()?;
         self.env.reach(Step::Locked);
         let marker = self.marker(create)?;
+        let has_index = self.home.stat(ours(INDEX)).map(|s| s.is_some());
+        let has_index = has_index.map_err(|e| fs_error("examine the hub's directory", e))?;
         let evidence = Evidence::of(&self.home)?;
         let witness = Witness::open(&self.options.state_dir, &self.path, evidence.clone())?;
         let verdict = marker.as_ref().map(|m| witness.judge(m));
@@ -98,10 +100,12 @@ impl Opener {
         let (mut index, lost_index) = self.store(INDEX)?;
         let (mut contents, lost_contents) = self.store(CONTENTS)?;
         self.env.reach(Step::IndexOpened);
-        let is_new = marker.is_none();
+        // With stores and without a marker it is somebody who does not know who it is, and forgets nothing.
+        let is_new = marker.is_none() && !has_index;
+        let is_nameless = marker.is_none();
         let is_old = !witness.is_current(id, index.as_mut())?;
         let is_elsewhere = verdict.is_some_and(|v| v != Verdict::Same);
-        let is_rejoining = !is_new && (is_old || lost_index || is_elsewhere);
+        let is_rejoining = !is_new && (is_nameless || is_old || lost_index || is_elsewhere);
         let is_unsure = lost_contents || !witness.is_current(id, contents.as_mut())?;
         let guarded = (self.path.clone(), self.home.clone());
         let parts = Parts {
@@ -125,7 +129,7 @@ impl Opener {
         Ok(hub)
     }
 
-    /// What the directory says of itself. One that says nothing and is not empty is nobody's hub.
+    /// What the directory says of itself.
     fn marker(&self, create: bool) -> Result<Option<Marker>> {
         let at = self.path.display();
         if let Some(marker) = Marker::of(&self.home)? {
@@ -135,16 +139,9 @@ impl Opener {
             }
             return Ok(Some(marker));
         }
-        let has_index = self.home.stat(ours(INDEX)).map(|s| s.is_some());
-        let has_index = has_index.map_err(|e| fs_error("examine the hub's directory", e))?;
         if !create {
             let attempt = format!("{at} has no marker of a hub");
             return Err(Error::new(ErrorKind::Gone, attempt));
-        }
-        if has_index {
-            // An opening that did not come to its end, or a marker that was lost: nothing is known of it.
-            self.set_aside(INDEX);
-            self.set_aside(CONTENTS);
         }
         Ok(None)
     }

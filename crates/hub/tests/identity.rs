@@ -6,7 +6,7 @@ mod support;
 use std::fs;
 
 use instep_core::id::ShareId;
-use instep_hub::{HubOptions, HubReplica};
+use instep_hub::{Collected, HubOptions, HubReplica};
 use instep_replica::env::Env;
 use instep_replica::{Book, ErrorKind, Replica};
 
@@ -116,6 +116,21 @@ fn a_damaged_store_is_emptied_silently() {
     assert!(real.home().join("index.db.aside-0").exists());
     assert!(real.hub().row(&p("a")).unwrap().is_none());
     assert!(read(real.hub().as_ref(), b"yesterday").unwrap().is_some());
+}
+
+#[test]
+fn a_hub_that_lost_its_marker_forgets_everything() {
+    let (mut real, _) = with_yesterday();
+    fs::remove_file(real.home().join("hub.json")).unwrap();
+    assert_eq!(real.try_open().map(drop).unwrap_err().kind, ErrorKind::Gone);
+    let again = HubReplica::create(&real.home(), real.env.clone(), real.options()).unwrap();
+    assert!(again.is_rejoining());
+    assert_eq!(again.collect().unwrap(), Collected::default());
+    assert_eq!(read(&again, b"yesterday").unwrap().unwrap(), b"yesterday");
+    assert!(again.row(&p("a")).unwrap().unwrap().present().is_some());
+    drop(again);
+    real.open();
+    assert!(real.hub().is_rejoining(), "nobody has told it everything");
 }
 
 #[test]
