@@ -844,7 +844,7 @@ mod tests {
         let mut cli = Cli::command();
         cli.build();
         for sub in cli.get_subcommands_mut() {
-            if sub.get_name() != "help" {
+            if sub.get_name() != "help" && !sub.is_hide_set() {
                 all.push((
                     format!("help-{}", sub.get_name()),
                     sub.render_help().to_string(),

@@ -123,7 +123,8 @@ fn help_topic(usage: Option<&str>) -> String {
 
 fn commands() -> String {
     let cli = Cli::command();
-    let names: Vec<&str> = cli.get_subcommands().map(clap::Command::get_name).collect();
+    let shown = cli.get_subcommands().filter(|c| !c.is_hide_set());
+    let names: Vec<&str> = shown.map(clap::Command::get_name).collect();
     format!("commands are {}", names.join(", "))
 }
 
@@ -162,7 +163,7 @@ mod tests {
                 "usage-bad-jobs",
                 &["instep", "sync", "/a", "/b", "--jobs", "0"],
             ),
-            ("usage-remote", &["instep", "sync", "/a", "nas:notes"]),
+            ("usage-remote", &["instep", "sync", "/a", "s3://bucket/notes"]),
             ("usage-bad-name", &["instep", "sync", "/a", "newest=/b"]),
             (
                 "usage-prefer-and-policy",
