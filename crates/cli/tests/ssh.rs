@@ -37,6 +37,10 @@ fn two_folders_meet_over_ssh_and_the_program_is_brought_there_once() {
     assert_same(&[&cli.home().join("a"), &sshd.home().join("b")]);
     assert!(sshd.has("b/deep/er/x", "two") && has(&cli, "a/there", "three"));
     assert!(out.stdout.contains("instep was brought there"), "{out}");
+    let there = out.stdout.lines().nth(1).unwrap();
+    assert!(there.starts_with("B  nas:b   1 file"), "{out}");
+    // With the directories.
+    assert!(out.stdout.contains("4 only on A, 1 only on B"), "{out}");
     let kept: Vec<_> = fs::read_dir(sshd.agents())
         .unwrap()
         .map(|e| e.unwrap().path())
@@ -238,4 +242,30 @@ fn a_mirror_over_ssh_empties_or_leaves_something_behind() {
     sshd.put("b/x", "changed there");
     cli.run(&mirror).expect(0);
     assert!(sshd.has("b/x", "one") && has(&cli, "a/x", "one"));
+}
+
+#[test]
+fn a_difficulty_there_is_shown_there_alone() {
+    let name = "ssh::a_difficulty_there_is_shown_there_alone";
+    if !needs::met(name, &[Need::Sshd]) {
+        return;
+    }
+    // No file there can become as large as the one that is to come.
+    let sshd = Sshd::start("ForceCommand ulimit -f 8192; eval \"$SSH_ORIGINAL_COMMAND\"");
+    sshd.install("uname", "#!/bin/sh\necho Linux armv7l\n");
+    let ours = format!("#!/bin/sh\nexec {} \"$@\"\n", env!("CARGO_BIN_EXE_instep"));
+    sshd.install("instep", &ours);
+    let cli = sshd.reached_by(program());
+    put(&cli, "a/small", "one");
+    put(&cli, "a/large", &"x".repeat(20_000_000));
+    let out = cli.run(&["sync", "--once", "a", "nas:b"]);
+    assert!(
+        out.stdout.contains("large") && out.stdout.contains("E21"),
+        "{out}"
+    );
+    assert!(out.code() == 3 || out.code() == 13, "{out}");
+    assert!(sshd.has("b/small", "one") && !sshd.home().join("b/large").exists());
+    put(&cli, "a/large", "it fits now");
+    cli.run(&["sync", "--once", "a", "nas:b"]).expect(0);
+    assert!(sshd.has("b/large", "it fits now"));
 }

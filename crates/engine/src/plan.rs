@@ -363,7 +363,7 @@ impl Session {
         for i in 0..self.slots.len() {
             let over = self.problems.get(&(i, path.clone())).is_some_and(|p| {
                 matches!(p.code, Code::UnsafeLink | Code::NameClash)
-                    || (p.code != Code::Mount && is_of_action(p))
+                    || (p.code != Code::Mount && is_of_action(p) && !self.slots[i].is_observed())
             });
             // Where it is tried again, the outcome tells.
             let tried = decision.actions.iter().any(|a| a.replica == i);

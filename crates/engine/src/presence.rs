@@ -4,6 +4,7 @@
 //! others go on; nothing is concluded from what it does not show. When it is back everything on it is looked
 //! at and everything is compared, so nothing has to be remembered for it meanwhile.
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -112,6 +113,27 @@ impl Slot {
 }
 
 impl Session {
+    /// It is behind, and not only at paths with which somebody has a difficulty.
+    pub(crate) fn is_hopefully_behind(&self, slot: &Slot) -> bool {
+        if !slot.is_behind() || self.problems.is_empty() {
+            return slot.is_behind();
+        }
+        let troubled: BTreeSet<&RelPath> = self.problems.keys().map(|(_, path)| path).collect();
+        let mut hopeless = 0;
+        let read = slot.replica.differing(&RelPath::root(), &mut |path, _| {
+            let mut up = Some(path);
+            while let Some(at) = up {
+                if troubled.contains(&at) {
+                    hopeless += 1;
+                    break;
+                }
+                up = at.parent();
+            }
+            ControlFlow::Continue(())
+        });
+        read.is_err() || slot.replica.pending() > hopeless
+    }
+
     /// A replica cannot be used for now; the others go on.
     pub(crate) fn replica_failed(&mut self, i: usize, e: &Error) {
         let now = self.env.monotonic_ns();

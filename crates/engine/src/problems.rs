@@ -62,7 +62,9 @@ impl Session {
 
     /// What a replica told of by itself. What failed there after it had counted as done is planned again.
     pub(crate) fn told(&mut self, replica: usize, problem: Problem) {
-        if is_of_action(&problem) && !is_unseen(&problem) {
+        // What is tried at the far end of a connection is tried there.
+        let is_tried_here = is_of_action(&problem) && !self.slots[replica].is_observed();
+        if is_tried_here && !is_unseen(&problem) {
             self.retry(problem.path.clone(), None, 1000);
         }
         self.open_problem(replica, problem);
@@ -114,7 +116,8 @@ impl Session {
             let same = |q: &Problem| q.path == *p && (q.code == problem.code || is_unseen(q));
             look.problems.iter().any(same)
         };
-        let tried = |p: &RelPath| self.later.contains_key(p) || self.is_awaited(p);
+        let observed = self.slots[i].is_observed();
+        let tried = |p: &RelPath| !observed && (self.later.contains_key(p) || self.is_awaited(p));
         let over: Vec<RelPath> = self
             .problems
             .iter()
@@ -123,7 +126,12 @@ impl Session {
             .map(|((_, p), _)| p.clone())
             .collect();
         for path in &over {
-            self.close_problem(i, path);
+            if observed {
+                // Whoever it is a matter of says so itself.
+                self.end_problem(i, path);
+            } else {
+                self.close_problem(i, path);
+            }
         }
     }
 

@@ -449,8 +449,8 @@ impl Session {
             && !self.slots.iter().any(Slot::is_behind)
     }
 
-    /// With `once`: idle, or what is left was tried often enough.
-    fn is_done(&self) -> bool {
+    /// Nothing is left that we could do, or what is left was tried often enough, as whoever waits for it knows.
+    fn is_at_its_end(&self) -> bool {
         let patience = 40;
         // What keeps changing is a problem, and nobody knows for how long.
         let changes = |p: &RelPath| {
@@ -465,8 +465,12 @@ impl Session {
             && self.in_flight.is_empty()
             && hopeless
             && self.slots.iter().all(Slot::is_looked_at)
-            && !self.slots.iter().any(Slot::is_behind)
-            && self.slots.iter().all(Slot::is_resting)
+            && !self.slots.iter().any(|s| self.is_hopefully_behind(s))
+    }
+
+    /// With `once`: idle, or what is left was tried often enough.
+    fn is_done(&self) -> bool {
+        self.is_at_its_end() && self.slots.iter().all(Slot::is_resting)
     }
 
     /// Waits for hints, requests, or the next thing that is due.
@@ -481,7 +485,7 @@ impl Session {
         if barrier_due.is_some_and(|due| due <= now) {
             self.barrier();
         }
-        if self.is_at_rest() {
+        if self.is_at_its_end() {
             let observed = self.slots.iter().filter(|s| s.is_observed());
             observed.for_each(|s| s.replica.rest());
         }

@@ -24,6 +24,7 @@ pub mod manifests;
 pub mod mirror;
 pub mod observed;
 pub mod published;
+mod report;
 pub mod say;
 pub mod shelf;
 pub mod teller;

@@ -15,11 +15,12 @@ use instep_core::row::Row;
 use instep_core::version::Kind;
 use instep_replica::{
     Book, Capabilities, Content, Description, Error, ErrorKind, HintSet, Look, Replica, Result,
-    RowVisitor, Scope, ShareState, Sources, Waker,
+    RowVisitor, Scope, ShareState, Sources, Totals, Waker,
 };
 
 use crate::digest::Prefix;
 use crate::mirror::Mirror;
+use crate::report::Report;
 
 /// Whoever brings contents from the far end while it can be reached.
 pub trait Bringer: Send + Sync {
@@ -95,6 +96,7 @@ struct State {
     /// Why it cannot be reached.
     away: String,
     talk: Talk,
+    report: Report,
 }
 
 /// How far both sides are with what they tell each other, in messages with rows.
@@ -150,6 +152,7 @@ impl Observed {
             reads_only: false,
             away: "it has not told what it has yet".to_owned(),
             talk: Talk::default(),
+            report: Report::default(),
         };
         Self {
             introduction,
@@ -196,6 +199,22 @@ impl Observed {
             mouth: Some(mouth),
             ..Talk::default()
         };
+        for path in state.report.begin() {
+            state.hints.add_path(path);
+        }
+    }
+
+    /// How much the far end has, as it says.
+    pub fn has(&self, totals: Totals) {
+        self.lock().report.totals = totals;
+    }
+
+    /// The far end has a difficulty with a path, or none any more.
+    pub fn troubled(&self, problem: Problem, open: bool) {
+        let mut state = self.lock();
+        state.hints.add_path(problem.path.clone());
+        state.report.problem(problem, open);
+        state.wake();
     }
 
     /// A message with rows is about to be said.
@@ -364,9 +383,13 @@ impl Replica for Observed {
         std::mem::take(&mut state.hints)
     }
 
-    fn look(&self, _: &Scope) -> Result<Look> {
+    fn look(&self, scope: &Scope) -> Result<Look> {
         self.guard()?;
-        Ok(Look::default())
+        Ok(self.lock().report.look(scope))
+    }
+
+    fn sums(&self) -> Option<Totals> {
+        Some(self.lock().report.totals)
     }
 
     fn record(&self, look: &Look, _: &ShareState) -> Result<Vec<RelPath>> {

@@ -39,10 +39,26 @@ const BLOCK: usize = 128 * 1024;
 const AHEAD_MAX: u64 = 4 * 1024 * 1024;
 const AHEAD_COUNT: usize = 24;
 
+/// Where goes what the far end says to people and not to the replica.
+pub type Aside = Arc<dyn Fn(String) + Send + Sync>;
+
 /// Holds a conversation over a link until it ends; says why it did.
 pub fn hold(link: &Arc<Link>, local: &Arc<Published>, observed: &Arc<Observed>) -> Error {
+    hold_with(link, local, observed, Arc::new(|_| ()))
+}
+
+/// As [`hold`], with an ear for what is said aside.
+pub fn hold_with(
+    link: &Arc<Link>,
+    local: &Arc<Published>,
+    observed: &Arc<Observed>,
+    aside: Aside,
+) -> Error {
     let manifests = Arc::clone(local.manifests());
-    let far = Arc::new(Far::new(Arc::clone(link), manifests));
+    let far = Arc::new(Far {
+        aside,
+        ..Far::new(Arc::clone(link), manifests)
+    });
     let conversation = Conversation {
         line: Arc::clone(&far) as Arc<dyn Line>,
         local: Arc::clone(local),
@@ -75,6 +91,7 @@ struct Far {
     manifests: Arc<Manifests>,
     /// What came out wrong when it was put together.
     wrong: Arc<Wrong>,
+    aside: Aside,
 }
 
 #[derive(Default)]
@@ -90,6 +107,7 @@ impl Far {
             ahead: Mutex::default(),
             manifests,
             wrong: Arc::default(),
+            aside: Arc::new(|_| ()),
         }
     }
 
@@ -158,6 +176,10 @@ impl Line for Far {
 
     fn hear(&self, patience: Duration) -> Result<Option<Say>> {
         match self.link.recv(patience).map_err(broken)? {
+            Some(Message::Status(text)) => {
+                (self.aside)(text);
+                Ok(None)
+            }
             Some(message) => from_message(message),
             None => Ok(None),
         }

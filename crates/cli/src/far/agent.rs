@@ -5,11 +5,13 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use instep_core::id::ShareId;
 use instep_core::policy::Role;
-use instep_engine::report::Silent;
 use instep_engine::session::{Session, SessionOptions};
+use instep_fs::place;
 use instep_remote::published::Published;
 use instep_remote::wired;
 use instep_replica::Replica;
@@ -17,6 +19,7 @@ use instep_replica::env::Env;
 use instep_wire::link::Link;
 use instep_wire::pipe::Side;
 
+use super::news::Reporter;
 use super::request::{self, Ask, Card, Opening, Seen, Tell, Trouble};
 use crate::args;
 use crate::commands::Context;
@@ -27,6 +30,8 @@ use crate::signals::Taken;
 
 /// What the caller is called in messages here.
 const CALLER: &str = "the caller";
+/// For so long the first look may take before the rest of it is told piece by piece.
+const LOOKED: Duration = Duration::from_secs(8);
 
 /// Serves whoever is at the other end of standard input and output.
 pub(crate) fn run(context: &Context) -> Result<Exit, Failure> {
@@ -36,7 +41,7 @@ pub(crate) fn run(context: &Context) -> Result<Exit, Failure> {
         std::io::stdout(),
         Side::Called,
         CALLER,
-        std::time::Duration::from_secs(30),
+        Duration::from_secs(30),
     );
     let link = Arc::new(link.map_err(|e| super::unreached::broken(CALLER, &e))?);
     request::greet(&link, CALLER)?;
@@ -67,7 +72,7 @@ fn bad_request(what: &str) -> Failure {
 }
 
 /// A path as the caller meant it: relative to the home directory, where `~` may stand for it.
-fn place(text: &str) -> Result<PathBuf, Failure> {
+fn place_of(text: &str) -> Result<PathBuf, Failure> {
     let path = request::take_path(text).ok_or_else(|| bad_request("no path"))?;
     let home = std::env::var_os("HOME").map(PathBuf::from);
     let below_home = path.strip_prefix("~").map(Path::to_owned);
@@ -84,7 +89,7 @@ fn place(text: &str) -> Result<PathBuf, Failure> {
 }
 
 fn look(path: &str, context: &Context) -> Result<Seen, Failure> {
-    let path = place(path)?;
+    let path = place_of(path)?;
     let seen = connect::inspect(&path)?;
     let settings = context.settings(&args::Session::default());
     let empty = connect::is_empty(&seen.path, &settings);
@@ -97,7 +102,7 @@ struct Opened {
 }
 
 fn open(opening: &Opening, context: &Context) -> Result<Opened, Failure> {
-    let typed = place(&opening.path)?;
+    let typed = place_of(&opening.path)?;
     let role = if opening.mirror {
         Role::Target
     } else {
@@ -126,6 +131,15 @@ fn open(opening: &Opening, context: &Context) -> Result<Opened, Failure> {
     let share = (choice, share);
     let local = connect::open(&env, &settings, root, share, opening.mirror, purpose)?;
     Ok(Opened { env, local })
+}
+
+/// What is here is known before it is told, if that does not take long: so the caller can say what the meeting will do.
+fn wait_until(settled: &AtomicBool) {
+    let began = place::monotonic();
+    let waited = || place::monotonic().saturating_sub(began);
+    while !settled.load(Ordering::SeqCst) && waited() < LOOKED {
+        place::pause(Duration::from_millis(2));
+    }
 }
 
 /// Takes part until the caller hangs up or the program is told to stop.
@@ -160,14 +174,19 @@ fn take_part(
     } else {
         vec![published.clone(), observed.clone()]
     };
+    let ours = usize::from(opening.mirror);
+    let (reporter, news, settled) = Reporter::new(ours, published.clone());
     let mut session =
-        Session::start(env, replicas, options, Box::new(Silent)).map_err(crate::live::failure)?;
+        Session::start(env, replicas, options, Box::new(reporter)).map_err(crate::live::failure)?;
     let handle = session.handle();
     let caught = signals.listen(move || handle.stop())?;
     request::tell(link, &Tell::Opened(Card::of(published.as_ref())));
     let handle = session.handle();
+    let to = Arc::clone(link);
+    std::thread::spawn(move || news.iter().for_each(|n| request::tell(&to, &Tell::News(n))));
     let (link, local) = (Arc::clone(link), published);
     let talking = std::thread::spawn(move || {
+        wait_until(&settled);
         let _over = wired::hold(&link, &local, &observed);
         handle.stop();
     });

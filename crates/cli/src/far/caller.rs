@@ -271,7 +271,13 @@ impl Visit {
                     std::thread::sleep(Duration::from_millis(20));
                 }
             });
-            let _why = wired::hold(&link, &self.ours, &self.observed);
+            let observed = Arc::clone(&self.observed);
+            let aside = Arc::new(move |text: String| {
+                if let Ok(Tell::News(news)) = serde_json::from_str(&text) {
+                    news.show(&observed);
+                }
+            });
+            let _why = wired::hold_with(&link, &self.ours, &self.observed, aside);
             over.store(true, Ordering::SeqCst);
         });
     }

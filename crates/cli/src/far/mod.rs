@@ -6,6 +6,7 @@
 //! ssh        starts the program on another machine              agents  how it is kept there
 //! unreached  why it could not be started                        heard   what was said meanwhile
 //! hubs       hubs that this device knows, and how it calls them
+//! news       what is shown of the other side while both take part
 //! ```
 //!
 //! Invariant: each side writes only its own folders.
@@ -15,6 +16,7 @@ mod agents;
 pub(crate) mod caller;
 pub(crate) mod heard;
 pub(crate) mod hubs;
+mod news;
 pub(crate) mod request;
 pub(crate) mod ssh;
 mod unreached;

@@ -16,6 +16,7 @@ use instep_wire::message::{Hello, Message};
 use serde::{Deserialize, Serialize};
 
 use super::Met;
+use super::news::News;
 use crate::error::{Exit, Failure};
 use crate::hub::order::{Answer, Order};
 use crate::roots::{Inspection, Membership};
@@ -87,6 +88,8 @@ pub(crate) enum Tell {
     Answered(Answer),
     /// It cannot.
     Failed(Box<Trouble>),
+    /// What the other side's user is shown.
+    News(News),
 }
 
 /// What one look at a folder said.
