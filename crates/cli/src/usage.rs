@@ -163,7 +163,10 @@ mod tests {
                 "usage-bad-jobs",
                 &["instep", "sync", "/a", "/b", "--jobs", "0"],
             ),
-            ("usage-remote", &["instep", "sync", "/a", "s3://bucket/notes"]),
+            (
+                "usage-remote",
+                &["instep", "sync", "/a", "s3://bucket/notes"],
+            ),
             ("usage-bad-name", &["instep", "sync", "/a", "newest=/b"]),
             (
                 "usage-prefer-and-policy",
