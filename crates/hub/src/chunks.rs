@@ -161,7 +161,8 @@ impl Chunks {
         self.size(id).is_some()
     }
 
-    fn size(&self, id: ContentId) -> Option<u64> {
+    /// Bytes of a chunk that is here.
+    pub(crate) fn size(&self, id: ContentId) -> Option<u64> {
         let name = self.lock().pending.get(&id).cloned();
         let staged = name.and_then(|name| self.staging.stat(ours(&name)).ok().flatten());
         let stat = staged.or_else(|| {

@@ -247,8 +247,7 @@ impl Index {
         if on {
             return self.put_meta(KEY_REJOINING, b"1");
         }
-        let removed = self.store.remove_record(Table::Meta, KEY_REJOINING);
-        removed.map_err(|e| store_error("write the index", e))
+        self.forget_meta(KEY_REJOINING)
     }
 
     /// Reads one value of the replica's own.
@@ -261,6 +260,12 @@ impl Index {
     pub(crate) fn put_meta(&mut self, key: &[u8], body: &[u8]) -> Result<()> {
         let put = self.store.put_record(Table::Meta, key, body);
         put.map_err(|e| store_error("write the index", e))
+    }
+
+    /// Forgets one value of the replica's own.
+    pub(crate) fn forget_meta(&mut self, key: &[u8]) -> Result<()> {
+        let removed = self.store.remove_record(Table::Meta, key);
+        removed.map_err(|e| store_error("write the index", e))
     }
 
     /// Commits what is pending; a failed commit undoes it all.

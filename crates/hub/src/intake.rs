@@ -15,7 +15,7 @@ use crate::chunks::{Chunks, Pins};
 use crate::manifest::{Piece, Tree, decode};
 
 /// Bytes of a content that is kept as one object.
-pub(crate) const SMALL_BYTES: usize = 64 * 1024;
+const SMALL_BYTES: usize = 64 * 1024;
 /// Bytes read at a time.
 const BLOCK: usize = 128 * 1024;
 

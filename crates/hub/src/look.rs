@@ -4,9 +4,10 @@
 //! look finds nothing. What has decayed is found as forgotten: it is to be brought again by whoever has it. Changes
 //! nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
+use instep_core::id::ContentId;
 use instep_core::path::RelPath;
 use instep_core::row::Row;
 use instep_core::version::Kind;
@@ -71,25 +72,40 @@ impl State {
         if self.contents.damaged().is_empty() {
             return Ok(Vec::new());
         }
-        let mut out = self.showing_damage()?;
-        out.retain(|path| is_in(scope, path));
+        let mut out = Vec::new();
+        match scope {
+            Scope::Everything => out = self.showing_damage(&RelPath::root())?,
+            Scope::Rest(_) => {}
+            Scope::Some { paths, trees } => {
+                for path in paths.iter().chain(trees) {
+                    let row = self.index.get(path)?;
+                    out.extend(shows(&row, self.contents.damaged()).then(|| path.clone()));
+                }
+                for dir in trees {
+                    out.extend(self.showing_damage(dir)?);
+                }
+            }
+        }
         Ok(out)
     }
 
-    /// Every path that shows a content that is known not to be whole.
-    pub(crate) fn showing_damage(&mut self) -> Result<Vec<RelPath>> {
+    /// Every path below a directory that shows a content that is known not to be whole.
+    pub(crate) fn showing_damage(&mut self, dir: &RelPath) -> Result<Vec<RelPath>> {
         let damaged = self.contents.damaged().clone();
         let mut out = Vec::new();
         let mut visit = |path: RelPath, row: Row| {
-            let shown = row.present().filter(|v| v.kind == Kind::File);
-            if shown.is_some_and(|v| damaged.contains(&v.content)) {
-                out.push(path);
-            }
+            out.extend(shows(&row, &damaged).then_some(path));
             ControlFlow::Continue(())
         };
-        self.index.subtree(&RelPath::root(), &mut visit)?;
+        self.index.subtree(dir, &mut visit)?;
         Ok(out)
     }
+}
+
+/// Whether a row shows one of these contents.
+fn shows(row: &Row, contents: &BTreeSet<ContentId>) -> bool {
+    let file = row.present().filter(|v| v.kind == Kind::File);
+    file.is_some_and(|v| contents.contains(&v.content))
 }
 
 /// What a look says of something that was renamed.
@@ -98,7 +114,7 @@ fn moved_here(row: &Row, from: RelPath) -> Option<Found> {
     let version = row.present();
     Some(Found::Present {
         kind: version.map_or(Kind::Dir, |v| v.kind),
-        content: version.map_or(instep_core::id::ContentId::NONE, |v| v.content),
+        content: version.map_or(ContentId::NONE, |v| v.content),
         size: version.map_or(0, |v| v.size),
         mode: print.mode,
         mtime: version.map_or_else(Default::default, |v| v.mtime),

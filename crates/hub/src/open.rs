@@ -125,7 +125,7 @@ impl Opener {
         let mut hub = HubReplica::assemble(Arc::clone(&self.env), parts)?;
         hub.begin()?;
         Marker::new(id, self.options.share, &evidence).write(self.env.as_ref(), &self.home)?;
-        hub.is_witnessed_by(witness, lock)?;
+        hub.is_witnessed_by(witness, lock, (self.path, self.options))?;
         Ok(hub)
     }
 

@@ -6,15 +6,15 @@
 
 use std::collections::BTreeSet;
 
+use instep_chunk::content_id;
 use instep_core::id::ContentId;
 use instep_core::path::RelPath;
 use instep_core::row::Row;
-use instep_core::version::{Kind, Version};
+use instep_core::version::Kind;
 use instep_replica::Result;
 
 use crate::chunks::Chunks;
 use crate::contents::{Lack, Listed};
-use crate::intake::SMALL_BYTES;
 use crate::manifest::Piece;
 use crate::state::State;
 
@@ -52,7 +52,9 @@ impl State {
         let Some(version) = shown else {
             return Ok(());
         };
-        if self.contents.get(version.content)?.is_some() || self.is_one_object(version, chunks)? {
+        if self.contents.get(version.content)?.is_some()
+            || self.is_one_object(version.content, chunks)?
+        {
             return Ok(());
         }
         let new = Row {
@@ -64,18 +66,19 @@ impl State {
     }
 
     /// A small content needs no record to be found again.
-    fn is_one_object(&mut self, version: &Version, chunks: &Chunks) -> Result<bool> {
-        let is_here = version.size <= SMALL_BYTES as u64
-            && (version.size == 0 || chunks.has(version.content));
-        if is_here {
-            let listed = Listed {
-                size: version.size,
-                epoch: self.index.epoch(),
-                top: Vec::new(),
-            };
-            self.contents.put(version.content, &listed)?;
-        }
-        Ok(is_here)
+    fn is_one_object(&mut self, content: ContentId, chunks: &Chunks) -> Result<bool> {
+        let is_empty = content == content_id(b"");
+        let size = is_empty.then_some(0).or_else(|| chunks.size(content));
+        let Some(size) = size else {
+            return Ok(false);
+        };
+        let listed = Listed {
+            size,
+            epoch: self.index.epoch(),
+            top: Vec::new(),
+        };
+        self.contents.put(content, &listed)?;
+        Ok(true)
     }
 }
 

@@ -3,6 +3,7 @@
 //! Owns what is shared between calls, and turns the contract's calls into operations on the state. Invariant: what a
 //! failed call wrote is taken back before anything else is done. The work is done in the modules it is named for.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -26,10 +27,10 @@ use crate::contents::{Contents, Lack};
 use crate::history::Shown;
 use crate::identity::{Witness, fs_error};
 use crate::index::Index;
-use crate::open::fresh_actor;
+use crate::open::{HubOptions, fresh_actor};
 use crate::reader::Damage;
 use crate::retention::Retention;
-use crate::state::State;
+use crate::state::{State, UNSURE};
 
 /// How often, at most, it is remembered outside how old the stores are.
 const WITNESS_NS: u64 = 60 * 1_000_000_000;
@@ -85,6 +86,8 @@ pub struct HubReplica {
     waker: OnceLock<Waker>,
     witness: Option<(Witness, Mutex<u64>)>,
     lock: Option<LockFile>,
+    /// How to open the directory anew.
+    again: Option<(PathBuf, HubOptions)>,
 }
 
 impl std::fmt::Debug for HubReplica {
@@ -157,6 +160,7 @@ impl HubReplica {
             waker: OnceLock::new(),
             witness: None,
             lock: None,
+            again: None,
         })
     }
 
@@ -165,9 +169,10 @@ impl HubReplica {
         let boot = self.env.boot_id();
         let mut state = self.state();
         let last = state.index.meta(b"boot")?;
-        let is_other_boot = last.as_deref().is_some_and(|last| last != boot.as_bytes());
+        // Where the system does not tell one boot from another, each may be another.
+        let is_other_boot = last.is_some_and(|last| boot.is_empty() || last != boot.as_bytes());
         let is_clean = state.index.meta(b"clean")?.is_none_or(|b| b == b"1");
-        let is_cut = is_other_boot && !is_clean;
+        let is_cut = is_other_boot && !is_clean || state.index.meta(UNSURE)?.is_some();
         if is_cut || self.is_unsure {
             // What was recorded last may be forgotten here and known elsewhere: a new dot of the same actor would
             // claim to have seen it.
@@ -175,6 +180,7 @@ impl HubReplica {
             state.index.renew(actor)?;
             *locked(&self.actor) = actor;
             state.recover(&self.chunks, self.is_unsure)?;
+            state.index.forget_meta(UNSURE)?;
             state.contents.commit(Durability::Power)?;
             self.env.reach(Step::Recovered);
         }
@@ -189,9 +195,15 @@ impl HubReplica {
     }
 
     /// From now on it is remembered outside how old the stores are, and the directory is locked as long as this lives.
-    pub(crate) fn is_witnessed_by(&mut self, witness: Witness, lock: LockFile) -> Result<()> {
+    pub(crate) fn is_witnessed_by(
+        &mut self,
+        witness: Witness,
+        lock: LockFile,
+        again: (PathBuf, HubOptions),
+    ) -> Result<()> {
         self.witness = Some((witness, Mutex::new(0)));
         self.lock = Some(lock);
+        self.again = Some(again);
         self.bear_witness()
     }
 
@@ -266,7 +278,7 @@ impl HubReplica {
             }
         }
         state.commit(Durability::Process)?;
-        let paths = state.showing_damage()?;
+        let paths = state.showing_damage(&RelPath::root())?;
         drop(state);
         let mut hints = locked(&self.hints);
         paths.into_iter().for_each(|path| hints.add_path(path));
@@ -285,19 +297,20 @@ impl HubReplica {
         self.state().contents.history_of(path)
     }
 
-    fn settle(&self) -> Result<()> {
+    /// Makes everything durable; whether there was anything.
+    fn settle(&self) -> Result<bool> {
         let epoch = {
             let mut state = self.state();
             state.commit(Durability::Process)?;
             if !state.is_unsettled && !self.chunks.is_pending() {
-                return Ok(());
+                return Ok(false);
             }
             state.is_unsettled = false;
             // What is brought from now on is not part of what is flushed.
             state.index.end_epoch()
         };
         if let Err(e) = self.chunks.settle() {
-            self.state().is_unsettled = true;
+            self.state().is_unsure()?;
             return Err(fs_error("make the chunks durable", e));
         }
         self.env.reach(Step::Synced);
@@ -305,7 +318,7 @@ impl HubReplica {
         state.contents.commit(Durability::Power)?;
         state.index.epoch_is_durable(epoch)?;
         self.env.reach(Step::EpochDurable);
-        Ok(())
+        Ok(true)
     }
 }
 
@@ -337,6 +350,16 @@ impl Replica for HubReplica {
 
     fn guard(&self) -> Result<()> {
         self.writable()
+    }
+
+    fn renew(&self) -> Result<Option<Arc<dyn Replica>>> {
+        let again = self.again.as_ref().filter(|_| self.in_place().is_err());
+        let Some((path, options)) = again else {
+            return Ok(None);
+        };
+        let again = Self::open(path, Arc::clone(&self.env), options.clone())?;
+        // Another hub that has its place is not this one.
+        Ok((again.id == self.id).then(|| Arc::new(again) as Arc<dyn Replica>))
     }
 
     fn is_rejoining(&self) -> bool {
@@ -504,8 +527,10 @@ impl Replica for HubReplica {
 
     fn barrier(&self) -> Result<()> {
         let settled = self.settle();
-        self.intact(settled)?;
-        self.bear_witness()
+        if self.intact(settled)? {
+            self.bear_witness()?;
+        }
+        Ok(())
     }
 
     fn close(&self) -> Result<()> {

@@ -26,6 +26,9 @@ use crate::index::{Index, store_error};
 /// Where what was brought back is noted until it is recorded.
 const BROUGHT: Table = Table::Intent;
 
+/// Under this key it is noted that nobody knows what a flush that failed has lost.
+pub(crate) const UNSURE: &[u8] = b"unsure";
+
 /// What is at a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct There {
@@ -253,6 +256,13 @@ impl State {
         self.is_unsettled |= self.contents.store.is_dirty() || self.index.store().is_dirty();
         self.contents.commit(durability)?;
         self.index.commit(durability)
+    }
+
+    /// A flush failed: the next opening holds what is not sure to last against what is here.
+    pub(crate) fn is_unsure(&mut self) -> Result<()> {
+        self.is_unsettled = true;
+        self.index.put_meta(UNSURE, b"1")?;
+        self.commit(Durability::Process)
     }
 
     /// Commits what is pending of contents alone, which may be ahead of the rows.

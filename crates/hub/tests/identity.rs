@@ -160,6 +160,26 @@ fn a_moved_hub_is_somebody_else() {
     assert!(second.is_rejoining(), "it may be an old copy");
 }
 
+/// The directory was away, and another one that is the same has its place: a disk was mounted anew.
+#[test]
+fn a_hub_that_comes_back_stays_away() {
+    let (mut real, _) = with_yesterday();
+    real.open();
+    let aside = real.scratch.path().join("aside");
+    fs::rename(real.home(), &aside).unwrap();
+    assert_eq!(real.hub().guard().unwrap_err().kind, ErrorKind::Gone);
+    assert!(real.hub().renew().is_err(), "nothing is there");
+    copy(&aside, &real.home());
+    assert_eq!(real.hub().guard().unwrap_err().kind, ErrorKind::Gone);
+    let again = real.hub().renew().unwrap().unwrap();
+    again.guard().unwrap();
+    assert_eq!(again.id(), real.hub().id());
+    fs::remove_dir_all(real.home()).unwrap();
+    fs::rename(&aside, real.home()).unwrap();
+    real.hub().guard().unwrap();
+    assert!(real.hub().renew().unwrap().is_none());
+}
+
 #[test]
 fn another_share_or_no_hub_is_opened() {
     let (real, _) = with_yesterday();
