@@ -3,9 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use instep_fs::place;
 use instep_hub::{HubOptions, HubReplica, Retention};
+use instep_replica::Waker;
 use instep_replica::env::Env;
 use instep_testkit::scratch::Scratch;
 
@@ -28,6 +30,13 @@ impl Env for RealEnv {
     fn sleep_ms(&self, ms: u64) {
         self.ahead_ns
             .fetch_add(ms as i64 * 1_000_000, Ordering::SeqCst);
+    }
+
+    /// Nobody writes while a session waits, so that nothing is missed by what is not waited for.
+    fn wait(&self, waker: &Waker, timeout: Duration) {
+        if !waker.wait(timeout.min(Duration::from_millis(1))) {
+            self.sleep_ms(timeout.as_millis() as u64);
+        }
     }
 
     fn random(&self) -> [u8; 16] {
