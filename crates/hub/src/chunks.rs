@@ -43,12 +43,19 @@ pub(crate) enum Chunk {
     Unreadable(Error),
 }
 
+/// A chunk that waits for a flush.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Waiting {
+    /// Its name in `staging`.
+    name: String,
+    bytes: u64,
+}
+
 /// What is under way with chunks.
 #[derive(Debug, Default)]
 struct Under {
-    /// Complete in `staging`, by the name there.
-    pending: HashMap<ContentId, String>,
-    pending_bytes: u64,
+    /// Complete in `staging`.
+    pending: HashMap<ContentId, Waiting>,
     /// Somebody is about to refer to these.
     pinned: HashMap<ContentId, u32>,
     /// Referred to since a collection began, while one runs.
@@ -135,9 +142,8 @@ impl Chunks {
             let left = id.map(|id| (id, read(&self.staging, &name, id)));
             match left {
                 Some((id, Chunk::Sound(bytes))) if !self.has(id) => {
-                    let mut under = self.lock();
-                    under.pending_bytes += bytes.len() as u64;
-                    under.pending.insert(id, name);
+                    let bytes = bytes.len() as u64;
+                    self.lock().pending.insert(id, Waiting { name, bytes });
                 }
                 Some((_, Chunk::Unreadable(e))) => return Err(e),
                 _ => self.staging.remove_file(ours(&name))?,
@@ -163,8 +169,8 @@ impl Chunks {
 
     /// Bytes of a chunk that is here.
     pub(crate) fn size(&self, id: ContentId) -> Option<u64> {
-        let name = self.lock().pending.get(&id).cloned();
-        let staged = name.and_then(|name| self.staging.stat(ours(&name)).ok().flatten());
+        let waiting = self.lock().pending.get(&id).cloned();
+        let staged = waiting.and_then(|w| self.staging.stat(ours(&w.name)).ok().flatten());
         let stat = staged.or_else(|| {
             let dir = self.shelf(id).ok()?;
             dir.stat(ours(&id.to_string())).ok().flatten()
@@ -178,9 +184,9 @@ impl Chunks {
 
     /// The bytes of a chunk.
     pub(crate) fn read(&self, id: ContentId) -> Chunk {
-        let name = self.lock().pending.get(&id).cloned();
-        if let Some(name) = name {
-            match read(&self.staging, &name, id) {
+        let waiting = self.lock().pending.get(&id).cloned();
+        if let Some(waiting) = waiting {
+            match read(&self.staging, &waiting.name, id) {
                 // It got its place meanwhile.
                 Chunk::Missing => {}
                 other => return other,
@@ -205,14 +211,10 @@ impl Chunks {
             let _stays = self.staging.remove_file(ours(&name));
             return Err(e);
         }
-        let mut under = self.lock();
-        let second = under.pending.insert(id, name);
-        under.pending_bytes += bytes.len() as u64;
-        drop(under);
-        match second {
-            Some(first) => self.staging.remove_file(ours(&first)),
-            None => Ok(()),
-        }
+        let bytes = bytes.len() as u64;
+        let first = self.lock().pending.insert(id, Waiting { name, bytes });
+        // Somebody else brought the same at the same time.
+        first.map_or(Ok(()), |w| self.staging.remove_file(ours(&w.name)))
     }
 
     /// Whether something waits for a flush.
@@ -222,38 +224,41 @@ impl Chunks {
 
     /// Whether so much waits for a flush that it is time for one.
     pub(crate) fn is_due(&self) -> bool {
-        self.lock().pending_bytes >= GROUP_BYTES
+        let under = self.lock();
+        under.pending.values().map(|w| w.bytes).sum::<u64>() >= GROUP_BYTES
     }
 
     /// Makes everything that was brought in durable, and gives it its place.
     pub(crate) fn settle(&self) -> Result<()> {
-        let group: Vec<(ContentId, String)> = {
+        let group: Vec<(ContentId, Waiting)> = {
             let under = self.lock();
             if let Some(e) = &under.failed {
                 return Err(e.clone());
             }
             let pending = under.pending.iter();
-            pending.map(|(id, name)| (*id, name.clone())).collect()
+            pending.map(|(id, w)| (*id, w.clone())).collect()
         };
         if group.is_empty() {
             return Ok(());
         }
         self.flush()?;
-        for (id, name) in &group {
-            let dir = sub(&self.shelves, &prefix(*id))?;
-            let mut under = self.lock();
-            // Somebody else settled it, or brought it once more, which was not flushed.
-            if under.pending.get(id) != Some(name) {
-                continue;
-            }
-            self.staging
-                .rename_over(ours(name), &dir, ours(&id.to_string()))?;
-            under.pending.remove(id);
-            if under.pending.is_empty() {
-                under.pending_bytes = 0;
-            }
-        }
         // A new name that a power cut takes leaves the old one, from which the next opening takes it in.
+        group.iter().try_for_each(|(id, w)| self.place(*id, w))
+    }
+
+    fn place(&self, id: ContentId, waiting: &Waiting) -> Result<()> {
+        let dir = match self.shelf(id) {
+            Err(e) if e.kind() == ErrorKind::Absent => sub(&self.shelves, &prefix(id))?,
+            dir => dir?,
+        };
+        let mut under = self.lock();
+        // Somebody else settled it, or brought it once more, which was not flushed.
+        if under.pending.get(&id) == Some(waiting) {
+            let name = id.to_string();
+            self.staging
+                .rename_over(ours(&waiting.name), &dir, ours(&name))?;
+            under.pending.remove(&id);
+        }
         Ok(())
     }
 
@@ -311,7 +316,8 @@ impl Chunks {
         Ok(size)
     }
 
-    /// Takes a chunk that is still damaged from its place, so that it can be brought anew. Whether it is sound after all.
+    /// Takes a chunk that is still damaged from its place, so that it can be brought anew: it stays aside until a person
+    /// deletes it, because it may be all that is left. Whether it is sound after all.
     pub(crate) fn discard(&self, id: ContentId) -> Result<bool> {
         match self.read(id) {
             Chunk::Sound(_) => return Ok(true),
@@ -321,9 +327,14 @@ impl Chunks {
         }
         // Nobody gives another its place meanwhile.
         let mut under = self.lock();
+        let (name, aside) = (id.to_string(), sub(&self.home, "damaged")?);
         let gone = match under.pending.remove(&id) {
-            Some(name) => self.staging.remove_file(ours(&name)),
-            None => self.shelf(id)?.remove_file(ours(&id.to_string())),
+            Some(waiting) => self
+                .staging
+                .rename_over(ours(&waiting.name), &aside, ours(&name)),
+            None => self
+                .shelf(id)?
+                .rename_over(ours(&name), &aside, ours(&name)),
         };
         match gone {
             Err(e) if e.kind() != ErrorKind::Absent => Err(e),

@@ -42,6 +42,11 @@ impl Displaced {
         self.record.content.parse().ok().filter(|_| is_file)
     }
 
+    /// Where it was.
+    pub(crate) fn path(&self) -> Option<RelPath> {
+        path_from_hex(&self.record.path_hex)
+    }
+
     fn object(&self) -> Brought {
         Brought {
             kind: self.record.kind.clone(),
@@ -77,17 +82,17 @@ impl State {
             (None, Goal::Absent) => "deleted",
             (None, _) => "overwritten",
         };
-        let is_link = version.kind == Kind::Link;
+        let object = Brought::version(version);
         let by = action.shown.map(|dot| self.label_of(dot)).transpose()?;
         let record = TrashRecord {
             path: action.path.to_string(),
             path_hex: hex(action.path.as_bytes()),
-            kind: if is_link { "link" } else { "file" }.into(),
+            kind: object.kind,
             size: version.size,
             at_ns,
             why: why.into(),
             by: by.unwrap_or_default(),
-            content: version.content.to_string(),
+            content: object.content,
             loser: loser.map(|dot| dot.to_string()),
             epoch: 0,
             unjudged: false,
@@ -97,7 +102,7 @@ impl State {
             mode: row.print.map_or(version.mode, |p| p.mode),
             mtime_secs: version.mtime.secs,
             mtime_nanos: version.mtime.nanos,
-            target: version.target.to_vec(),
+            target: object.target,
         };
         let body = serde_json::to_vec(&displaced)
             .map_err(|e| Error::because(ErrorKind::Other, "list what was displaced", e))?;
@@ -150,8 +155,7 @@ impl State {
         let refused = |why: &str| Error::new(ErrorKind::Other, format!("restore {key}: {why}"));
         let kept = self.kept(key)?;
         let (table, displaced) = kept.ok_or_else(|| refused("nothing is kept under this key"))?;
-        let was = path_from_hex(&displaced.record.path_hex);
-        let path = to.cloned().or(was);
+        let path = to.cloned().or_else(|| displaced.path());
         let path = path.ok_or_else(|| refused("its old path is not a path"))?;
         if let Some(content) = displaced.content()
             && !self.contents.has(content)?
@@ -161,18 +165,7 @@ impl State {
         if path.is_root() || path.is_reserved() || self.there(&path)?.is_some() {
             return Err(refused(&format!("{path} is taken")));
         }
-        let mut missing = Vec::new();
-        for dir in std::iter::successors(path.parent(), RelPath::parent) {
-            match self.there(&dir)?.map(|t| t.kind) {
-                _ if dir.is_root() => break,
-                Some(Kind::Dir) => break,
-                Some(_) => return Err(refused(&format!("{dir} is no directory"))),
-                None => missing.push(dir),
-            }
-        }
-        for dir in missing {
-            self.bring(&dir, Some(Brought::dir(0o755)))?;
-        }
+        self.bring_parents(&path)?;
         self.bring(&path, Some(displaced.object()))?;
         displaced.content().into_iter().for_each(|c| self.touch(c));
         // A loser stays listed and kept until its conflict is settled.
@@ -181,6 +174,45 @@ impl State {
             store.remove_record(table, key.as_bytes()).map_err(failed)?;
         }
         Ok(path)
+    }
+
+    /// Directories that have to be there for something that is brought back.
+    fn bring_parents(&mut self, path: &RelPath) -> Result<()> {
+        let mut missing = Vec::new();
+        for dir in std::iter::successors(path.parent(), RelPath::parent) {
+            match self.there(&dir)?.map(|t| t.kind) {
+                _ if dir.is_root() => break,
+                Some(Kind::Dir) => break,
+                Some(_) => {
+                    let attempt = format!("bring back {path}: {dir} is no directory");
+                    return Err(Error::new(ErrorKind::Other, attempt));
+                }
+                None => missing.push(dir),
+            }
+        }
+        for dir in missing {
+            self.bring(&dir, Some(Brought::dir(0o755)))?;
+        }
+        Ok(())
+    }
+
+    /// Brings back what a path showed once. A directory is not replaced.
+    pub(crate) fn bring_back(&mut self, path: &RelPath, dot: Dot) -> Result<()> {
+        let refused = |why: &str| Error::new(ErrorKind::Other, format!("bring back {path}: {why}"));
+        let mut history = self.contents.history_of(path)?.into_iter();
+        let shown = history.find(|s| s.dot == dot && !s.version.is_tomb());
+        let shown = shown.ok_or_else(|| refused("it never showed that"))?;
+        if let Some(content) = shown.content()
+            && !self.contents.has(content)?
+        {
+            return Err(refused("its content is not here"));
+        }
+        if self.there(path)?.is_some_and(|t| t.kind == Kind::Dir) {
+            return Err(refused("a directory has its place"));
+        }
+        self.bring_parents(path)?;
+        shown.content().into_iter().for_each(|c| self.touch(c));
+        self.bring(path, Some(Brought::version(&shown.version)))
     }
 
     /// Lets go of what was displaced, or lost a conflict that was settled, before an instant.

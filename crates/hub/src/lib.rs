@@ -12,6 +12,7 @@
 //!   contents.db   of which chunks each content is made; history           contents, history
 //!   chunks/ab/    bytes under their hash                                  chunks, intake, reader
 //!   staging/      chunks that wait for a flush
+//!   damaged/      chunks that decayed, for a person
 //! ```
 //!
 //! Carrying out: `carry`, `act`, `moves`, `kept`, `look`. After a death: `recover`. In the long run: `retention`, `gc`, `verify`.

@@ -139,12 +139,12 @@ impl Content for Kept {
 
 impl HubReplica {
     /// All chunks of a content, read and compared with their names.
-    pub(crate) fn read_through(&self, content: ContentId, size: u64) -> Result<Checked> {
+    pub(crate) fn read_through(&self, path: &RelPath, content: ContentId) -> Result<Checked> {
         let listed = self.state().contents.get(content)?;
         let lacks = |lack: Lack| {
             self.damage.report(content, lack);
             Checked::Unreadable(Problem {
-                path: RelPath::root(),
+                path: path.clone(),
                 code: Code::Damaged,
                 detail: format!("content {content} is not whole: it is brought again"),
             })
@@ -161,7 +161,7 @@ impl HubReplica {
                 return Ok(lacks(lack));
             }
         }
-        Ok(Checked::Sound(size))
+        Ok(Checked::Sound(listed.size))
     }
 
     /// Opens a content if it is here, whole as far as is known.

@@ -297,6 +297,20 @@ impl HubReplica {
         self.state().contents.history_of(path)
     }
 
+    /// Brings back what a path showed once, as a user would; the next look finds it. What is there now has its place
+    /// in history.
+    pub fn bring_back(&self, path: &RelPath, dot: Dot) -> Result<()> {
+        self.writable()?;
+        let bring_back = |state: &mut State| {
+            state.bring_back(path, dot)?;
+            state.commit(Durability::Process)
+        };
+        let brought = bring_back(&mut self.state());
+        self.intact(brought)?;
+        self.hint(path.clone());
+        Ok(())
+    }
+
     /// Makes everything durable; whether there was anything.
     fn settle(&self) -> Result<bool> {
         let epoch = {
@@ -436,16 +450,16 @@ impl Replica for HubReplica {
         let row = self.state().index.get(path)?;
         let file = row.present().filter(|_| row.is_file_or_link());
         match file.filter(|v| v.target.is_empty()) {
-            Some(v) => self.read_through(v.content, v.size),
+            Some(v) => self.read_through(path, v.content),
             None => Ok(Checked::Nothing),
         }
     }
 
     fn check_kept(&self, key: &str) -> Result<Checked> {
         let kept = self.state().kept(key)?;
-        let content = kept.and_then(|(_, d)| Some((d.content()?, d.record.size)));
-        match content {
-            Some((content, size)) => self.read_through(content, size),
+        let displaced = kept.and_then(|(_, d)| Some((d.path()?, d.content()?)));
+        match displaced {
+            Some((path, content)) => self.read_through(&path, content),
             None => Ok(Checked::Nothing),
         }
     }

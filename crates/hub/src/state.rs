@@ -14,7 +14,7 @@ use instep_core::id::ContentId;
 use instep_core::path::RelPath;
 use instep_core::row::{Print, Row};
 use instep_core::time::Mtime;
-use instep_core::version::Kind;
+use instep_core::version::{Kind, Version};
 use instep_replica::Found;
 use instep_replica::Result;
 use instep_store::{Durability, Table};
@@ -64,6 +64,20 @@ impl Brought {
             mtime_secs: 0,
             mtime_nanos: 0,
             target: Vec::new(),
+        }
+    }
+
+    /// A file or link as a version says it.
+    pub(crate) fn version(version: &Version) -> Self {
+        let is_link = version.kind == Kind::Link;
+        Self {
+            kind: if is_link { "link" } else { "file" }.into(),
+            content: version.content.to_string(),
+            size: version.size,
+            mode: version.mode,
+            mtime_secs: version.mtime.secs,
+            mtime_nanos: version.mtime.nanos,
+            target: version.target.to_vec(),
         }
     }
 

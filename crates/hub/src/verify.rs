@@ -194,8 +194,7 @@ impl State {
             }
         }
         for (_, _, displaced) in self.displaced()? {
-            let path = instep_replica::records::path_from_hex(&displaced.record.path_hex);
-            if let (Some(content), Some(path)) = (displaced.content(), path) {
+            if let (Some(content), Some(path)) = (displaced.content(), displaced.path()) {
                 add(content, path);
             }
         }

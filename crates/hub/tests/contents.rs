@@ -17,7 +17,7 @@ use instep_replica::{
     Book, Checked, Content, ErrorKind, Found, Replica, Scope, ShareState, Sources,
 };
 
-use support::real::Real;
+use support::real::{Real, entries};
 use support::{SHARE, action, bring, p, random, read};
 
 fn flip(file: &PathBuf) {
@@ -102,6 +102,8 @@ fn decayed_bytes_are_handed_out_or_never_brought_again() {
             got.map(|b| b.is_some())
         );
         assert_eq!(observe(hub), [(p("a"), Found::Forgotten)]);
+        let aside = entries(&real.home().join("damaged"));
+        assert_eq!(aside.len(), 1, "what may be all that is left is gone");
         assert_eq!(read(hub.as_ref(), &bytes).unwrap(), None, "it is offered");
         assert!(observe(hub).is_empty(), "it is found again");
         bring(hub.as_ref(), &p("a"), 2, Some(&bytes));

@@ -225,6 +225,35 @@ fn a_new_hub_in_the_place_of_the_old_one_deletes_something() {
 }
 
 #[test]
+fn a_version_of_the_past_does_not_come_back() {
+    let world = World::new();
+    world.write(0, "d/x", b"one");
+    world.meet(&[0, 1]);
+    world.write(1, "d/x", b"two");
+    world.meet(&[0, 1]);
+    let hub = world.real.hub();
+    let first = hub.history(&p("d/x")).unwrap()[0].clone();
+    hub.bring_back(&p("d/x"), first.dot).unwrap();
+    assert!(hub.bring_back(&p("d"), first.dot).is_err());
+    world.meet(&[0, 1]);
+    assert_eq!(world.text(0, "d/x"), Some(b"one".to_vec()));
+    world.is_settled();
+    let history = world.real.hub().history(&p("d/x")).unwrap();
+    assert_eq!(history.len(), 3);
+    assert_eq!(history[2].dot.actor, world.real.hub().actor());
+    world.users[0].user_remove(&p("d")).unwrap();
+    world.meet(&[0, 1]);
+    world
+        .real
+        .hub()
+        .bring_back(&p("d/x"), history[1].dot)
+        .unwrap();
+    world.meet(&[0, 1]);
+    assert_eq!(world.text(1, "d/x"), Some(b"two".to_vec()));
+    world.is_settled();
+}
+
+#[test]
 fn what_is_brought_back_on_the_hub_stays_there() {
     let world = World::new();
     world.write(0, "d/x", b"one");
