@@ -169,7 +169,9 @@ impl HubReplica {
                 state.prune_above(path)?;
             }
         }
-        state.moving.clear();
+        // What was found to have moved is recorded by that; the index waits to be told of the rest.
+        let found = |from: &RelPath| look.moves.iter().any(|m| m.from == *from);
+        state.moving.retain(|(from, _)| !found(from));
         state.commit(Durability::Process)?;
         Ok(changed)
     }

@@ -142,6 +142,8 @@ fn a_renamed_directory_is_brought_again() {
     world.is_settled();
     assert_eq!(world.real.chunks(), before);
     assert!(world.text(1, "elsewhere/sub/3").is_some());
+    let trash = world.real.hub().records(Book::Trash).unwrap();
+    assert_eq!(trash, [], "it was taken apart and put together again");
     let history = world.real.hub().history(&p("elsewhere/sub/3")).unwrap();
     assert_eq!(history.len(), 1);
     assert_eq!(world.real.hub().history(&p("d/sub/3")).unwrap().len(), 2);
