@@ -20,10 +20,13 @@ const EDGES: &[(&str, &[&str])] = &[
     ("hub", &["replica", "fs", "store", "chunk", "core"]),
     // Of the file system it needs the key file, the clock and randomness.
     ("wire", &["fs", "core"]),
+    ("remote", &["replica", "store", "chunk", "core", "wire"]),
     ("engine", &["replica", "chunk", "core"]),
     (
         "cli",
-        &["engine", "local", "replica", "fs", "store", "chunk", "core"],
+        &[
+            "engine", "local", "hub", "remote", "wire", "replica", "fs", "store", "chunk", "core",
+        ],
     ),
     ("testkit", &[]),
     (
@@ -37,7 +40,8 @@ const EDGES: &[(&str, &[&str])] = &[
     (
         "trials",
         &[
-            "testkit", "engine", "local", "replica", "fs", "store", "chunk", "core",
+            "testkit", "engine", "local", "hub", "remote", "wire", "replica", "fs", "store",
+            "chunk", "core",
         ],
     ),
     // Every reader of bytes and text, wherever it is.
@@ -54,7 +58,8 @@ const EDGES: &[(&str, &[&str])] = &[
 const FOR_TESTS: &[&str] = &["testkit"];
 
 /// What one crate's tests may use in addition: the engine is tried on a real disk where that disk is known.
-const FOR_TESTS_OF: &[(&str, &str)] = &[("local", "engine"), ("hub", "engine")];
+const FOR_TESTS_OF: &[(&str, &str)] =
+    &[("local", "engine"), ("hub", "engine"), ("remote", "engine")];
 
 /// Dependencies that are not ours and stay where they are: the only crates that may use them.
 const QUARANTINE: &[(&str, &[&str])] = &[

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod code_file;
 mod commands;
 mod config;
 mod connect;

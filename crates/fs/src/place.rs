@@ -107,6 +107,14 @@ pub fn machine_id() -> Option<String> {
     Some(text.trim().to_owned()).filter(|t| !t.is_empty())
 }
 
+/// What people call this machine; empty where the system does not say.
+pub fn machine_name() -> String {
+    rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned()
+}
+
 /// The mount table of this process.
 pub fn mounts() -> Result<Vec<Mount>> {
     let table = Path::new("/proc/self/mountinfo");

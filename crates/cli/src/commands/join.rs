@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use super::{Context, sync};
 use crate::args::{self, Entry};
-use crate::endpoint;
 use crate::error::{Exit, Failure};
 use crate::far::hubs::{Address, Device};
 use crate::hub::order::Joined;
+use crate::{code_file, endpoint};
 
 /// Carries it out.
 pub(crate) fn run(args: args::Join, context: &Context) -> Result<Exit, Failure> {
@@ -45,7 +45,7 @@ pub(crate) fn enter_as(
     context: &Context,
 ) -> Result<Joined, Failure> {
     let code = match &entry.token_file {
-        Some(file) => read_code(file)?,
+        Some(file) => code_file::read(file)?,
         None => {
             context
                 .output
@@ -85,14 +85,6 @@ pub(crate) fn follow(
         session,
     };
     sync::run(args, context)
-}
-
-fn read_code(file: &Path) -> Result<String, Failure> {
-    std::fs::read_to_string(file).map_err(|e| {
-        Failure::new(1076, Exit::Usage, format!("{} has no code", file.display()))
-            .why(e.to_string())
-            .remedy("instep share invite NAME --token-file FILE   writes one")
-    })
 }
 
 /// One line of standard input. A code is never an argument: others on the machine can read those.
@@ -135,8 +127,8 @@ fn ask_where(share: &str, context: &Context) -> Result<PathBuf, Failure> {
 
 fn own_name() -> String {
     let user = std::env::var("USER").or_else(|_| std::env::var("LOGNAME"));
-    let machine = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    match (user, machine.trim()) {
+    let machine = instep_fs::place::machine_name();
+    match (user, machine.as_str()) {
         (Ok(user), "") => user,
         (Ok(user), machine) => format!("{user}@{machine}"),
         (Err(_), machine) => machine.to_owned(),

@@ -1,14 +1,13 @@
 //! `share`: what a hub keeps, and who may take part in it.
 
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use instep_core::id::ShareId;
 use serde_json::json;
 
 use super::{Context, join};
-use crate::args::{AtHub, Session, ShareCommand};
+use crate::args::{AtHub, Invite, Session, ShareCommand};
+use crate::code_file::CodeFile;
 use crate::connect;
 use crate::error::{Exit, Failure};
 use crate::far::hubs::{self, Address, Device};
@@ -34,51 +33,7 @@ pub(crate) fn run(what: ShareCommand, context: &Context) -> Result<Exit, Failure
             }
             add(&hub, &share, &folder, session, context)
         }
-        ShareCommand::Invite {
-            share,
-            role,
-            admin,
-            uses,
-            expires,
-            token_file,
-            at,
-        } => {
-            let hub = Asked::meant(at)?;
-            let order = Order::Invite {
-                share: share.clone(),
-                right: if admin { Right::Admin } else { role },
-                uses,
-                seconds: expires.as_secs(),
-            };
-            let file = token_file.as_deref().map(CodeFile::create).transpose()?;
-            let code = match hub.ask(order) {
-                Ok(Answer::Invited { code }) => code,
-                answer => {
-                    file.into_iter().for_each(CodeFile::remove);
-                    return Err(answer.err().unwrap_or_else(|| hub.odd()));
-                }
-            };
-            match file {
-                Some(file) => file.write(&code)?,
-                None if context.output.style.json => {
-                    context.output.json("invitation", json!({ "code": code }))
-                }
-                None => {
-                    let held =
-                        quantity::span(u64::try_from(expires.as_nanos()).unwrap_or(u64::MAX));
-                    context.output.note(&format!(
-                        "On the other computer, run:   instep join {}",
-                        hub.host()
-                    ));
-                    context.output.line(&code);
-                    context.output.note(&format!(
-                        "({}, {held})",
-                        quantity::counted(u64::from(uses), "use")
-                    ));
-                }
-            }
-            Ok(Exit::Done)
-        }
+        ShareCommand::Invite(wanted) => invite(wanted, context),
         ShareCommand::Ls { at } => {
             let hub = Asked::meant(at)?;
             let Answer::Shares { shares } = hub.ask(Order::Shares)? else {
@@ -122,6 +77,44 @@ pub(crate) fn run(what: ShareCommand, context: &Context) -> Result<Exit, Failure
     }
 }
 
+/// Has somebody be invited, and hands over the code.
+fn invite(wanted: Invite, context: &Context) -> Result<Exit, Failure> {
+    let hub = Asked::meant(wanted.at)?;
+    let order = Order::Invite {
+        share: wanted.share,
+        right: if wanted.admin {
+            Right::Admin
+        } else {
+            wanted.role
+        },
+        uses: wanted.uses,
+        seconds: wanted.expires.as_secs(),
+    };
+    let file = wanted.token_file.as_deref();
+    let file = file.map(CodeFile::create).transpose()?;
+    let code = match hub.ask(order) {
+        Ok(Answer::Invited { code }) => code,
+        answer => {
+            file.into_iter().for_each(CodeFile::remove);
+            return Err(answer.err().unwrap_or_else(|| hub.odd()));
+        }
+    };
+    let output = &context.output;
+    match file {
+        Some(file) => file.write(&code)?,
+        None if output.style.json => output.json("invitation", json!({ "code": code })),
+        None => {
+            let held = u64::try_from(wanted.expires.as_nanos()).unwrap_or(u64::MAX);
+            let uses = quantity::counted(u64::from(wanted.uses), "use");
+            let host = hub.host();
+            output.note(&format!("On the other computer, run:   instep join {host}"));
+            output.line(&code);
+            output.note(&format!("({uses}, {})", quantity::span(held)));
+        }
+    }
+    Ok(Exit::Done)
+}
+
 /// A hub that is asked something.
 enum Asked {
     Far(Address),
@@ -156,10 +149,7 @@ impl Asked {
     fn host(&self) -> String {
         match self {
             Self::Far(hub) => hub.to_string(),
-            Self::Here(_) => {
-                let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-                name.trim().to_owned()
-            }
+            Self::Here(_) => instep_fs::place::machine_name(),
         }
     }
 
@@ -200,42 +190,6 @@ fn add(
     };
     Device::own().order(hub, order)?;
     join::follow(folder, hub, share, session, context)
-}
-
-/// A file for a code, which nobody else can read. It is made before there is a code that could be lost.
-struct CodeFile<'a> {
-    path: &'a Path,
-    file: std::fs::File,
-}
-
-impl<'a> CodeFile<'a> {
-    fn create(path: &'a Path) -> Result<Self, Failure> {
-        let mut open = std::fs::OpenOptions::new();
-        let file = open.write(true).create_new(true).mode(0o600).open(path);
-        let file = file.map_err(|e| {
-            no_file(path, &e).remedy("name a file that does not exist yet, in a folder that does")
-        })?;
-        Ok(Self { path, file })
-    }
-
-    fn write(mut self, code: &str) -> Result<(), Failure> {
-        let written = writeln!(self.file, "{code}").and_then(|()| self.file.sync_all());
-        written.map_err(|e| {
-            no_file(self.path, &e)
-                .effect("the invitation stands, and nobody knows its code; it expires by itself")
-        })
-    }
-
-    /// There is no code after all.
-    fn remove(self) {
-        // An empty file in the way is told of when it is.
-        drop(std::fs::remove_file(self.path));
-    }
-}
-
-fn no_file(path: &Path, e: &std::io::Error) -> Failure {
-    let what = format!("the code cannot be written to {}", path.display());
-    Failure::new(1077, Exit::Failed, what).why(e.to_string())
 }
 
 fn list_shares(shares: &[ShareLine], context: &Context) {

@@ -22,52 +22,29 @@ const FLAWS_MAX: usize = 100;
 impl Hub {
     /// Does what somebody asks, if they may.
     pub(super) fn carry_out(&self, caller: Caller, order: Order) -> Result<Answer, Failure> {
-        let is_admin = self.data.ask(|book| book.is_admin(caller));
-        let may = |share: &str| {
-            let right = self.data.ask(|book| book.right(caller, share));
-            match right {
-                Some(Right::Admin) => Ok(()),
-                Some(_) => Err(no_right()),
-                None => Err(no_share(share)),
-            }
-        };
-        let whole = || if is_admin { Ok(()) } else { Err(no_right()) };
+        self.allow(caller, &order)?;
         match order {
             Order::Shares => return Ok(self.list_shares(caller)),
-            Order::Members { share } => {
-                share.as_deref().map_or_else(whole, may)?;
-                return Ok(self.list_members(share.as_deref()));
-            }
+            Order::Members { share } => return Ok(self.list_members(share.as_deref())),
             Order::Invite {
                 share,
                 right,
                 uses,
                 seconds,
             } => {
-                share.as_deref().map_or_else(whole, may)?;
                 let grant = share.map_or(Grant::Hub, |share| Grant::Share(share, right));
                 let code = self.invite(grant, Duration::from_secs(seconds), uses)?;
                 let code = code.to_string();
                 return Ok(Answer::Invited { code });
             }
-            Order::Verify { share } => {
-                may(&share)?;
-                return self.verify(&share);
-            }
-            Order::Add { share, id } => {
-                whole()?;
-                self.add(&share, &id)?;
-            }
-            Order::Remove { share } => {
-                whole()?;
-                self.remove(&share)?;
-            }
+            Order::Verify { share } => return self.verify(&share),
+            Order::Add { share, id } => self.add(&share, &id)?,
+            Order::Remove { share } => self.remove(&share)?,
             Order::Set {
                 share,
                 member,
                 right,
             } => {
-                may(&share)?;
                 let who = self.change(|book| {
                     let who = book.find(&member)?;
                     book.set(who, &share, right).map(|()| who)
@@ -75,7 +52,6 @@ impl Hub {
                 self.dismiss(who);
             }
             Order::Revoke { member } => {
-                whole()?;
                 let who = self.change(|book| {
                     let who = book.find(&member)?;
                     book.revoke(who).map(|()| who)
@@ -85,6 +61,25 @@ impl Hub {
             }
         }
         Ok(Answer::Done)
+    }
+
+    /// Whether somebody may ask this.
+    fn allow(&self, caller: Caller, order: &Order) -> Result<(), Failure> {
+        let share = match order {
+            Order::Shares => return Ok(()),
+            Order::Members { share } | Order::Invite { share, .. } => share.as_deref(),
+            Order::Verify { share } | Order::Set { share, .. } => Some(share.as_str()),
+            Order::Add { .. } | Order::Remove { .. } | Order::Revoke { .. } => None,
+        };
+        let Some(share) = share else {
+            let is_admin = self.data.ask(|book| book.is_admin(caller));
+            return if is_admin { Ok(()) } else { Err(no_right()) };
+        };
+        match self.data.ask(|book| book.right(caller, share)) {
+            Some(Right::Admin) => Ok(()),
+            Some(_) => Err(no_right()),
+            None => Err(no_share(share)),
+        }
     }
 
     fn change<T>(
