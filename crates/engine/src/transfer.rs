@@ -40,6 +40,9 @@ impl Origins {
             let open = move |o: &Origin| o.replica.open(&path, content).ok().flatten();
             self.0.iter().filter_map(open)
         };
+        // What somebody far away has may have been put together wrong: it knows better when it is asked again.
+        let far = self.0.iter().filter(|o| o.replica.capabilities().observed);
+        let again = far.filter_map(move |o| o.replica.open(&action.path, content).ok().flatten());
         let elsewhere = || {
             let dot = action.shown?;
             let version = action.entry.get(dot)?;
@@ -51,7 +54,7 @@ impl Origins {
         let is_empty = matches!(action.goal, Goal::File { size: 0, .. });
         let empty = is_empty.then(|| Box::new(Bytes(Vec::new())) as Box<dyn Content>);
         let brought = at(action.path.clone()).chain(elsewhere.flat_map(at));
-        empty.into_iter().chain(brought)
+        empty.into_iter().chain(brought).chain(again)
     }
 }
 
@@ -204,5 +207,87 @@ impl Session {
                 waker.wake();
             }),
         );
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use instep_core::entry::Entry;
+    use instep_core::id::ShareId;
+    use instep_core::plan::{Keep, Precondition};
+    use instep_replica::env::StepEnv;
+    use instep_replica::memory::MemoryReplica;
+    use instep_replica::{Capabilities, Result};
+
+    use super::*;
+
+    /// Somebody far away whose first answer is wrong.
+    struct Far {
+        inner: MemoryReplica,
+        capabilities: Capabilities,
+        opened: AtomicUsize,
+    }
+
+    impl Replica for Far {
+        instep_replica::hand_on!(
+            inner:
+            id actor share describe guard watch take_hints look record row children subtree stage is_staged
+            adopt_move mint restore purge barrier read_record write_record records
+        );
+
+        fn capabilities(&self) -> &Capabilities {
+            &self.capabilities
+        }
+
+        fn apply(&self, actions: &[Action], sources: &dyn Sources) -> Result<Vec<Outcome>> {
+            self.inner.apply(actions, sources)
+        }
+
+        fn rename(&self, from: &RelPath, to: &RelPath) -> Result<Outcome> {
+            self.inner.rename(from, to)
+        }
+
+        fn open(&self, _: &RelPath, _: ContentId) -> Result<Option<Box<dyn Content>>> {
+            let n = self.opened.fetch_add(1, Ordering::SeqCst);
+            Ok(Some(Box::new(Bytes(vec![n as u8]))))
+        }
+    }
+
+    #[test]
+    fn somebody_far_away_who_was_wrong_once_is_not_asked_again() {
+        let open = |observed| {
+            let env = Arc::new(StepEnv::default());
+            let inner = MemoryReplica::new("far", ShareId([1; 16]), env);
+            let capabilities = Capabilities {
+                observed,
+                ..inner.capabilities().clone()
+            };
+            let opened = AtomicUsize::new(0);
+            let far = Arc::new(Far {
+                inner,
+                capabilities,
+                opened,
+            });
+            let origin = Origin {
+                index: 0,
+                replica: far,
+            };
+            Origins::new(vec![origin], 1)
+        };
+        let action = Action {
+            replica: 1,
+            path: RelPath::new(b"a").unwrap(),
+            before: Precondition::Absent,
+            goal: Goal::Absent,
+            keep: Keep::Trash,
+            entry: Entry::default(),
+            shown: None,
+        };
+        let content = ContentId([1; 32]);
+        assert_eq!(open(true).all(&action, content).count(), 2);
+        assert_eq!(open(false).all(&action, content).count(), 1);
     }
 }
