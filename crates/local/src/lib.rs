@@ -20,6 +20,7 @@
 mod adopt;
 pub mod apply;
 mod attributes;
+mod begun;
 mod below;
 mod check;
 pub mod content;

@@ -24,6 +24,7 @@ use instep_replica::{
 };
 use instep_store::{Durability, Table};
 
+use crate::begun::Begun;
 use crate::content::{FileContent, Hashed, fill, hash_file};
 use crate::draft;
 use crate::index::{Index, store_error};
@@ -169,6 +170,7 @@ pub struct LocalReplica {
     pub(crate) busy: Mutex<BTreeMap<RelPath, u64>>,
     pub(crate) last: Mutex<LastLook>,
     staged: Mutex<BTreeMap<ContentId, String>>,
+    begun: Begun,
     modes_later: Mutex<BTreeMap<RelPath, u16>>,
     pub(crate) hashed_aside: Arc<Mutex<BTreeMap<RelPath, HashedAside>>>,
     pub(crate) noted: Mutex<Vec<Problem>>,
@@ -272,6 +274,7 @@ impl LocalReplica {
             busy: Mutex::default(),
             last: Mutex::default(),
             staged: Mutex::default(),
+            begun: Begun::default(),
             modes_later: Mutex::default(),
             hashed_aside: Arc::default(),
             noted: Mutex::default(),
@@ -885,17 +888,23 @@ impl Replica for LocalReplica {
         ) {
             Ok(()) => {
                 self.env.reach(Step::Staged);
+                self.begun.forget(content);
                 locked(&self.staged).insert(content, name);
                 Ok(Outcome::Done)
             }
             Err(failed) => {
                 let _litter = dirs.staging.remove_file(ours(&name));
+                self.begun.failed(content, file, &failed);
                 Ok(match failed {
                     crate::content::Failed::Write(e) => apply::failed(path, &e),
                     why => apply::bad_source(path, &why),
                 })
             }
         }
+    }
+
+    fn begun(&self, content: ContentId) -> Option<Box<dyn Content>> {
+        self.begun.get(content)
     }
 
     fn is_staged(&self, content: ContentId) -> bool {

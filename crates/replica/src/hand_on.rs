@@ -128,6 +128,14 @@ macro_rules! hand_on {
             self.$inner.stage(path, content, from)
         }
     };
+    (@ $inner:ident begun) => {
+        fn begun(
+            &self,
+            content: ::instep_core::id::ContentId,
+        ) -> Option<Box<dyn $crate::Content>> {
+            self.$inner.begun(content)
+        }
+    };
     (@ $inner:ident is_staged) => {
         fn is_staged(&self, content: ::instep_core::id::ContentId) -> bool {
             self.$inner.is_staged(content)

@@ -184,6 +184,12 @@ pub trait Replica: Send + Sync {
     /// actions run. Idempotent by content id.
     fn stage(&self, path: &RelPath, content: ContentId, from: &mut dyn Content) -> Result<Outcome>;
 
+    /// The beginning of a content of which the transfer broke off, not verified. Kept for a while, as far as there is
+    /// room.
+    fn begun(&self, _content: ContentId) -> Option<Box<dyn Content>> {
+        None
+    }
+
     /// Whether the content is staged here.
     fn is_staged(&self, content: ContentId) -> bool;
 

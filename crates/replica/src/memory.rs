@@ -77,6 +77,8 @@ struct State {
     trash: BTreeMap<String, Node>,
     kept_count: u64,
     staged: BTreeMap<ContentId, Vec<u8>>,
+    /// What arrived of the content whose transfer broke off last.
+    begun: Option<(ContentId, Vec<u8>)>,
     records: BTreeMap<(Book, String), String>,
     counter: u64,
     hlc: Hlc,
@@ -266,7 +268,8 @@ impl MemoryReplica {
                 detail,
             )));
         };
-        Ok(verified(&action.path, *content, source.as_mut()))
+        let path = &action.path;
+        Ok(verified(path, *content, source.as_mut()).map_err(|(outcome, _)| outcome))
     }
 
     fn carry_out(&self, action: &Action, sources: &dyn Sources) -> Result<Outcome> {
@@ -311,12 +314,13 @@ fn readable(object: &Object) -> Vec<u8> {
     object.bytes().to_vec()
 }
 
-/// Reads to the end; other bytes than those asked for mean that somebody is writing at the source.
+/// Reads to the end; other bytes than those asked for mean that somebody is writing at the source. Where that breaks off,
+/// what came goes with the outcome.
 fn verified(
     path: &RelPath,
     content: ContentId,
     source: &mut dyn Content,
-) -> core::result::Result<Vec<u8>, Outcome> {
+) -> core::result::Result<Vec<u8>, (Outcome, Option<Vec<u8>>)> {
     let mut bytes = Vec::new();
     let mut buf = vec![0; 64 * 1024];
     loop {
@@ -325,18 +329,16 @@ fn verified(
             Ok(n) => bytes.extend_from_slice(&buf[..n]),
             Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
             Err(e) => {
-                return Err(act::blocked(
-                    path,
-                    Code::Unreadable,
-                    &format!("read the source: {e}"),
-                ));
+                let detail = format!("read the source: {e}");
+                let outcome = act::blocked(path, Code::Unreadable, &detail);
+                return Err((outcome, Some(bytes)));
             }
         }
     }
     if content_id(&bytes) == content && source.unchanged() {
         Ok(bytes)
     } else {
-        Err(Outcome::Busy)
+        Err((Outcome::Busy, None))
     }
 }
 
@@ -460,14 +462,26 @@ impl Replica for MemoryReplica {
         }
         let bytes = match verified(path, content, from) {
             Ok(bytes) => bytes,
-            Err(outcome) => return Ok(outcome),
+            Err((outcome, begun)) => {
+                let begun = begun.map(|bytes| (content, bytes));
+                let mut state = self.lock();
+                state.begun = begun.or(state.begun.take());
+                return Ok(outcome);
+            }
         };
         let mut state = self.writable()?;
         if !state.reserve(bytes.len() as u64) {
             return Ok(act::blocked(path, Code::NoSpace, "no room for its content"));
         }
         state.staged.insert(content, bytes);
+        state.begun.take_if(|(begun, _)| *begun == content);
         Ok(Outcome::Done)
+    }
+
+    fn begun(&self, content: ContentId) -> Option<Box<dyn Content>> {
+        let state = self.lock();
+        let begun = state.begun.as_ref().filter(|(id, _)| *id == content);
+        begun.map(|(_, bytes)| Box::new(Bytes(bytes.clone())) as Box<dyn Content>)
     }
 
     fn is_staged(&self, content: ContentId) -> bool {

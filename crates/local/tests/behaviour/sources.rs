@@ -110,3 +110,57 @@ fn what_follows_a_hole_that_nobody_can_find_counts_as_zeros() {
         "{from} to {to}"
     );
 }
+
+/// Breaks off after so many bytes.
+struct Broken {
+    bytes: Vec<u8>,
+    after: usize,
+}
+
+impl Content for Broken {
+    fn size(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> std::io::Result<usize> {
+        let at = offset as usize;
+        if at >= self.after {
+            return Err(std::io::ErrorKind::ConnectionReset.into());
+        }
+        let n = buf.len().min(self.after - at);
+        buf[..n].copy_from_slice(&self.bytes[at..at + n]);
+        Ok(n)
+    }
+}
+
+#[test]
+fn what_arrived_before_a_transfer_broke_off_is_gone_or_stays_for_ever() {
+    let sim = Sim::new(SimConfig::ext4(1));
+    let replica = sim.replica();
+    let bytes: Vec<u8> = (0..4_000_000_u32).map(|n| (n % 251) as u8).collect();
+    let id = content_id(&bytes);
+    let begun = || {
+        let mut begun = replica.begun(id)?;
+        let mut got = vec![0; begun.size() as usize];
+        let read = begun.read_at(0, &mut got).unwrap();
+        assert_eq!((read, &got[..]), (got.len(), &bytes[..got.len()]));
+        Some(got.len())
+    };
+    let break_off = |after| {
+        let bytes = bytes.clone();
+        let mut broken = Broken { bytes, after };
+        let outcome = replica.stage(&p("f"), id, &mut broken).unwrap();
+        assert!(matches!(outcome, Outcome::Blocked(_)), "{outcome:?}");
+        assert!(!replica.is_staged(id));
+        begun()
+    };
+    assert_eq!(break_off(500_000), None, "too little");
+    assert_eq!(break_off(3_000_000), Some(3_000_000));
+    assert_eq!(break_off(2_000_000), Some(3_000_000), "less than before");
+    let mut other = Bytes(bytes.iter().map(|b| b ^ 1).collect());
+    replica.stage(&p("f"), id, &mut other).unwrap();
+    assert_eq!(begun(), None, "it was not what it said");
+    assert_eq!(break_off(3_000_000), Some(3_000_000));
+    let whole = replica.stage(&p("f"), id, &mut Bytes(bytes.clone()));
+    assert_eq!((whole.unwrap(), begun()), (Outcome::Done, None));
+}
