@@ -32,13 +32,13 @@ pub trait Bringer: Send + Sync {
         size: u64,
     ) -> Result<Option<Box<dyn Content>>>;
 
-    /// As [`Bringer::open`], where another content is at hand that may have much in common with it.
+    /// As [`Bringer::open`], where a part of it is at hand, or another content that may have much in common with it.
     fn open_beside(
         &self,
         path: &RelPath,
         content: ContentId,
         size: u64,
-        _base: Base,
+        _here: AtHand,
     ) -> Result<Option<Box<dyn Content>>> {
         self.open(path, content, size)
     }
@@ -48,6 +48,22 @@ pub trait Bringer: Send + Sync {
 
     /// These will be opened soon, each beside another content.
     fn prefetch_beside(&self, _wanted: &[(RelPath, ContentId, u64)]) {}
+}
+
+/// What is here of a content, or beside it.
+#[derive(Default)]
+pub struct AtHand {
+    /// Its beginning, not verified.
+    pub begun: Option<Box<dyn Content>>,
+    /// Another one.
+    pub base: Option<Base>,
+}
+
+impl std::fmt::Debug for AtHand {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let begun = self.begun.as_ref().map_or(0, |begun| begun.size());
+        write!(f, "AtHand({begun} bytes, {:?})", self.base)
+    }
 }
 
 /// A content that is here.
@@ -323,7 +339,7 @@ impl Observed {
         path: &RelPath,
         content: ContentId,
         size: u64,
-    ) -> Option<(Arc<dyn Replica>, RelPath, ContentId)> {
+    ) -> Option<(Arc<dyn Replica>, ContentId)> {
         if !SPLICED_BYTES.contains(&size) {
             return None;
         }
@@ -333,7 +349,14 @@ impl Observed {
             let is_other = shown.kind == Kind::File && shown.content != content;
             is_other && SPLICED_BYTES.contains(&shown.size.saturating_mul(4))
         })?;
-        Some((Arc::clone(&ours), path.clone(), shown.content))
+        let id = shown.content;
+        Some((ours, id))
+    }
+
+    fn open_base(&self, path: &RelPath, content: ContentId, size: u64) -> Option<Base> {
+        let (ours, id) = self.base(path, content, size)?;
+        let content = ours.open(path, id).ok().flatten()?;
+        Some(Base { id, content })
     }
 
     fn not_ours(&self, what: &str) -> Error {
@@ -454,20 +477,16 @@ impl Replica for Observed {
             return Ok(None);
         };
         let size = version.size;
-        let at = [Some(path), version.moved.as_ref()];
-        match at
-            .into_iter()
-            .flatten()
-            .find_map(|at| self.base(at, content, size))
-        {
-            Some((ours, at, id)) => match ours.open(&at, id)? {
-                Some(base) => {
-                    let base = Base { id, content: base };
-                    bringer.open_beside(path, content, size, base)
-                }
-                None => bringer.open(path, content, size),
-            },
-            None => bringer.open(path, content, size),
+        let mut here = AtHand::default();
+        if size >= *SPLICED_BYTES.start() {
+            here.begun = Arc::clone(self.lock().mirror.ours()).begun(content);
+            let mut at = [Some(path), version.moved.as_ref()].into_iter().flatten();
+            here.base = at.find_map(|at| self.open_base(at, content, size));
+        }
+        if here.begun.is_some() || here.base.is_some() {
+            bringer.open_beside(path, content, size, here)
+        } else {
+            bringer.open(path, content, size)
         }
     }
 

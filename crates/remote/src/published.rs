@@ -170,7 +170,7 @@ pub fn is_told(book: Book, key: &str) -> bool {
 
 impl Replica for Published {
     hand_on!(inner: id actor share describe capabilities guard is_rejoining watch take_hints look sums row children
-        subtree open sample stage is_staged take_problems mint restore purge barrier read_record records);
+        subtree open sample stage begun is_staged take_problems mint restore purge barrier read_record records);
 
     fn renew(&self) -> Result<Option<Arc<dyn Replica>>> {
         let anew = self.inner.renew()?;

@@ -2,7 +2,6 @@
 //!
 //! Owns nothing. Invariant: what is sent as complete was read from a content that stood still meanwhile.
 
-use std::io;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -32,6 +31,8 @@ const STILL_READING: &[u8] = &[0, 0];
 type Ended = Option<Outcome>;
 type Sent = std::result::Result<(), Ended>;
 
+const FAILED: Ended = Some(Outcome::Failed);
+
 /// Sends contents that the far end asks for, until the link is over.
 pub(crate) fn send_contents(link: &Link, local: &Published) {
     loop {
@@ -53,7 +54,7 @@ pub(crate) fn send_contents(link: &Link, local: &Published) {
 
 fn answer(asked: &mut Asked, local: &Published) -> Sent {
     let opened = local.open(&asked.want.path, asked.want.content);
-    let content = opened.map_err(|_| Some(Outcome::Failed))?;
+    let content = opened.map_err(|_| FAILED)?;
     let mut content = content.ok_or(Some(Outcome::Missing))?;
     let content = content.as_mut();
     let size = content.size();
@@ -81,17 +82,13 @@ fn write(asked: &mut Asked, bytes: Vec<u8>) -> Sent {
     asked.write(Bytes::from(bytes)).map_err(|_| None)
 }
 
-fn unread(_: io::Error) -> Ended {
-    Some(Outcome::Failed)
-}
-
 /// Sends a range.
 fn send(asked: &mut Asked, content: &mut dyn Content, range: Range<u64>) -> Sent {
     let mut at = range.start;
     while at < range.end {
         let left = range.end - at;
         let mut block = vec![0; BLOCK.min(usize::try_from(left).unwrap_or(BLOCK))];
-        match content.read_at(at, &mut block).map_err(unread)? {
+        match content.read_at(at, &mut block).map_err(|_| FAILED)? {
             0 => return Err(Some(Outcome::Changed)),
             n => block.truncate(n),
         }
@@ -112,7 +109,7 @@ fn send_delta(
     let mut at = 0;
     while at < new.len() {
         let from = stretch.start + at as u64;
-        match content.read_at(from, &mut new[at..]).map_err(unread)? {
+        match content.read_at(from, &mut new[at..]).map_err(|_| FAILED)? {
             0 => return Err(Some(Outcome::Changed)),
             n => at += n,
         }
@@ -136,7 +133,7 @@ fn send_nodes(
                 said += 1;
                 write(asked, STILL_READING.to_vec())?;
             }
-            Known::Soon => return Err(Some(Outcome::Failed)),
+            Known::Soon => return Err(FAILED),
         }
     };
     let nodes: Vec<Option<Vec<u8>>> = if marks.is_empty() {
@@ -146,7 +143,7 @@ fn send_nodes(
     };
     let mut out = Vec::new();
     for node in nodes {
-        let node = node.ok_or(Some(Outcome::Failed))?;
+        let node = node.ok_or(FAILED)?;
         out.extend_from_slice(&(node.len() as u16).to_be_bytes());
         out.extend_from_slice(&node);
     }
@@ -167,7 +164,7 @@ fn make(
             is_wanted = asked.write(Bytes::from_static(STILL_READING)).is_ok();
         }
     });
-    let tree = tree.map_err(unread)?.ok_or(Some(Outcome::Changed))?;
+    let tree = tree.map_err(|_| FAILED)?.ok_or(Some(Outcome::Changed))?;
     let tree = making.done(tree);
     if is_wanted { Ok(tree) } else { Err(None) }
 }

@@ -11,7 +11,7 @@ use instep_core::path::RelPath;
 use instep_replica::content::Bytes;
 use instep_replica::{Content, Result};
 
-use crate::observed::{Base, Bringer};
+use crate::observed::{AtHand, Bringer};
 
 /// Bytes that wait at most.
 pub const BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -85,11 +85,11 @@ impl Bringer for Shelf {
         path: &RelPath,
         content: ContentId,
         size: u64,
-        base: Base,
+        here: AtHand,
     ) -> Result<Option<Box<dyn Content>>> {
         match self.find(content) {
             Some(bytes) => Ok(Some(Box::new(Bytes(bytes)))),
-            None => self.rest.open_beside(path, content, size, base),
+            None => self.rest.open_beside(path, content, size, here),
         }
     }
 

@@ -5,11 +5,12 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io::{self, Read as _};
+use std::iter;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use instep_chunk::delta::{Fingerprint, fingerprints, patch};
-use instep_chunk::manifest::{Piece, Run, Tree, list, mark};
+use instep_chunk::manifest::{Piece, Run, Tree, mark};
 use instep_chunk::{Hasher, delta};
 use instep_core::id::ContentId;
 use instep_replica::Content;
@@ -56,6 +57,8 @@ struct Segment {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Source {
+    /// Of what arrived before, at the same place.
+    Begun,
     /// From an offset of the base on.
     Base(u64),
     /// From an offset of what answers a request on.
@@ -110,6 +113,47 @@ impl Plan {
         plan
     }
 
+    /// All of it from the far end.
+    pub(crate) fn whole(size: u64) -> Self {
+        let mut plan = Self::default();
+        plan.requests
+            .push(Request::Ranges(iter::once(0..size).collect()));
+        let (request, offset) = (0, 0);
+        plan.segment(size, Source::Far { request, offset });
+        plan
+    }
+
+    /// The first bytes are here already.
+    pub(crate) fn begin(&mut self, bytes: u64) {
+        self.segments.retain(|segment| segment.at.end > bytes);
+        if let Some(first) = self.segments.first_mut() {
+            let cut = bytes.saturating_sub(first.at.start);
+            first.at.start += cut;
+            match &mut first.source {
+                Source::Base(from) => *from += cut,
+                Source::Far { offset, .. } => *offset += cut,
+                Source::Begun => {}
+            }
+        }
+        let begun = Segment {
+            at: 0..bytes.min(self.at),
+            source: Source::Begun,
+        };
+        self.segments.insert(0, begun);
+    }
+
+    /// The first request that is needed, and from where on.
+    fn first(&self) -> (usize, u64) {
+        let far = self
+            .segments
+            .iter()
+            .find_map(|segment| match segment.source {
+                Source::Far { request, offset } => Some((request, offset)),
+                _ => None,
+            });
+        far.unwrap_or((self.requests.len(), 0))
+    }
+
     fn segment(&mut self, length: u64, source: Source) {
         let at = self.at..self.at + length;
         self.at = at.end;
@@ -134,7 +178,8 @@ impl Plan {
             offset = ranges.iter().map(|r| r.end - r.start).sum();
             ranges.push(stretch);
         } else {
-            self.requests.push(Request::Ranges(vec![stretch]));
+            self.requests
+                .push(Request::Ranges(iter::once(stretch).collect()));
         }
         let request = self.requests.len() - 1;
         self.segment(length, Source::Far { request, offset });
@@ -177,6 +222,8 @@ pub(crate) struct Ground {
     /// The whole content, from its beginning.
     pub(crate) want: Want,
     pub(crate) base: Box<dyn Content>,
+    /// Its first bytes.
+    pub(crate) begun: Option<Box<dyn Content>>,
     pub(crate) wrong: Arc<Wrong>,
     pub(crate) manifests: Arc<Manifests>,
 }
@@ -196,14 +243,26 @@ pub(crate) struct Spliced {
 }
 
 impl Spliced {
-    pub(crate) fn new(ground: Ground, runs: &[Run], base: &[Piece]) -> Self {
-        let plan = Plan::new(runs, base);
+    /// `chunks` are what it is made of, where that is known.
+    pub(crate) fn new(ground: Ground, mut plan: Plan, chunks: Vec<Piece>) -> Self {
+        if let Some(begun) = &ground.begun {
+            plan.begin(begun.size());
+        }
+        let (first, offset) = plan.first();
+        let needed = plan.requests[first..].iter();
+        let mut states: VecDeque<State> = needed.map(|_| State::Idle).collect();
+        if offset > 0
+            && let Some(begun) = states.front_mut()
+        {
+            // Only its rest is asked for, when it is needed.
+            *begun = State::Plain(None);
+        }
         let mut spliced = Self {
-            states: plan.requests.iter().map(|_| State::Idle).collect(),
+            states,
             plan,
-            chunks: list(runs, base),
+            chunks,
             ground,
-            first: 0,
+            first,
             hasher: Hasher::new(),
             hashed: 0,
             resumed: None,
@@ -382,11 +441,11 @@ impl Spliced {
         if self.hashed < want.size {
             return;
         }
-        if self.hasher.finish() == want.content {
+        if self.hasher.finish() != want.content {
+            self.ground.wrong.add(want.content);
+        } else if !self.chunks.is_empty() {
             let tree = Tree::new(std::mem::take(&mut self.chunks));
             self.ground.manifests.keep(want.content, Arc::new(tree));
-        } else {
-            self.ground.wrong.add(want.content);
         }
     }
 }
@@ -424,6 +483,10 @@ impl Content for Spliced {
         let into = &mut into[..most];
         let within = offset - segment.at.start;
         let n = match segment.source {
+            Source::Begun => match &mut self.ground.begun {
+                Some(begun) => begun.read_at(offset, into)?,
+                None => 0,
+            },
             Source::Base(from) => self.ground.base.read_at(from + within, into)?,
             Source::Far {
                 request,
@@ -439,7 +502,10 @@ impl Content for Spliced {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
+#[allow(
+    clippy::single_range_in_vec_init,
+    reason = "lists of ranges are what is looked at"
+)]
 mod tests {
     use super::*;
 
@@ -498,6 +564,34 @@ mod tests {
             panic!("{:?}", plan.segments[600])
         };
         assert_eq!((*request, *offset), (1, (300 - 256) * 50));
+    }
+
+    #[test]
+    fn what_arrived_before_is_asked_for_again() {
+        let base = pieces(&[100, 200, 300]);
+        let runs = [
+            Run::New(pieces(&[50])),
+            Run::Same(0..2),
+            Run::New(pieces(&[60])),
+        ];
+        let rest = |bytes| {
+            let mut plan = Plan::new(&runs, &base);
+            plan.begin(bytes);
+            let second = plan
+                .segments
+                .get(1)
+                .map(|s| (s.at.clone(), s.source.clone()));
+            (plan.first(), second)
+        };
+        let far = |request, offset| Source::Far { request, offset };
+        assert_eq!(rest(20), ((0, 20), Some((20..50, far(0, 20)))));
+        assert_eq!(rest(50), ((1, 0), Some((50..350, Source::Base(0)))));
+        assert_eq!(rest(80), ((1, 0), Some((80..350, Source::Base(30)))));
+        assert_eq!(rest(351), ((1, 1), Some((351..410, far(1, 1)))));
+        assert_eq!(rest(410), ((2, 0), None));
+        let mut plan = Plan::whole(1000);
+        plan.begin(2000);
+        assert_eq!(ground(&plan), [(0..1000, Source::Begun)]);
     }
 
     #[test]

@@ -8,9 +8,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use instep_chunk::manifest::{Run, Tree, list};
 use instep_core::id::ContentId;
 use instep_core::path::RelPath;
-use instep_replica::{Book, Content, Error, ErrorKind};
+use instep_replica::{Book, Content, Error, ErrorKind, content};
 use instep_wire::bulk::Fetch;
 use instep_wire::error::LinkError;
 use instep_wire::frame::Class;
@@ -23,11 +24,11 @@ use crate::conversation::{Conversation, Line};
 use crate::digest::Prefix;
 use crate::manifest::{self, Apart};
 use crate::manifests::Manifests;
-use crate::observed::{Base, Bringer, Observed};
+use crate::observed::{AtHand, Base, Bringer, Observed};
 use crate::published::Published;
 use crate::say::{Part, Said, Say};
 use crate::sending;
-use crate::splice::{Ground, Spliced, Wrong};
+use crate::splice::{Ground, Plan, Spliced, Wrong};
 
 type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -100,6 +101,9 @@ struct Ahead {
     tops: HashMap<ContentId, Fetch>,
 }
 
+/// A content in the words of a base, and the base.
+type Compared = (Vec<Run>, Arc<Tree>, Box<dyn Content>);
+
 impl Far {
     fn new(link: Arc<Link>, manifests: Arc<Manifests>) -> Self {
         Self {
@@ -136,8 +140,33 @@ impl Far {
         asked
     }
 
-    /// A content that is put together from a base; none where that is not worth while.
-    fn splice(&self, want: &Want, base: Base) -> Result<Spliced, Apart> {
+    /// A content that is put together from what is here, and from the far end.
+    fn splice(&self, want: &Want, here: AtHand) -> Result<Spliced, Apart> {
+        let AtHand { begun, base } = here;
+        let mut ground = Ground {
+            link: Arc::clone(&self.link),
+            want: want.clone(),
+            base: Box::new(content::Bytes(Vec::new())),
+            begun,
+            wrong: Arc::clone(&self.wrong),
+            manifests: Arc::clone(&self.manifests),
+        };
+        match base.map(|base| self.compare(want, base)) {
+            Some(Ok((runs, tree, base))) => {
+                ground.base = base;
+                let plan = Plan::new(&runs, tree.chunks());
+                Ok(Spliced::new(ground, plan, list(&runs, tree.chunks())))
+            }
+            None | Some(Err(Apart::Nothing)) if ground.begun.is_some() => {
+                Ok(Spliced::new(ground, Plan::whole(want.size), Vec::new()))
+            }
+            None => Err(Apart::Nothing),
+            Some(Err(apart)) => Err(apart),
+        }
+    }
+
+    /// A content in the words of a base.
+    fn compare(&self, want: &Want, base: Base) -> Result<Compared, Apart> {
         let Base { id, mut content } = base;
         let ahead = self.ahead().tops.remove(&want.content);
         let asked = match ahead {
@@ -148,14 +177,7 @@ impl Far {
         let tree = self.manifests.of(id, content.as_mut());
         let tree = tree.ok().flatten().ok_or(Apart::Nothing)?;
         let runs = manifest::runs(&self.link, want, asked, &tree)?;
-        let ground = Ground {
-            link: Arc::clone(&self.link),
-            want: want.clone(),
-            base: content,
-            wrong: Arc::clone(&self.wrong),
-            manifests: Arc::clone(&self.manifests),
-        };
-        Ok(Spliced::new(ground, &runs, tree.chunks()))
+        Ok((runs, tree, content))
     }
 }
 
@@ -229,13 +251,13 @@ impl Bringer for Far {
         path: &RelPath,
         content: ContentId,
         size: u64,
-        base: Base,
+        here: AtHand,
     ) -> Result<Option<Box<dyn Content>>> {
         if self.wrong.has(content) {
             return self.open(path, content, size);
         }
         let want = want(path, content, size, Wanted::From(0));
-        match self.splice(&want, base) {
+        match self.splice(&want, here) {
             Ok(spliced) => Ok(Some(Box::new(spliced))),
             Err(Apart::Nothing) => self.open(path, content, size),
             Err(Apart::Missing) => Ok(None),

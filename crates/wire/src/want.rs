@@ -267,7 +267,11 @@ fn within(from: u64, length: u64, size: u64) -> Read<Range<u64>> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
+#[allow(
+    clippy::unwrap_used,
+    clippy::single_range_in_vec_init,
+    reason = "a failed assumption is a failed test; lists of ranges are what is looked at"
+)]
 mod tests {
     use super::*;
 
