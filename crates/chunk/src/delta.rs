@@ -6,7 +6,7 @@
 //! the same one, so that the result counts only after its chunks were hashed and compared with their ids.
 //! Work and memory are bounded by the sizes that the caller allows, whatever the other side sends.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use instep_core::codec::{DecodeError, Reader, put_bytes, put_u64};
 
@@ -43,7 +43,7 @@ pub fn fingerprints(old: &[u8]) -> Vec<Fingerprint> {
 /// assert_eq!(patch(&old, &told, new.len()), Ok(new));
 /// ```
 pub fn delta(new: &[u8], old: &[Fingerprint]) -> Vec<u8> {
-    let mut first: HashMap<Fingerprint, usize> = HashMap::with_capacity(old.len());
+    let mut first: BTreeMap<Fingerprint, usize> = BTreeMap::new();
     for (i, print) in old.iter().enumerate() {
         first.entry(*print).or_insert(i);
     }

@@ -8,7 +8,7 @@
 //!
 //! Source: the grouping is that of prolly trees (A. Boodman et al., Noms, 2016).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{ErrorKind, Read};
 use std::ops::Range;
 
@@ -34,7 +34,7 @@ pub const NODE_BYTES_MAX: usize = 2 + ENTRIES_MAX * (size_of::<Mark>() + 10);
 const READ_BYTES: usize = 1024 * 1024;
 
 /// A piece of a file, or all that is below a node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Piece {
     /// What it is known by.
     pub mark: Mark,
@@ -57,7 +57,7 @@ pub struct Tree {
     /// Of each level above the lowest, where in the one below the entries of each node begin.
     firsts: Vec<Vec<usize>>,
     /// Where the node with a mark is: its level, and its number there.
-    places: HashMap<Mark, (usize, usize)>,
+    places: BTreeMap<Mark, (usize, usize)>,
 }
 
 /// Why bytes are no node of a tree.
@@ -224,7 +224,7 @@ enum Part {
 pub struct Descent<'a> {
     base: &'a Tree,
     /// The first chunk of each kind.
-    chunks: HashMap<Piece, usize>,
+    chunks: BTreeMap<Piece, usize>,
     /// Left to right.
     parts: Vec<Part>,
     /// Beyond this many parts it is no tree of such a file.
@@ -234,7 +234,7 @@ pub struct Descent<'a> {
 impl<'a> Descent<'a> {
     /// Begins with the top node of the tree of a file of so many bytes.
     pub fn new(top: &[u8], size: u64, base: &'a Tree) -> Result<Self, NodeError> {
-        let mut chunks = HashMap::with_capacity(base.chunks().len());
+        let mut chunks = BTreeMap::new();
         for (number, piece) in base.chunks().iter().enumerate() {
             chunks.entry(*piece).or_insert(number);
         }
@@ -256,7 +256,7 @@ impl<'a> Descent<'a> {
 
     /// The nodes to be asked for now, each once; none when all is known.
     pub fn wanted(&self) -> Vec<Mark> {
-        let mut seen = HashSet::new();
+        let mut seen = BTreeSet::new();
         let untold = self.parts.iter().filter_map(|part| match part {
             Part::Untold(_, node) => Some(node.mark),
             _ => None,
@@ -266,7 +266,7 @@ impl<'a> Descent<'a> {
 
     /// Takes in nodes that were asked for.
     pub fn take(&mut self, nodes: &[impl AsRef<[u8]>]) -> Result<(), NodeError> {
-        let mut told = HashMap::with_capacity(nodes.len());
+        let mut told = BTreeMap::new();
         for bytes in nodes {
             let bytes = bytes.as_ref();
             let (height, pieces) = decode(bytes)?;

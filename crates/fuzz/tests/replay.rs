@@ -114,6 +114,8 @@ const WHERE: &[(&str, &[&str])] = &[
     ("wire/src/proto.rs", &["message"]),
     ("wire/src/identity.rs", &["typed"]),
     ("wire/src/pairing.rs", &["typed"]),
+    ("chunk/src/manifest.rs", &["manifest"]),
+    ("chunk/src/delta.rs", &["delta"]),
 ];
 
 fn crates() -> PathBuf {

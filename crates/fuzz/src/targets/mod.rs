@@ -1,6 +1,7 @@
 //! The targets, and the readers of the product that each of them reads with.
 
 mod acts;
+mod chunks;
 mod front;
 mod local;
 mod memory;
@@ -78,6 +79,24 @@ pub const TARGETS: &[Target] = &[
         reads: &["wire::streams::hear"],
         read: wire::frames,
         seeds: wire::frames_seeds,
+        ..PLAIN
+    },
+    Target {
+        name: "manifest",
+        reads: &[
+            "chunk::manifest::Descent::new",
+            "chunk::manifest::Descent::take",
+        ],
+        read: chunks::manifest,
+        seeds: chunks::manifest_seeds,
+        longest: 16 << 10,
+        ..PLAIN
+    },
+    Target {
+        name: "delta",
+        reads: &["chunk::delta::patch"],
+        read: chunks::delta,
+        seeds: chunks::delta_seeds,
         ..PLAIN
     },
     Target {
