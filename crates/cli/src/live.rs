@@ -1,18 +1,22 @@
 //! A session in the foreground: the engine on this thread, printing on another, signals and the control
 //! socket on theirs.
 
+use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use instep_core::plan::Code;
 use instep_engine::report::{Event, Monitor, State};
 use instep_engine::session::{End, Session, SessionError, SessionOptions};
+use instep_remote::published::Published;
+use instep_replica::Replica as _;
 
 use crate::args;
 use crate::commands::Context;
 use crate::commands::sync::Opened;
 use crate::control::server;
 use crate::error::{Exit, Failure};
+use crate::far::guests::Guests;
 use crate::places;
 use crate::reload::{Applied, Reload};
 use crate::signals::Taken;
@@ -131,8 +135,14 @@ fn engine(
         env,
         replicas,
         rules,
+        published,
         far,
     } = opened;
+    let place_of = |p: &Arc<Published>| replicas.iter().position(|r| r.id() == p.id());
+    let places = published
+        .into_iter()
+        .filter_map(|p| Some((place_of(&p)?, p)));
+    let ours: Vec<_> = places.collect();
     let ids: Vec<_> = replicas.iter().map(|r| r.id()).collect();
     let once = options.once;
     let monitor = Box::new(Channel(tell.clone()));
@@ -140,8 +150,10 @@ fn engine(
     let handle = engine.handle();
     let caught = signals.listen(move || handle.stop())?;
     let handle = engine.handle();
+    let settings = context.settings(session);
+    let guests = (!once).then(|| Guests::of(handle.clone(), ours, settings, false));
     let answer = move |command| handle.request(command);
-    let server = server::serve(&places::runtime_dir(), &ids, answer)?;
+    let server = server::serve(&places::runtime_dir(), &ids, answer, guests)?;
     let say = move |told| drop(tell.send((Told::Config(told), wall_ns())));
     let reload = (!once).then(|| Reload::start(context, session, rules, say));
     let end = engine.run().map_err(failure);

@@ -269,3 +269,50 @@ fn a_difficulty_there_is_shown_there_alone() {
     cli.run(&["sync", "--once", "a", "nas:b"]).expect(0);
     assert!(sshd.has("b/large", "it fits now"));
 }
+
+#[test]
+fn a_folder_that_a_session_there_holds_is_refused_or_written_twice() {
+    let name = "ssh::a_folder_that_a_session_there_holds_is_refused_or_written_twice";
+    if !needs::met(name, &[Need::Sshd]) {
+        return;
+    }
+    let sshd = Sshd::start("");
+    let cli = sshd.reached_by(program());
+    sshd.put("b/there", "one");
+    sshd.dir("c");
+    let there = sshd.session(&["sync", "b", "c"]);
+    until("c/there is there", || sshd.has("c/there", "one"));
+    put(&cli, "a/here", "two");
+    let out = cli.run(&["sync", "--once", "a", "nas:b"]).expect(0);
+    assert!(
+        has(&cli, "a/there", "one") && sshd.has("b/here", "two"),
+        "{out}"
+    );
+    until("c/here is there", || sshd.has("c/here", "two"));
+    let session = cli.spawn(&["sync", "a", "nas:b"]);
+    sshd.put("c/from c", "three");
+    until("a/from c is here", || has(&cli, "a/from c", "three"));
+    put(&cli, "a/from a", "four");
+    until("c/from a is there", || sshd.has("c/from a", "four"));
+    // Its session ends: the program there goes on by itself, and is met again by the next one.
+    there.signal("INT");
+    there.wait().expect(130);
+    sshd.put("b/alone", "five");
+    until("a/alone is here", || has(&cli, "a/alone", "five"));
+    // A second caller takes part beside the first.
+    let other = sshd.reached_by(program());
+    put(&other, "a/second", "six");
+    other.run(&["sync", "--once", "a", "nas:b"]).expect(0);
+    assert!(has(&other, "a/alone", "five") && sshd.has("b/second", "six"));
+    until("a/second is here", || has(&cli, "a/second", "six"));
+    session.signal("INT");
+    session.wait().expect(130);
+    until("the program there has ended", || sshd.running().is_empty());
+    let mirror = sshd.session(&["mirror", "b", "c"]);
+    until("the mirror runs", || {
+        sshd.run(&["status", "c"]).stdout.contains("running for")
+    });
+    // One that goes one way takes nobody in.
+    assert_refused(cli.run(&["sync", "--once", "a", "nas:c"]), "E1006", 8);
+    drop(mirror);
+}

@@ -166,6 +166,8 @@ pub(crate) struct Opened {
     pub(crate) replicas: Vec<Arc<dyn Replica>>,
     /// Their ignore rules.
     pub(crate) rules: IgnoreRules,
+    /// Those on this machine with which callers can take part.
+    pub(crate) published: Vec<Arc<Published>>,
     /// Those on other machines; they take part as long as this is kept.
     pub(crate) far: Vec<Far>,
 }
@@ -191,26 +193,39 @@ pub(crate) fn open(
         want.mirror,
         purpose,
     )?;
-    let far = open_far(want, choice, &mut replicas)?;
+    let published = publish(&mut replicas);
+    let far = open_far(want, choice, published.first(), &mut replicas)?;
+    let published = if want.mirror { Vec::new() } else { published };
     Ok(Opened {
         env,
         replicas,
         rules,
+        published,
         far,
     })
+}
+
+/// What changes on them can be told to others.
+fn publish(replicas: &mut [Arc<dyn Replica>]) -> Vec<Arc<Published>> {
+    let mut all = Vec::new();
+    for replica in replicas {
+        let published = Arc::new(Published::new(Arc::clone(replica)));
+        *replica = Arc::clone(&published) as Arc<dyn Replica>;
+        all.push(published);
+    }
+    all
 }
 
 /// Has the folders on other machines take part beside the first one here.
 fn open_far(
     want: &mut Want,
     choice: Choice,
+    first: Option<&Arc<Published>>,
     replicas: &mut Vec<Arc<dyn Replica>>,
 ) -> Result<Vec<Far>, Failure> {
-    let Some(first) = replicas.first_mut().filter(|_| !want.far.is_empty()) else {
+    let Some(published) = first.filter(|_| !want.far.is_empty()) else {
         return Ok(Vec::new());
     };
-    let published = Arc::new(Published::new(Arc::clone(first)));
-    *first = Arc::clone(&published) as Arc<dyn Replica>;
     let mut far = Vec::new();
     for (i, reached) in std::mem::take(&mut want.far) {
         let root = &want.roots[i];
@@ -222,7 +237,7 @@ fn open_far(
             allow_empty: want.allow_empty,
             create: want.session.create,
         };
-        let opened = reached.open(terms, &published)?;
+        let opened = reached.open(terms, published)?;
         replicas.insert(i, opened.observed.clone());
         far.push(opened);
     }

@@ -150,7 +150,7 @@ mod tests {
             seen.lock().unwrap().push(command);
             Some(Answer::Done(3))
         };
-        let server = server::serve(&dir, &[a, b], answer).unwrap();
+        let server = server::serve(&dir, &[a, b], answer, None).unwrap();
         let command = Command::Resolve {
             id: None,
             keep: Keep::Replica("A".into()),
@@ -172,7 +172,7 @@ mod tests {
         drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
         assert!(socket.exists());
         assert!(client::connect(&dir, id).unwrap().is_none());
-        let _server = server::serve(&dir, &[id], |_| Some(Answer::Done(1))).unwrap();
+        let _server = server::serve(&dir, &[id], |_| Some(Answer::Done(1)), None).unwrap();
         assert!(client::connect(&dir, id).unwrap().is_some());
     }
 
@@ -180,7 +180,7 @@ mod tests {
     fn a_session_that_is_over_is_told_apart_from_an_answer() {
         let (_top, dir) = dir();
         let id = ReplicaId([4; 16]);
-        let _server = server::serve(&dir, &[id], |_| None).unwrap();
+        let _server = server::serve(&dir, &[id], |_| None, None).unwrap();
         let mut client = client::connect(&dir, id).unwrap().unwrap();
         assert_eq!(client.ask(&Command::Status).unwrap_err().code, 1024);
     }
@@ -190,7 +190,7 @@ mod tests {
         use std::io::{BufRead as _, Write as _};
         let (_top, dir) = dir();
         let id = ReplicaId([5; 16]);
-        let _server = server::serve(&dir, &[id], |_| Some(Answer::Done(1))).unwrap();
+        let _server = server::serve(&dir, &[id], |_| Some(Answer::Done(1)), None).unwrap();
         let mut stream = UnixStream::connect(dir.join(format!("{id}.sock"))).unwrap();
         stream.write_all(b"{nonsense\n").unwrap();
         let mut line = String::new();
@@ -230,7 +230,7 @@ mod tests {
         std::fs::create_dir(&long).unwrap();
         let dir = long.join("instep");
         let id = ReplicaId([6; 16]);
-        let server = server::serve(&dir, &[id], |_| Some(Answer::Done(5))).unwrap();
+        let server = server::serve(&dir, &[id], |_| Some(Answer::Done(5)), None).unwrap();
         let mut client = client::connect(&dir, id).unwrap().unwrap();
         assert_eq!(client.ask(&Command::Rescan).unwrap(), Answer::Done(5));
         drop(server);

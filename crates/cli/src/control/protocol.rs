@@ -155,6 +155,9 @@ pub(crate) fn command_line(command: &Command) -> String {
     })
 }
 
+/// What is asked by whoever brings a caller: after the answer the socket carries a link.
+pub(crate) const ATTACH: &str = "{\"do\":\"attach\"}\n";
+
 /// A request from a line.
 pub(crate) fn command(text: &str) -> Result<Command, String> {
     let request: Request = serde_json::from_str(text).map_err(|e| e.to_string())?;

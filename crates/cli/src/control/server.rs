@@ -13,6 +13,7 @@ use instep_engine::command::{Answer, Command};
 
 use super::{Place, is_ours, protocol};
 use crate::error::{Exit, Failure};
+use crate::far::guests::{self, Guests};
 
 /// More than any request needs.
 const LINE_MAX: u64 = 1 << 20;
@@ -38,11 +39,12 @@ impl Drop for Server {
     }
 }
 
-/// Listens for every replica of a session. `answer` gives nothing when the session is over.
+/// Listens for every replica of a session. `answer` gives nothing when the session is over; `guests` take callers in.
 pub(crate) fn serve(
     dir: &Path,
     replicas: &[ReplicaId],
     answer: impl Fn(Command) -> Option<Answer> + Send + Sync + 'static,
+    guests: Option<Arc<Guests>>,
 ) -> Result<Server, Failure> {
     let answer = Arc::new(answer);
     let mut server = Server {
@@ -61,15 +63,19 @@ pub(crate) fn serve(
         let listener = UnixListener::bind(&path).map_err(failed)?;
         server.paths.push(path.clone());
         let (answer, over) = (Arc::clone(&answer), Arc::clone(&server.over));
+        let door = guests.clone().filter(|g| g.has(*id)).map(|g| (*id, g));
         std::thread::Builder::new()
             .name("control".into())
-            .spawn(move || accept(&listener, &answer, &over))
+            .spawn(move || accept(&listener, &answer, door.as_ref(), &over))
             .map_err(failed)?;
     }
     Ok(server)
 }
 
-fn accept<F>(listener: &UnixListener, answer: &Arc<F>, over: &AtomicBool)
+/// Who lets callers in, and to which replica.
+type Door = (ReplicaId, Arc<Guests>);
+
+fn accept<F>(listener: &UnixListener, answer: &Arc<F>, door: Option<&Door>, over: &AtomicBool)
 where
     F: Fn(Command) -> Option<Answer> + Send + Sync + 'static,
 {
@@ -82,17 +88,18 @@ where
             continue;
         }
         let answer = Arc::clone(answer);
+        let door = door.cloned();
         // Without a thread the connection is closed, and the other end says that nobody answered.
         drop(
             std::thread::Builder::new()
                 .name("control".into())
-                .spawn(move || converse(stream, &*answer)),
+                .spawn(move || converse(stream, &*answer, door.as_ref())),
         );
     }
 }
 
 /// Answers until the other end has no more to ask.
-fn converse(stream: UnixStream, answer: &dyn Fn(Command) -> Option<Answer>) {
+fn converse(stream: UnixStream, answer: &dyn Fn(Command) -> Option<Answer>, door: Option<&Door>) {
     let Ok(mut writer) = stream.try_clone() else {
         return;
     };
@@ -102,6 +109,9 @@ fn converse(stream: UnixStream, answer: &dyn Fn(Command) -> Option<Answer>) {
         match reader.by_ref().take(LINE_MAX).read_line(&mut line) {
             Ok(n) if n > 0 => {}
             _ => return,
+        }
+        if line == protocol::ATTACH {
+            return attach(reader, writer, door);
         }
         let reply = match protocol::command(&line) {
             Ok(command) => match answer(command) {
@@ -116,5 +126,18 @@ fn converse(stream: UnixStream, answer: &dyn Fn(Command) -> Option<Answer>) {
         {
             return;
         }
+    }
+}
+
+/// Answers whoever brings a caller, and lets it in.
+fn attach(reader: BufReader<UnixStream>, mut writer: UnixStream, door: Option<&Door>) {
+    let reply = match door {
+        Some(_) => Answer::Done(0),
+        None => guests::closed(),
+    };
+    let said = writer.write_all(protocol::answer_line(&reply).as_bytes());
+    // Nothing is said before the answer came.
+    if let Some((replica, guests)) = door.filter(|_| said.is_ok() && reader.buffer().is_empty()) {
+        guests.receive(*replica, writer);
     }
 }

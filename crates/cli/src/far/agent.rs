@@ -19,23 +19,33 @@ use instep_replica::env::Env;
 use instep_wire::link::Link;
 use instep_wire::pipe::Side;
 
+use super::guests::Guests;
 use super::news::Reporter;
+use super::relay;
 use super::request::{self, Ask, Card, Opening, Seen, Tell, Trouble};
 use crate::args;
 use crate::commands::Context;
-use crate::connect::{self, Purpose};
+use crate::connect::{self, Purpose, Settings};
+use crate::control::server;
 use crate::error::{Exit, Failure};
+use crate::places;
 use crate::roots::{self, Choice, Root};
 use crate::signals::Taken;
 
 /// What the caller is called in messages here.
-const CALLER: &str = "the caller";
+pub(super) const CALLER: &str = "the caller";
 /// For so long the first look may take before the rest of it is told piece by piece.
 const LOOKED: Duration = Duration::from_secs(8);
 
 /// Serves whoever is at the other end of standard input and output.
 pub(crate) fn run(context: &Context) -> Result<Exit, Failure> {
+    let path = relay::asked_first()?;
+    if let Some(holder) = relay::holder(&path) {
+        relay::relay(holder);
+        return Ok(Exit::Done);
+    }
     let signals = Taken::begin()?;
+    let settings = context.settings(&args::Session::default());
     let link = Link::over(
         std::io::stdin(),
         std::io::stdout(),
@@ -47,7 +57,7 @@ pub(crate) fn run(context: &Context) -> Result<Exit, Failure> {
     request::greet(&link, CALLER)?;
     while let Some(ask) = request::asked(&link) {
         match ask {
-            Ask::Look { path } => match look(&path, context) {
+            Ask::Look { path } => match look(&path, &settings) {
                 Ok(seen) => request::tell(&link, &Tell::Seen(Box::new(seen))),
                 Err(failure) => refuse(&link, &failure),
             },
@@ -61,18 +71,18 @@ pub(crate) fn run(context: &Context) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-fn refuse(link: &Link, failure: &Failure) {
+pub(super) fn refuse(link: &Link, failure: &Failure) {
     request::tell(link, &Tell::Failed(Box::new(Trouble::of(failure))));
 }
 
-fn bad_request(what: &str) -> Failure {
+pub(super) fn bad_request(what: &str) -> Failure {
     Failure::new(1041, Exit::Usage, format!("the request has {what}"))
         .why("the two programs do not understand each other")
         .remedy("use the same version on both machines")
 }
 
 /// A path as the caller meant it: relative to the home directory, where `~` may stand for it.
-fn place_of(text: &str) -> Result<PathBuf, Failure> {
+pub(super) fn place_of(text: &str) -> Result<PathBuf, Failure> {
     let path = request::take_path(text).ok_or_else(|| bad_request("no path"))?;
     let home = std::env::var_os("HOME").map(PathBuf::from);
     let below_home = path.strip_prefix("~").map(Path::to_owned);
@@ -88,11 +98,10 @@ fn place_of(text: &str) -> Result<PathBuf, Failure> {
     Ok(home.join(relative))
 }
 
-fn look(path: &str, context: &Context) -> Result<Seen, Failure> {
+pub(super) fn look(path: &str, settings: &Settings) -> Result<Seen, Failure> {
     let path = place_of(path)?;
     let seen = connect::inspect(&path)?;
-    let settings = context.settings(&args::Session::default());
-    let empty = connect::is_empty(&seen.path, &settings);
+    let empty = connect::is_empty(&seen.path, settings);
     Ok(Seen::of(&seen, empty))
 }
 
@@ -182,17 +191,28 @@ fn take_part(
     let caught = signals.listen(move || handle.stop())?;
     request::tell(link, &Tell::Opened(Card::of(published.as_ref())));
     let handle = session.handle();
+    let guests = vec![(ours, Arc::clone(&published))];
+    let guests = if opening.mirror { Vec::new() } else { guests };
+    let settings = context.settings(&args::Session::default());
+    let guests = Guests::of(handle.clone(), guests, settings, true);
+    let stay = guests.stay();
+    let answer = move |command| handle.request(command);
+    let dir = places::runtime_dir();
+    let server = server::serve(&dir, &[published.id()], answer, Some(guests));
     let to = Arc::clone(link);
     std::thread::spawn(move || news.iter().for_each(|n| request::tell(&to, &Tell::News(n))));
     let (link, local) = (Arc::clone(link), published);
     let talking = std::thread::spawn(move || {
         wait_until(&settled);
         let _over = wired::hold(&link, &local, &observed);
-        handle.stop();
+        // Others may have come meanwhile.
+        drop(stay);
     });
     let end = session.run().map_err(crate::live::failure);
     drop(session);
     drop(talking);
+    // Where no socket can be made, nobody else can come.
+    drop(server);
     end?;
     Ok(caught.exit().unwrap_or(Exit::Done))
 }

@@ -58,7 +58,7 @@ impl Place {
 
     fn start(&self, voice: Voice) -> Result<Started, Failure> {
         match &self.machine {
-            Machine::Ssh(host) => ssh::start(host, voice).map(Started::Program),
+            Machine::Ssh(host) => ssh::start(host, &self.path, voice).map(Started::Program),
             Machine::Hub(address) => Device::own().call(address).map(Started::Hub),
         }
     }

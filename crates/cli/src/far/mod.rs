@@ -6,6 +6,7 @@
 //! ssh        starts the program on another machine              agents  how it is kept there
 //! unreached  why it could not be started                        heard   what was said meanwhile
 //! hubs       hubs that this device knows, and how it calls them
+//! relay      leads a caller to the session that runs there      guests  callers of a session that runs here
 //! news       what is shown of the other side while both take part
 //! ```
 //!
@@ -14,9 +15,11 @@
 pub(crate) mod agent;
 mod agents;
 pub(crate) mod caller;
+pub(crate) mod guests;
 pub(crate) mod heard;
 pub(crate) mod hubs;
 mod news;
+mod relay;
 pub(crate) mod request;
 pub(crate) mod ssh;
 mod unreached;

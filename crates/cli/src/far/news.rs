@@ -38,7 +38,8 @@ pub(crate) enum News {
 }
 
 impl News {
-    fn has(totals: Totals) -> Self {
+    /// How much there is.
+    pub(super) fn has(totals: Totals) -> Self {
         Self::Has {
             files: totals.files,
             dirs: totals.dirs,
@@ -47,7 +48,8 @@ impl News {
         }
     }
 
-    fn trouble(problem: &Problem, open: bool) -> Self {
+    /// A difficulty, or its end.
+    pub(super) fn trouble(problem: &Problem, open: bool) -> Self {
         Self::Trouble {
             path: hex(problem.path.as_bytes()),
             code: problem.code as u16,

@@ -163,6 +163,12 @@ pub(crate) fn take_path(text: &str) -> Option<PathBuf> {
 }
 
 impl Seen {
+    /// As seen by whoever holds it.
+    pub(crate) fn free(self) -> Self {
+        let holder = None;
+        Self { holder, ..self }
+    }
+
     /// Of a look.
     pub(crate) fn of(seen: &Inspection, empty: bool) -> Self {
         let part = |m: &Membership| Part {

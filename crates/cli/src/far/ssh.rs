@@ -4,6 +4,7 @@
 //! that a shell reads: the host is an argument of its own after `--`, and everything else travels in the link.
 
 use std::io::{Read as _, Write as _};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use instep_wire::pipe::Side;
 
 use super::agents::{self, INSTALLED, MISSING, NONE, Own};
 use super::heard::{Heard, Voice};
+use super::request;
 use super::unreached;
 use crate::error::{Exit, Failure};
 
@@ -82,22 +84,29 @@ pub(crate) struct Ended {
 }
 
 /// Starts the program there, and brings it there first if it is missing or another version.
-pub(crate) fn start(host: &Host, voice: Voice) -> Result<Started, Failure> {
+pub(crate) fn start(host: &Host, path: &Path, voice: Voice) -> Result<Started, Failure> {
     let own = Own::find()?;
-    let ended = match attempt(host, &own.start(), voice)? {
+    let first = request::put_path(path) + "\n";
+    let attempt = |command: &str| attempt(host, command, &first, voice);
+    let ended = match attempt(&own.start())? {
         Ok(started) => return Ok(started),
         Err(ended) => ended,
     };
     match ended.code {
-        Some(MISSING) => start_brought(host, &own, voice),
+        Some(MISSING) => start_brought(host, &own, voice, &attempt),
         Some(NONE) => Err(unreached::other_kind(host, own.kind(), &ended)),
         _ => Err(unreached::failure(host, &ended)),
     }
 }
 
-fn start_brought(host: &Host, own: &Own, voice: Voice) -> Result<Started, Failure> {
+fn start_brought(
+    host: &Host,
+    own: &Own,
+    voice: Voice,
+    attempt: &dyn Fn(&str) -> Attempt,
+) -> Result<Started, Failure> {
     let failure = match bring(host, own, voice) {
-        Ok(()) => match attempt(host, &own.start(), voice)? {
+        Ok(()) => match attempt(&own.start())? {
             Ok(mut started) => {
                 started.brought = true;
                 return Ok(started);
@@ -107,7 +116,7 @@ fn start_brought(host: &Host, own: &Own, voice: Voice) -> Result<Started, Failur
         Err(failure) => failure,
     };
     // From some homes nothing can be started, or there is no room: the program may be installed.
-    match attempt(host, INSTALLED, voice)? {
+    match attempt(INSTALLED)? {
         Ok(started) => Ok(started),
         Err(_) => Err(failure),
     }
@@ -144,12 +153,17 @@ fn spawn(host: &Host, command: &str, voice: Voice) -> Result<(Child, Heard), Fai
     Ok((child, heard))
 }
 
-/// Starts a command there that is a program of ours, and links with it.
-fn attempt(host: &Host, command: &str, voice: Voice) -> Result<Result<Started, Ended>, Failure> {
+/// What came of starting a command there.
+type Attempt = Result<Result<Started, Ended>, Failure>;
+
+/// Starts a command there that is a program of ours, tells it what it is asked for first, and links with it.
+fn attempt(host: &Host, command: &str, first: &str, voice: Voice) -> Attempt {
     let (mut child, heard) = spawn(host, command, voice)?;
-    let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
+    let (Some(mut input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
         return Err(Failure::new(1045, Exit::Failed, "start ssh").why("it has no input or output"));
     };
+    // Whoever does not take it says why.
+    let _gone = input.write_all(first.as_bytes());
     Ok(
         match Link::over(output, input, Side::Caller, &host.name, PATIENCE) {
             Ok(link) => Ok(Started {

@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use instep_testkit::cli::Cli;
+use instep_testkit::cli::{Cli, Output, Running};
 use instep_testkit::needs::SSHD;
 use instep_testkit::scratch::Scratch;
 
@@ -165,6 +165,45 @@ impl Sshd {
         self.put(&format!("bin/{name}"), script);
         let at = self.home().join("bin").join(name);
         fs::set_permissions(at, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    /// Makes a folder in the home there.
+    pub(crate) fn dir(&self, path: &str) {
+        fs::create_dir_all(self.home().join(path)).unwrap();
+    }
+
+    /// The program, as whoever sits at that machine runs it.
+    fn there(&self) -> Cli {
+        let home = self.home();
+        let cli = Cli::at("env").unwrap().env("HOME", &home);
+        let cli = cli.env("XDG_RUNTIME_DIR", home.join("run"));
+        let dirs = [
+            ("XDG_CONFIG_HOME", ".config"),
+            ("XDG_DATA_HOME", ".local/share"),
+            ("XDG_STATE_HOME", ".local/state"),
+            ("XDG_CACHE_HOME", ".cache"),
+        ];
+        let set = |cli: Cli, (name, dir): (&str, &str)| cli.env(name, home.join(dir));
+        dirs.into_iter().fold(cli, set)
+    }
+
+    fn command<'a>(home: &'a str, args: &[&'a str]) -> Vec<&'a str> {
+        let program = ["-C", home, env!("CARGO_BIN_EXE_instep")];
+        program.into_iter().chain(args.iter().copied()).collect()
+    }
+
+    /// Starts a session there.
+    pub(crate) fn session(&self, args: &[&str]) -> Running {
+        let home = self.home();
+        self.there()
+            .spawn(&Self::command(home.to_str().unwrap(), args))
+    }
+
+    /// Runs a command there.
+    pub(crate) fn run(&self, args: &[&str]) -> Output {
+        let home = self.home();
+        self.there()
+            .run(&Self::command(home.to_str().unwrap(), args))
     }
 
     /// The processes that run a program that was brought there.
