@@ -7,6 +7,7 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use instep_testkit::cli::{Cli, Output, Running};
 use instep_testkit::needs::SSHD;
@@ -22,6 +23,18 @@ pub(crate) struct Sshd {
     server: Option<Child>,
 }
 
+/// A port that nobody has and that no connection is given: below those that the system hands out.
+fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    loop {
+        let n = NEXT.fetch_add(1, Ordering::SeqCst) + (std::process::id() % 150) as u16 * 64;
+        let port = 20_000 + n % 12_000;
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
+}
+
 fn run(program: &str, args: &[&str]) -> String {
     let out = Command::new(program).args(args).output().unwrap();
     assert!(out.status.success(), "{program} {args:?}: {out:?}");
@@ -32,8 +45,7 @@ impl Sshd {
     /// A machine that is called `nas`, with an empty folder `b` in its home. `more` goes into the server's configuration.
     pub(crate) fn start(more: &str) -> Self {
         let dir = Scratch::new().unwrap();
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let port = port.local_addr().unwrap().port();
+        let port = free_port();
         for sub in ["home/b", "home/run", "home/bin", "home/tmp"] {
             dir.dir(sub).unwrap();
         }
@@ -119,6 +131,9 @@ impl Sshd {
         until("the ssh server listens", || {
             TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok()
         });
+        let ended = self.server.as_mut().unwrap().try_wait().unwrap();
+        let log = fs::read_to_string(self.file("log")).unwrap();
+        assert!(ended.is_none(), "the ssh server ended: {log}");
     }
 
     /// Ends the server and every connection that it serves.
