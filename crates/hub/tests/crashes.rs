@@ -165,6 +165,7 @@ fn check(sim: &Sim, known: &Known, may: Option<&(RelPath, Option<Vec<u8>>)>, wha
     .unwrap();
     let flaws = hub.verify(&|| false).unwrap().flaws;
     assert!(flaws.is_empty(), "{what}: {flaws:?}");
+    check_history(sim, what);
     for (path, bytes) in &known.shown {
         let version = rows.get(path).and_then(Row::present);
         let content = version.map(|v| v.content);
@@ -180,6 +181,22 @@ fn check(sim: &Sim, known: &Known, may: Option<&(RelPath, Option<Vec<u8>>)>, wha
             "{what}: {} bytes are lost",
             bytes.len()
         );
+    }
+}
+
+/// Whatever history says was shown can be read.
+fn check_history(sim: &Sim, what: &str) {
+    let hub = sim.hub();
+    for path in [
+        "d/small", "d/big", "d/again", "e/small", "e/big", "e/again", "f",
+    ] {
+        for shown in hub.history(&p(path)).unwrap() {
+            let content = shown.version.content;
+            if !shown.version.is_tomb() {
+                let opened = hub.open(&shown.path, content).unwrap();
+                assert!(opened.is_some(), "{what}: {path} once showed {content}");
+            }
+        }
     }
 }
 
