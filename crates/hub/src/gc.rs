@@ -6,7 +6,7 @@
 //! nothing else; whatever anybody refers to while a collection runs stays; a hub that lost its memory collects
 //! nothing, and where a manifest cannot be read no chunk is removed.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 use instep_core::id::ContentId;
@@ -93,15 +93,23 @@ impl HubReplica {
         swept.map_err(|e| fs_error("remove a chunk", e))
     }
 
+    /// What history has to let go of now.
     fn expired(&self, state: &mut State, now_ns: i64) -> Result<Vec<Shown>> {
-        let mut by_path: BTreeMap<RelPath, Vec<Shown>> = BTreeMap::new();
-        for shown in state.contents.history()? {
-            by_path.entry(shown.path.clone()).or_default().push(shown);
-        }
-        let expired = by_path
-            .values()
-            .flat_map(|history| self.retention.expired(history, now_ns));
-        Ok(expired.cloned().collect())
+        let mut expired = Vec::new();
+        let mut of_path: Vec<Shown> = Vec::new();
+        let mut end = |of_path: &mut Vec<Shown>| {
+            let gone = self.retention.expired(of_path, now_ns);
+            expired.extend(gone.into_iter().cloned());
+            of_path.clear();
+        };
+        state.contents.each_shown(&mut |shown| {
+            if of_path.first().is_some_and(|s| s.path != shown.path) {
+                end(&mut of_path);
+            }
+            of_path.push(shown);
+        })?;
+        end(&mut of_path);
+        Ok(expired)
     }
 
     /// What every content is made of, in order; none where that cannot be said of one.
@@ -157,8 +165,8 @@ impl State {
             wanted.extend(files.map(|v| v.content));
             ControlFlow::Continue(())
         })?;
-        let history = self.contents.history()?;
-        wanted.extend(history.iter().filter_map(Shown::content));
+        let mut past = |shown: Shown| wanted.extend(shown.content());
+        self.contents.each_shown(&mut past)?;
         let displaced = self.displaced()?;
         wanted.extend(displaced.iter().filter_map(|(_, _, d)| d.content()));
         wanted.extend(self.brought.values().map(crate::state::Brought::content));

@@ -108,14 +108,13 @@ impl Contents {
         Ok(out)
     }
 
-    /// Everything that was shown below a directory (or at all paths, below the root), by path and then oldest first.
-    pub(crate) fn history(&mut self) -> Result<Vec<Shown>> {
-        let mut out = Vec::new();
+    /// Everything that was shown, each path's by itself and oldest first.
+    pub(crate) fn each_shown(&mut self, visit: &mut dyn FnMut(Shown)) -> Result<()> {
         let mut lost = false;
         let read = self.store.subtree(&RelPath::root(), &mut |place, row| {
             let shown = placed(&place, &row);
             lost |= shown.is_none();
-            out.extend(shown);
+            shown.into_iter().for_each(&mut *visit);
             ControlFlow::Continue(())
         });
         read.map_err(failed)?;
@@ -123,7 +122,7 @@ impl Contents {
             let attempt = "read the history: an entry is no version";
             return Err(Error::new(ErrorKind::Damaged, attempt));
         }
-        Ok(out)
+        Ok(())
     }
 
     /// Forgets an entry.

@@ -6,11 +6,12 @@
 use std::ops::ControlFlow;
 
 use instep_core::codec::{self, Reader};
-use instep_core::id::{ActorId, Dot};
+use instep_core::id::{ActorId, ContentId, Dot};
 use instep_core::limits::COUNTER_BLOCK;
 use instep_core::path::RelPath;
 use instep_core::row::Row;
 use instep_core::time::{self, Hlc};
+use instep_core::version::Kind;
 use instep_replica::Result;
 use instep_replica::Totals;
 use instep_replica::error::{Error, ErrorKind};
@@ -202,6 +203,21 @@ impl Index {
             ControlFlow::Continue(())
         })?;
         Ok(rows)
+    }
+
+    /// Every path whose row is wanted and shows a file, with its content.
+    pub(crate) fn files(
+        &mut self,
+        wanted: impl Fn(&Row) -> bool,
+    ) -> Result<Vec<(RelPath, ContentId)>> {
+        let mut out = Vec::new();
+        self.subtree(&RelPath::root(), &mut |path, row| {
+            let file = row.present().filter(|v| v.kind == Kind::File);
+            let content = file.filter(|_| wanted(&row)).map(|v| v.content);
+            out.extend(content.map(|content| (path, content)));
+            ControlFlow::Continue(())
+        })?;
+        Ok(out)
     }
 
     /// Visits the rows below a directory, in the order of the contract.

@@ -10,7 +10,6 @@ use instep_chunk::content_id;
 use instep_core::id::ContentId;
 use instep_core::path::RelPath;
 use instep_core::row::Row;
-use instep_core::version::Kind;
 use instep_replica::Result;
 
 use crate::chunks::Chunks;
@@ -30,16 +29,16 @@ impl State {
                 self.contents.forget(content)?;
             }
         }
-        for (path, row) in self.index.below(&RelPath::root())? {
-            if is_suspect(row.epoch) {
-                self.doubt(&path, &row, chunks)?;
-            }
+        for (path, content) in self.index.files(|row| is_suspect(row.epoch))? {
+            self.doubt(&path, content, chunks)?;
         }
-        for shown in self.contents.history()? {
-            if let Some(content) = shown.content()
-                && is_suspect(shown.epoch)
-                && self.contents.get(content)?.is_none()
-            {
+        let mut suspects = Vec::new();
+        self.contents.each_shown(&mut |shown| {
+            let content = shown.content().filter(|_| is_suspect(shown.epoch));
+            suspects.extend(content.map(|content| (content, shown)));
+        })?;
+        for (content, shown) in suspects {
+            if self.contents.get(content)?.is_none() {
                 self.contents.forget_shown(&shown)?;
             }
         }
@@ -47,22 +46,17 @@ impl State {
     }
 
     /// What a row shows and is not here is forgotten as shown; what is known of it stays known.
-    fn doubt(&mut self, path: &RelPath, row: &Row, chunks: &Chunks) -> Result<()> {
-        let shown = row.present().filter(|v| v.kind == Kind::File);
-        let Some(version) = shown else {
-            return Ok(());
-        };
-        if self.contents.get(version.content)?.is_some()
-            || self.is_one_object(version.content, chunks)?
-        {
+    fn doubt(&mut self, path: &RelPath, content: ContentId, chunks: &Chunks) -> Result<()> {
+        if self.contents.get(content)?.is_some() || self.is_one_object(content, chunks)? {
             return Ok(());
         }
+        let row = self.index.get(path)?;
         let new = Row {
             shown: None,
             print: None,
             ..row.clone()
         };
-        self.put(path, row, new)
+        self.put(path, &row, new)
     }
 
     /// A small content needs no record to be found again.

@@ -7,11 +7,10 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use instep_core::id::ContentId;
 use instep_core::path::RelPath;
-use instep_core::version::Kind;
+use instep_core::row::Row;
 use instep_replica::Result;
 
 use crate::contents::{Lack, Made, read};
-use crate::history::Shown;
 use crate::replica::HubReplica;
 use crate::state::State;
 
@@ -160,16 +159,16 @@ fn flaws_at<'a>(
 impl State {
     /// Paths that show contents of which nothing is known.
     fn lacking(&mut self) -> Result<Vec<(RelPath, ContentId)>> {
-        let mut out = Vec::new();
-        for (path, row) in self.index.below(&RelPath::root())? {
-            let file = row.present().filter(|v| v.kind == Kind::File);
-            if let Some(version) = file
-                && self.contents.get(version.content)?.is_none()
-            {
-                out.push((path, version.content));
+        let mut out = self.index.files(|_| true)?;
+        let mut failed = None;
+        out.retain(|(_, content)| match self.contents.get(*content) {
+            Ok(listed) => listed.is_none(),
+            Err(e) => {
+                failed = Some(e);
+                false
             }
-        }
-        Ok(out)
+        });
+        failed.map_or(Ok(out), Err)
     }
 
     /// Which paths suffer from contents that are not whole.
@@ -183,16 +182,18 @@ impl State {
                 out.entry(content).or_default().insert(path);
             }
         };
-        for (path, row) in self.index.below(&RelPath::root())? {
-            if let Some(version) = row.present() {
-                add(version.content, path);
-            }
+        let is_flawed = |row: &Row| {
+            let content = row.present().map(|v| v.content);
+            content.is_some_and(|c| flawed.contains_key(&c))
+        };
+        for (path, content) in self.index.files(is_flawed)? {
+            add(content, path);
         }
-        for shown in self.contents.history()? {
-            if let Some(content) = Shown::content(&shown) {
+        self.contents.each_shown(&mut |shown| {
+            if let Some(content) = shown.content() {
                 add(content, shown.path);
             }
-        }
+        })?;
         for (_, _, displaced) in self.displaced()? {
             if let (Some(content), Some(path)) = (displaced.content(), displaced.path()) {
                 add(content, path);
