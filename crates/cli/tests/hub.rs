@@ -103,8 +103,8 @@ impl Hub {
 #[test]
 fn what_one_machine_writes_arrives_at_another_through_a_hub_that_dies_meanwhile() {
     let mut hub = Hub::start(&[]);
-    let (ada, _live) = hub.first();
-    let (bo, _also_live) = hub.joins("write");
+    let (ada, live) = hub.first();
+    let (bo, also_live) = hub.joins("write");
     put(&bo, "b/deep/two", "2");
     until("it came back", || has(&ada, "a/deep/two", "2"));
     hub.kill();
@@ -120,7 +120,7 @@ fn what_one_machine_writes_arrives_at_another_through_a_hub_that_dies_meanwhile(
         .run(&["share", "verify", "team", "--data", "data"])
         .expect(0);
     assert!(verified.stdout.contains("read"), "{verified}");
-    drop((_live, _also_live));
+    drop((live, also_live));
     assert_same(&[&ada.home().join("a"), &bo.home().join("b")]);
 }
 

@@ -163,7 +163,7 @@ impl Hub {
     pub(crate) fn tidy(&self, is_over: impl Fn() -> bool) {
         let mut since: Option<Duration> = None;
         while !is_over() {
-            if since.is_none_or(|at| place::monotonic() - at >= TIDY_EVERY) {
+            if since.is_none_or(|at| place::monotonic().saturating_sub(at) >= TIDY_EVERY) {
                 let shares: Vec<_> = self.running().clone().into_iter().collect();
                 for (name, share) in shares {
                     self.tidy_share(&name, &share);
