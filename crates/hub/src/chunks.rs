@@ -5,7 +5,7 @@
 //! before it got it; bytes that are handed out have the hash of their name; what somebody is about to refer to, or came
 //! to refer to since a collection began, is not removed. It does not know what the chunks belong to.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use instep_chunk::content_id;
@@ -16,6 +16,9 @@ use instep_fs::{Dir, Error, ErrorKind, Result};
 
 /// Bytes that wait for a flush, at most: whoever brings more makes them durable first.
 const GROUP_BYTES: u64 = 256 * 1024 * 1024;
+
+/// Chunks that are flushed one by one; more are flushed with everything else that the file system has not written.
+const SYNC_ONE_BY_ONE_MAX: usize = 32;
 
 /// A name that is known to be legal because we chose it.
 pub(crate) fn ours(name: &str) -> Name<'_> {
@@ -72,6 +75,8 @@ pub(crate) struct Chunks {
     shelves: Dir,
     staging: Dir,
     under: Mutex<Under>,
+    /// Held by whoever makes chunks durable.
+    settling: Mutex<()>,
 }
 
 /// What one reader of contents is about to refer to; let go of when dropped.
@@ -124,8 +129,11 @@ impl Chunks {
             shelves: sub(home, "chunks")?,
             staging: sub(home, "staging")?,
             under: Mutex::default(),
+            settling: Mutex::default(),
         };
         chunks.take_in()?;
+        // From now on only what is in these directories has to be flushed.
+        home.sync_fs()?;
         Ok(chunks)
     }
 
@@ -230,6 +238,8 @@ impl Chunks {
 
     /// Makes everything that was brought in durable, and gives it its place.
     pub(crate) fn settle(&self) -> Result<()> {
+        // Whoever finds nothing that waits must not go on while another has not flushed it.
+        let _one = self.settling.lock().unwrap_or_else(PoisonError::into_inner);
         let group: Vec<(ContentId, Waiting)> = {
             let under = self.lock();
             if let Some(e) = &under.failed {
@@ -238,36 +248,60 @@ impl Chunks {
             let pending = under.pending.iter();
             pending.map(|(id, w)| (*id, w.clone())).collect()
         };
-        if group.is_empty() {
-            return Ok(());
+        let settled = if group.len() > SYNC_ONE_BY_ONE_MAX {
+            self.settle_together(&group)
+        } else {
+            self.settle_one_by_one(&group)
+        };
+        if let Err(e) = &settled {
+            self.lock().failed = Some(e.clone());
         }
-        self.flush()?;
-        // A new name that a power cut takes leaves the old one, from which the next opening takes it in.
-        group.iter().try_for_each(|(id, w)| self.place(*id, w))
+        settled
     }
 
-    fn place(&self, id: ContentId, waiting: &Waiting) -> Result<()> {
+    /// A new name that a power cut takes leaves the old one, which is durable, and from which the next opening takes
+    /// the chunk in.
+    fn settle_together(&self, group: &[(ContentId, Waiting)]) -> Result<()> {
+        self.home.sync_fs()?;
+        let mut place = |(id, waiting): &(ContentId, Waiting)| self.place(*id, waiting).map(drop);
+        group.iter().try_for_each(&mut place)
+    }
+
+    /// What others have written on the same file system is not waited for. Here it is the new names that are durable.
+    fn settle_one_by_one(&self, group: &[(ContentId, Waiting)]) -> Result<()> {
+        for (_, waiting) in group {
+            match self.staging.open_file(ours(&waiting.name)) {
+                // It was damaged, and taken away.
+                Err(e) if e.kind() == ErrorKind::Absent => {}
+                file => file?.sync_data()?,
+            }
+        }
+        let mut shelves = BTreeMap::new();
+        for (id, waiting) in group {
+            shelves.insert(prefix(*id), self.place(*id, waiting)?);
+        }
+        shelves.values().try_for_each(Dir::sync)
+    }
+
+    /// Gives a chunk that was flushed its place; the directory that this is in.
+    fn place(&self, id: ContentId, waiting: &Waiting) -> Result<Dir> {
         let dir = match self.shelf(id) {
-            Err(e) if e.kind() == ErrorKind::Absent => sub(&self.shelves, &prefix(id))?,
+            Err(e) if e.kind() == ErrorKind::Absent => {
+                let made = sub(&self.shelves, &prefix(id))?;
+                self.shelves.sync()?;
+                made
+            }
             dir => dir?,
         };
         let mut under = self.lock();
-        // Somebody else settled it, or brought it once more, which was not flushed.
+        // It was damaged and taken away, or brought once more, which was not flushed.
         if under.pending.get(&id) == Some(waiting) {
             let name = id.to_string();
             self.staging
                 .rename_over(ours(&waiting.name), &dir, ours(&name))?;
             under.pending.remove(&id);
         }
-        Ok(())
-    }
-
-    fn flush(&self) -> Result<()> {
-        let flushed = self.home.sync_fs();
-        if let Err(e) = &flushed {
-            self.lock().failed = Some(e.clone());
-        }
-        flushed
+        Ok(dir)
     }
 
     /// Every chunk that has its place.

@@ -10,7 +10,7 @@ use std::ops::ControlFlow;
 
 use instep_chunk::content_id;
 use instep_core::entry::Entry;
-use instep_core::id::ContentId;
+use instep_core::id::{ContentId, Dot};
 use instep_core::path::RelPath;
 use instep_core::row::{Print, Row};
 use instep_core::time::Mtime;
@@ -239,6 +239,7 @@ impl State {
         if let (Some(version), Some(dot)) = (new.on_disk(), new.materialised())
             && new.materialised() != old.materialised()
             && (new.is_file_or_link() || version.is_tomb() && self.had_object(path, old)?)
+            && !self.is_shown_again(path, old, dot)?
         {
             let (at_ns, epoch) = (self.wall_ns, self.index.epoch());
             self.contents.note(path, (dot, version), at_ns, epoch)?;
@@ -249,6 +250,15 @@ impl State {
     /// Whether a deletion is news at a path: what was never there has no history.
     fn had_object(&mut self, path: &RelPath, old: &Row) -> Result<bool> {
         Ok(old.is_file_or_link() || !self.contents.history_of(path)?.is_empty())
+    }
+
+    /// Whether what is shown is what was shown last, and had only to be brought again.
+    fn is_shown_again(&mut self, path: &RelPath, old: &Row, dot: Dot) -> Result<bool> {
+        if old.materialised().is_some() {
+            return Ok(false);
+        }
+        let history = self.contents.history_of(path)?;
+        Ok(history.last().is_some_and(|s| s.dot == dot))
     }
 
     /// Somebody refers to a content from now on, or did until now.

@@ -58,7 +58,8 @@ type Flawed = BTreeMap<ContentId, BTreeMap<ContentId, What>>;
 #[derive(Default)]
 struct Reading {
     verified: Verified,
-    sound: HashSet<ContentId>,
+    /// Chunks that were read: half of an id is enough to tell them apart, and takes half the room.
+    sound: HashSet<[u8; 16]>,
     flawed: Flawed,
 }
 
@@ -112,12 +113,13 @@ impl HubReplica {
             }
         };
         for id in pieces.iter().map(|p| p.id).chain(nodes) {
-            if reading.sound.contains(&id) {
+            let half: [u8; 16] = core::array::from_fn(|i| id.0[i]);
+            if reading.sound.contains(&half) {
                 continue;
             }
             match read(&self.chunks, id) {
                 Ok(bytes) => {
-                    reading.sound.insert(id);
+                    reading.sound.insert(half);
                     reading.verified.chunks += 1;
                     reading.verified.bytes += bytes.len() as u64;
                 }

@@ -171,6 +171,8 @@ fn what_decayed_on_the_hub_stays_decayed() {
     world.meet(&[1]);
     world.is_settled();
     assert_eq!(world.text(1, "big"), Some(big));
+    let history = world.real.hub().history(&p("small")).unwrap();
+    assert_eq!(history.len(), 1, "nothing happened to it: {history:?}");
 }
 
 #[test]
