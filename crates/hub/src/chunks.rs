@@ -145,17 +145,19 @@ impl Chunks {
         let mut names = Vec::new();
         self.staging
             .list(&mut |name, _| names.push(String::from_utf8_lossy(name).into_owned()))?;
+        // No new name may be one that is still there.
+        let number = |name: &String| Some(u64::from(name.rsplit('-').next()?.parse::<u32>().ok()?));
+        self.lock().next = names.iter().filter_map(number).max().unwrap_or(0);
         for name in names {
             let id = name.get(..64).and_then(|hex| hex.parse::<ContentId>().ok());
             let left = id.map(|id| (id, read(&self.staging, &name, id)));
             match left {
-                Some((id, Chunk::Sound(bytes))) if !self.has(id) => {
-                    let bytes = bytes.len() as u64;
-                    self.lock().pending.insert(id, Waiting { name, bytes });
-                }
+                // It is written anew: after a flush that failed the system may take for written what never was.
+                Some((id, Chunk::Sound(bytes))) if !self.has(id) => self.write(id, &bytes)?,
                 Some((_, Chunk::Unreadable(e))) => return Err(e),
-                _ => self.staging.remove_file(ours(&name))?,
+                _ => {}
             }
+            self.staging.remove_file(ours(&name))?;
         }
         Ok(())
     }
@@ -211,7 +213,7 @@ impl Chunks {
         let name = {
             let mut under = self.lock();
             under.next += 1;
-            format!("{id}-{}-{}", std::process::id(), under.next)
+            format!("{id}-{}", under.next)
         };
         let file = self.staging.create_file(ours(&name), 0o600)?;
         if let Err(e) = file.write_all_at(0, bytes) {
@@ -248,21 +250,30 @@ impl Chunks {
             let pending = under.pending.iter();
             pending.map(|(id, w)| (*id, w.clone())).collect()
         };
-        let settled = if group.len() > SYNC_ONE_BY_ONE_MAX {
+        if group.len() > SYNC_ONE_BY_ONE_MAX {
             self.settle_together(&group)
         } else {
             self.settle_one_by_one(&group)
-        };
-        if let Err(e) = &settled {
+        }
+    }
+
+    /// A flush that failed may have lost what another one afterwards will not complain of.
+    fn flushed(&self, flushed: Result<()>) -> Result<()> {
+        if let Err(e) = &flushed {
             self.lock().failed = Some(e.clone());
         }
-        settled
+        flushed
+    }
+
+    /// Why nothing can be made durable any more, if so: the chunks have to be opened anew.
+    pub(crate) fn failure(&self) -> Option<Error> {
+        self.lock().failed.clone()
     }
 
     /// A new name that a power cut takes leaves the old one, which is durable, and from which the next opening takes
     /// the chunk in.
     fn settle_together(&self, group: &[(ContentId, Waiting)]) -> Result<()> {
-        self.home.sync_fs()?;
+        self.flushed(self.home.sync_fs())?;
         let mut place = |(id, waiting): &(ContentId, Waiting)| self.place(*id, waiting).map(drop);
         group.iter().try_for_each(&mut place)
     }
@@ -273,14 +284,16 @@ impl Chunks {
             match self.staging.open_file(ours(&waiting.name)) {
                 // It was damaged, and taken away.
                 Err(e) if e.kind() == ErrorKind::Absent => {}
-                file => file?.sync_data()?,
+                file => self.flushed(file?.sync_data())?,
             }
         }
         let mut shelves = BTreeMap::new();
         for (id, waiting) in group {
             shelves.insert(prefix(*id), self.place(*id, waiting)?);
         }
-        shelves.values().try_for_each(Dir::sync)
+        shelves
+            .values()
+            .try_for_each(|dir| self.flushed(dir.sync()))
     }
 
     /// Gives a chunk that was flushed its place; the directory that this is in.
@@ -288,7 +301,7 @@ impl Chunks {
         let dir = match self.shelf(id) {
             Err(e) if e.kind() == ErrorKind::Absent => {
                 let made = sub(&self.shelves, &prefix(id))?;
-                self.shelves.sync()?;
+                self.flushed(self.shelves.sync())?;
                 made
             }
             dir => dir?,

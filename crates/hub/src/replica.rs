@@ -249,6 +249,10 @@ impl HubReplica {
 
     fn writable(&self) -> Result<()> {
         self.in_place()?;
+        if let Some(e) = self.chunks.failure() {
+            let attempt = format!("{} must be opened anew", self.description.location);
+            return Err(fs_error(&attempt, e));
+        }
         if self.home.is_read_only().unwrap_or(false) {
             let attempt = format!(
                 "the file system of {} is read-only",

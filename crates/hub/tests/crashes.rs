@@ -314,6 +314,28 @@ fn a_power_cut_leaves_rows_without_their_contents() {
     assert!(cuts > 100, "{cuts}");
 }
 
+#[test]
+fn a_flush_that_failed_is_forgotten() {
+    const EIO: i32 = 5;
+    for (op, size) in [("sync_data", 1000), ("sync", 1000), ("sync_fs", 9_000_000)] {
+        let mut sim = Sim::new(SimConfig::ext4(1));
+        let mut account = Account::default();
+        account
+            .bring(sim.hub(), "a", Some(&random(1, size)))
+            .unwrap();
+        sim.fs().fail_next(op, 1, EIO);
+        assert!(sim.hub().barrier().is_err(), "{op}");
+        assert!(sim.hub().barrier().is_err(), "the next {op} did not fail");
+        assert!(sim.hub().guard().is_err(), "nobody is told");
+        sim.kill();
+        sim.hub().guard().unwrap();
+        check(&sim, &account.known, None, op);
+        goes_on(&sim, op);
+        sim.power_cut(3);
+        check(&sim, &account.known, None, op);
+    }
+}
+
 impl Account {
     /// What a power cut may not take: what was sure to last. What a path showed then may have changed since.
     fn sure(&self) -> Known {
