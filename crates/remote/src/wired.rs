@@ -2,7 +2,7 @@
 //!
 //! Owns nothing but the translation. Invariant: what cannot be translated is refused, and ends the conversation.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io::Read as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -36,9 +36,8 @@ type Result<T, E = Error> = std::result::Result<T, E>;
 const SENDERS: usize = 4;
 /// Bytes that are read at a time.
 const BLOCK: usize = 128 * 1024;
-/// Contents up to this size are asked for before they are needed, and so many at a time: others need room, too.
+/// Contents up to this size are asked for before they are needed.
 const AHEAD_MAX: u64 = 4 * 1024 * 1024;
-const AHEAD_COUNT: usize = 24;
 
 /// Where goes what the far end says to people and not to the replica.
 pub type Aside = Arc<dyn Fn(String) + Send + Sync>;
@@ -88,17 +87,53 @@ fn broken(e: LinkError) -> Error {
 struct Far {
     link: Arc<Link>,
     /// What was asked for before it was needed: contents, and the top nodes of manifests.
-    ahead: Mutex<Ahead>,
+    whole: Mutex<Ahead>,
+    tops: Mutex<Ahead>,
     manifests: Arc<Manifests>,
     /// What came out wrong when it was put together.
     wrong: Arc<Wrong>,
     aside: Aside,
 }
 
+/// What will be wanted soon.
 #[derive(Default)]
 struct Ahead {
-    whole: HashMap<ContentId, Fetch>,
-    tops: HashMap<ContentId, Fetch>,
+    asked: HashMap<ContentId, Fetch>,
+    /// What there was no room for yet.
+    later: VecDeque<Want>,
+}
+
+impl Ahead {
+    /// Asks for others instead: what was asked for and not taken is wanted no more.
+    fn begin(&mut self, link: &Link, wanted: impl Iterator<Item = Want>) {
+        self.asked.clear();
+        self.later = wanted.filter(|want| want.size <= AHEAD_MAX).collect();
+        self.go_on(link);
+    }
+
+    /// As far as that takes no waiting: nobody reads these yet, so that we would wait for ourselves.
+    fn go_on(&mut self, link: &Link) {
+        while let Some(want) = self.later.front()
+            && let Ok(Some(fetch)) = link.try_ask(want.clone())
+        {
+            self.asked.insert(want.content, fetch);
+            self.later.pop_front();
+        }
+    }
+
+    /// What is needed now.
+    fn take(&mut self, link: &Link, content: ContentId) -> Option<Fetch> {
+        let taken = self.asked.remove(&content);
+        if taken.is_none() {
+            self.later.retain(|want| want.content != content);
+        }
+        self.go_on(link);
+        taken
+    }
+}
+
+fn locked(ahead: &Mutex<Ahead>) -> MutexGuard<'_, Ahead> {
+    ahead.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A content in the words of a base, and the base.
@@ -108,36 +143,12 @@ impl Far {
     fn new(link: Arc<Link>, manifests: Arc<Manifests>) -> Self {
         Self {
             link,
-            ahead: Mutex::default(),
+            whole: Mutex::default(),
+            tops: Mutex::default(),
             manifests,
             wrong: Arc::default(),
             aside: Arc::new(|_| ()),
         }
-    }
-
-    fn ahead(&self) -> MutexGuard<'_, Ahead> {
-        self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Asks for what will be wanted soon, as far as that takes no waiting.
-    fn ask_ahead<'a>(
-        &self,
-        wanted: impl Iterator<Item = &'a (RelPath, ContentId, u64)>,
-        part: &Wanted,
-    ) -> HashMap<ContentId, Fetch> {
-        let mut asked = HashMap::new();
-        for (path, content, size) in wanted.filter(|(_, _, size)| *size <= AHEAD_MAX) {
-            if asked.len() >= AHEAD_COUNT {
-                break;
-            }
-            // Nobody reads these yet, so waiting for room would be waiting for ourselves.
-            let Ok(Some(fetch)) = self.link.try_ask(want(path, *content, *size, part.clone()))
-            else {
-                break;
-            };
-            asked.insert(*content, fetch);
-        }
-        asked
     }
 
     /// A content that is put together from what is here, and from the far end.
@@ -168,7 +179,7 @@ impl Far {
     /// A content in the words of a base.
     fn compare(&self, want: &Want, base: Base) -> Result<Compared, Apart> {
         let Base { id, mut content } = base;
-        let ahead = self.ahead().tops.remove(&want.content);
+        let ahead = locked(&self.tops).take(&self.link, want.content);
         let asked = match ahead {
             Some(asked) => asked,
             None => manifest::ask(&self.link, want, Vec::new())?,
@@ -219,7 +230,7 @@ impl Bringer for Far {
         content: ContentId,
         size: u64,
     ) -> Result<Option<Box<dyn Content>>> {
-        let ahead = self.ahead().whole.remove(&content);
+        let ahead = locked(&self.whole).take(&self.link, content);
         let want = want(path, content, size, Wanted::From(0));
         let fetch = match ahead {
             Some(fetch) => fetch,
@@ -266,18 +277,16 @@ impl Bringer for Far {
     }
 
     fn prefetch(&self, wanted: &[(RelPath, ContentId, u64)]) {
-        // What was asked for and not taken is wanted no more.
-        self.ahead().whole.clear();
-        let asked = self.ask_ahead(wanted.iter(), &Wanted::From(0));
-        self.ahead().whole = asked;
+        let wanted = wanted.iter();
+        let wanted = wanted.map(|(path, id, size)| want(path, *id, *size, Wanted::From(0)));
+        locked(&self.whole).begin(&self.link, wanted);
     }
 
     fn prefetch_beside(&self, wanted: &[(RelPath, ContentId, u64)]) {
-        self.ahead().tops.clear();
-        let is_right = |(_, content, _): &&(RelPath, ContentId, u64)| !self.wrong.has(*content);
-        let wanted = wanted.iter().filter(is_right);
-        let asked = self.ask_ahead(wanted, &Wanted::Nodes(Vec::new()));
-        self.ahead().tops = asked;
+        let right = wanted.iter().filter(|(_, id, _)| !self.wrong.has(*id));
+        let top = || Wanted::Nodes(Vec::new());
+        let wanted = right.map(|(path, id, size)| want(path, *id, *size, top()));
+        locked(&self.tops).begin(&self.link, wanted);
     }
 }
 
@@ -449,7 +458,11 @@ mod tests {
             .map(|n| (RelPath::root(), ContentId([n; 32]), 1 << 20))
             .collect();
         far.prefetch(&wanted);
-        let asked = far.ahead().whole.len();
+        let asked = locked(&far.whole).asked.len();
         assert!(asked > 0 && asked < wanted.len(), "{asked}");
+        for (_, content, _) in &wanted {
+            let taken = locked(&far.whole).take(&far.link, *content);
+            assert!(taken.is_some(), "as some are taken others are asked for");
+        }
     }
 }

@@ -91,11 +91,12 @@ impl Bulk {
         self.fetch(want, stream)
     }
 
-    /// Asks for a content if that takes no waiting.
+    /// Asks for a content if that takes no waiting, and nobody else has to wait for it.
     pub(crate) fn try_ask(self: &Arc<Self>, want: Want) -> Result<Option<Fetch>, LinkError> {
         let asked = {
             let mut streams = self.streams();
-            streams.has_room().then(|| streams.ask(want.clone()))
+            let room = streams.has_room_to_spare();
+            room.then(|| streams.ask(want.clone()))
         };
         asked.map(|stream| self.fetch(want, Ok(stream))).transpose()
     }

@@ -80,6 +80,8 @@ pub const SEND_BUFFER_BYTES: usize = 512 * 1024;
 
 /// Contents that may be asked for and are not there yet, and the same of the far end.
 pub const WANTS_MAX: usize = 64;
+/// Of these, left to those who wait for what they ask for by those who ask ahead.
+pub const WANTS_SPARE: usize = 16;
 /// Contents that were asked for and are not read to their end yet, those that are there in full included.
 pub const FETCHES_MAX: usize = 1024;
 /// Bulk: bytes of the payload of one frame.

@@ -172,7 +172,7 @@ impl Link {
         self.bulk.ask_after(want, bytes)
     }
 
-    /// As [`Link::ask`]; none where it would wait.
+    /// As [`Link::ask`], for later; none where it, or somebody who asks for something now, would wait.
     pub fn try_ask(&self, want: Want) -> Result<Option<Fetch>> {
         self.bulk.try_ask(want)
     }

@@ -136,6 +136,14 @@ impl Streams {
             && self.unread < limits::LINK_BUDGET_BYTES
     }
 
+    /// The same for somebody who does not need it now, and leaves room to those who do.
+    pub(crate) fn has_room_to_spare(&self) -> bool {
+        self.has_room()
+            && self.coming < limits::WANTS_MAX - limits::WANTS_SPARE
+            && self.incoming.len() < limits::FETCHES_MAX - limits::WANTS_SPARE
+            && self.unread < limits::LINK_BUDGET_BYTES / 2
+    }
+
     /// Asks for a content; none when all numbers of this connection are used up.
     pub(crate) fn ask(&mut self, want: Want) -> Option<u32> {
         let stream = self.next;

@@ -221,6 +221,16 @@ fn a_want_that_was_cancelled_before_it_was_taken_up_is_not_taken_up() {
 }
 
 #[test]
+fn whoever_asks_ahead_leaves_no_room_to_those_who_wait() {
+    let mut a = Streams::new(true);
+    while a.has_room_to_spare() {
+        a.ask(want(1000)).unwrap();
+    }
+    assert_eq!(a.coming, limits::WANTS_MAX - limits::WANTS_SPARE);
+    assert!(a.has_room());
+}
+
+#[test]
 fn the_most_urgent_and_then_the_smallest_is_taken_up_first() {
     let (mut a, mut b) = (Streams::new(true), Streams::new(false));
     for size in [1 << 30, 3_000_000, 2_000_000, 100] {
