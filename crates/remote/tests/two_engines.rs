@@ -124,7 +124,6 @@ fn in_role(
     Side {
         memory: one.clone(),
         observed: Arc::new(Observed::new(introduction, ours)),
-        edited: true,
         published,
     }
 }
