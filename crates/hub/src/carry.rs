@@ -28,8 +28,9 @@ impl HubReplica {
         let is_doubtful = self.state().contents.damaged().contains(&content);
         let taken = match intake::take(&self.chunks, content, from, is_doubtful) {
             Ok(taken) => taken,
-            Err(refusal) => return Self::refused(path, refusal).map(Err),
+            Err(refusal) => return self.refused(path, content, refusal).map(Err),
         };
+        self.begun.forget(content);
         let mut state = self.state();
         let listed = Listed {
             size: taken.size,
@@ -43,10 +44,14 @@ impl HubReplica {
         Ok(Ok(()))
     }
 
-    fn refused(path: &RelPath, refusal: Refusal) -> Result<Outcome> {
+    fn refused(&self, path: &RelPath, content: ContentId, refusal: Refusal) -> Result<Outcome> {
         Ok(match refusal {
-            Refusal::Other => Outcome::Busy,
-            Refusal::Source(e) => {
+            Refusal::Other => {
+                self.begun.forget(content);
+                Outcome::Busy
+            }
+            Refusal::Source(e, pieces) => {
+                self.begun.keep(content, pieces);
                 let detail = format!("read the source: {e}");
                 blocked(path, Code::Unreadable, &detail)
             }

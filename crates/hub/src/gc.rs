@@ -114,7 +114,8 @@ impl HubReplica {
 
     /// What every content is made of, in order; none where that cannot be said of one.
     fn live_chunks(&self) -> Result<Option<Vec<u64>>> {
-        let mut live = Vec::new();
+        let begun = self.begun.chunks().into_iter();
+        let mut live: Vec<u64> = begun.map(fingerprint).collect();
         let ids = self.state().contents.ids()?;
         for content in ids {
             let listed = self.state().contents.get(content)?;

@@ -24,10 +24,19 @@ const BLOCK: usize = 128 * 1024;
 pub(crate) enum Refusal {
     /// The bytes are not those of the content: somebody is writing at the source, or lies.
     Other,
-    /// They could not be read.
-    Source(io::Error),
+    /// They could not be read to the end: these came before.
+    Source(io::Error, Vec<Piece>),
     /// They could not be written here.
     Disk(instep_fs::Error),
+}
+
+impl Refusal {
+    fn after(self, pieces: Vec<Piece>) -> Self {
+        match self {
+            Self::Source(e, _) => Self::Source(e, pieces),
+            other => other,
+        }
+    }
 }
 
 impl From<instep_fs::Error> for Refusal {
@@ -69,7 +78,7 @@ impl Bytes<'_> {
                     self.at += n as u64;
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(Refusal::Source(e)),
+                Err(e) => return Err(Refusal::Source(e, Vec::new())),
             }
             if self.at > self.from.size() {
                 return Err(Refusal::Other);
@@ -128,7 +137,9 @@ fn cut(chunks: &Chunks, bytes: &mut Bytes<'_>, pins: &mut Pins<'_>) -> Result<Ve
             bytes.ahead.drain(..used);
             used = 0;
             // More than one chunk at a time, so that little is moved about.
-            bytes.fill(4 * CHUNKS.max())?;
+            if let Err(refusal) = bytes.fill(4 * CHUNKS.max()) {
+                return Err(refusal.after(pieces));
+            }
         }
         let length = CHUNKS.first(&bytes.ahead[used..]);
         if length == 0 {

@@ -10,7 +10,7 @@
 //!   lock          who has it                                              open
 //!   index.db      rows, books, counters                                   index, state, books
 //!   contents.db   of which chunks each content is made; history           contents, history
-//!   chunks/ab/    bytes under their hash                                  chunks, intake, reader
+//!   chunks/ab/    bytes under their hash                                  chunks, intake, reader, begun
 //!   staging/      chunks that wait for a flush
 //!   damaged/      chunks that decayed, for a person
 //! ```
@@ -22,6 +22,7 @@
 #![forbid(unsafe_code)]
 
 mod act;
+mod begun;
 mod books;
 mod carry;
 mod chunks;

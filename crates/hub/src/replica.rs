@@ -22,13 +22,14 @@ use instep_replica::{
 };
 use instep_store::{Durability, IndexStore};
 
+use crate::begun::Begun;
 use crate::chunks::Chunks;
 use crate::contents::{Contents, Lack};
 use crate::history::Shown;
 use crate::identity::{Witness, fs_error};
 use crate::index::Index;
 use crate::open::{HubOptions, fresh_actor};
-use crate::reader::Damage;
+use crate::reader::{Damage, Kept};
 use crate::retention::Retention;
 use crate::state::{State, UNSURE};
 
@@ -72,6 +73,7 @@ pub struct HubReplica {
     pub(crate) chunks: Arc<Chunks>,
     pub(crate) retention: Retention,
     pub(crate) damage: Arc<Damage>,
+    pub(crate) begun: Begun,
     id: ReplicaId,
     share: ShareId,
     actor: Mutex<ActorId>,
@@ -146,6 +148,7 @@ impl HubReplica {
             chunks: Arc::new(chunks),
             retention: parts.retention,
             damage: Arc::default(),
+            begun: Begun::default(),
             id: parts.id,
             share: parts.share,
             actor: Mutex::new(index.actor()),
@@ -486,6 +489,12 @@ impl Replica for HubReplica {
         let brought = self.intact(brought)?;
         self.env.reach(Step::Staged);
         Ok(brought.map_or_else(|outcome| outcome, |()| Outcome::Done))
+    }
+
+    fn begun(&self, content: ContentId) -> Option<Box<dyn Content>> {
+        let pieces = self.begun.get(content, &self.chunks)?;
+        let kept = Kept::new(&self.chunks, &self.damage, content, pieces);
+        Some(Box::new(kept))
     }
 
     fn is_staged(&self, content: ContentId) -> bool {

@@ -216,6 +216,54 @@ fn a_liar_hides_who_tells_the_truth() {
     assert_eq!(read(hub.as_ref(), &bytes).unwrap(), Some(bytes));
 }
 
+/// A source that breaks off.
+struct BreaksOff(Vec<u8>, u64);
+
+impl Content for BreaksOff {
+    fn size(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> std::io::Result<usize> {
+        if offset >= self.1 {
+            return Err(std::io::ErrorKind::ConnectionReset.into());
+        }
+        Bytes(self.0.clone()).read_at(offset, buf)
+    }
+}
+
+#[test]
+fn a_transfer_that_broke_off_begins_again_at_nothing() {
+    let real = Real::new();
+    let hub = real.hub();
+    let bytes = random(1, 6_000_000);
+    let id = content_id(&bytes);
+    let stage = |upto| hub.stage(&p("a"), id, &mut BreaksOff(bytes.clone(), upto));
+    assert!(matches!(stage(500_000).unwrap(), Outcome::Blocked(_)));
+    assert!(hub.begun(id).is_none(), "not worth it");
+    assert!(matches!(stage(5_000_000).unwrap(), Outcome::Blocked(_)));
+    assert!(matches!(stage(2_000_000).unwrap(), Outcome::Blocked(_)));
+    hub.collect().unwrap();
+    let mut begun = hub.begun(id).unwrap();
+    let size = begun.size() as usize;
+    assert!((3_500_000..5_100_000).contains(&size), "{size}");
+    let mut got = vec![0; size];
+    let mut at = 0;
+    while at < size {
+        at += begun.read_at(at as u64, &mut got[at..]).unwrap();
+    }
+    assert!(got == bytes[..size], "other bytes");
+    assert!(begun.verified().is_none(), "nobody verified it");
+    let chunk = real.chunks().pop().unwrap().0;
+    let kept = fs::read(&chunk).unwrap();
+    fs::remove_file(&chunk).unwrap();
+    assert!(hub.begun(id).is_none(), "a part of it is gone");
+    fs::write(&chunk, kept).unwrap();
+    assert_eq!(stage(u64::MAX).unwrap(), Outcome::Done);
+    assert!(hub.begun(id).is_none(), "it is all here");
+    assert_eq!(read(hub.as_ref(), &bytes).unwrap(), Some(bytes));
+}
+
 #[test]
 fn a_content_that_is_here_under_another_name_is_fetched_again() {
     let real = Real::new();
