@@ -57,8 +57,11 @@ def wait_for(condition, what, timeout=60.0, step=0.05):
 class Instep:
     """The program in a world of its own: home, configuration, state and runtime directories under `work`."""
 
-    def __init__(self, work, user=None):
+    def __init__(self, work, user=None, within=()):
+        """`within`: a command that runs another one somewhere else, as `ip netns exec NAME` does."""
+        os.makedirs(work, exist_ok=True)
         self.work, self.user, self.process, self.number = work, user, None, 0
+        self.within = list(within)
         home = os.path.join(work, "home")
         # A copy, so that everybody may run it and a new build does not change a scenario half way.
         os.makedirs(os.path.join(work, "bin"), exist_ok=True)
@@ -81,7 +84,7 @@ class Instep:
         drop = []
         if self.user is not None:
             drop = ["setpriv", f"--reuid={self.user}", f"--regid={self.user}", "--clear-groups"]
-        return [*drop, self.program, *map(str, args)]
+        return [*self.within, *drop, self.program, *map(str, args)]
 
     def call(self, *args, timeout=600):
         """(exit code, standard output, standard error) of a command that ends by itself."""
