@@ -420,23 +420,35 @@ fn a_content_goes_on_where_it_was_when_its_connection_is_cut() {
     a.send(&hello()).unwrap();
     b.send(&hello()).unwrap();
     assert!(a.recv(SOON).unwrap().is_some() && b.recv(SOON).unwrap().is_some());
-    let serve = |link: &Link, from: u64, byte: u8, to: u64| {
+    let serve = |link: &Link, part: Wanted, byte: u8, count: usize| {
         let mut asked = link.asked(SOON).unwrap().unwrap();
-        assert_eq!(asked.want.part, Wanted::From(from));
-        asked
-            .write(Bytes::from(vec![byte; (to - from) as usize]))
-            .unwrap();
+        assert_eq!(asked.want.part, part);
+        asked.write(Bytes::from(vec![byte; count])).unwrap();
         asked
     };
-    for (turn, (asks, answers)) in [(&a, &b), (&b, &a)].into_iter().enumerate() {
-        let mut fetch = asks.ask(want(3_000_000)).unwrap();
-        let first = serve(answers, 0, 1, 200_000);
+    let ranges = |from| Wanted::Ranges(vec![from..250_000, 10_000_000..12_750_000]);
+    let turns = [
+        (&a, &b, Wanted::From(0), Wanted::From(200_000)),
+        (&b, &a, Wanted::From(0), Wanted::From(200_000)),
+        (&a, &b, ranges(0), ranges(200_000)),
+    ];
+    for (turn, (asks, answers, part, rest)) in turns.into_iter().enumerate() {
+        let size = match part {
+            Wanted::From(_) => 3_000_000,
+            _ => 20_000_000,
+        };
+        let asked = Want {
+            part: part.clone(),
+            ..want(size)
+        };
+        let mut fetch = asks.ask(asked).unwrap();
+        let first = serve(answers, part, 1, 200_000);
         let mut got = vec![0; 200_000];
         fetch.read_exact(&mut got).unwrap();
         // The connection of control is the first.
         relay.cut(turn + 1);
         std::thread::scope(|scope| {
-            scope.spawn(|| serve(answers, 200_000, 2, 3_000_000).finish(Outcome::Complete));
+            scope.spawn(|| serve(answers, rest, 2, 2_800_000).finish(Outcome::Complete));
             fetch.read_to_end(&mut got).unwrap();
         });
         assert_eq!(got.len(), 3_000_000);
