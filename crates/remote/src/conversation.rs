@@ -105,8 +105,7 @@ impl Conversation {
     }
 
     fn speak(&self, both: &Both, changes: &Subscription) -> Result<()> {
-        let local = Arc::clone(&self.local) as Arc<dyn Replica>;
-        let mut teller = Teller::new(local, self.observed.actor());
+        let mut teller = Teller::new(Arc::clone(&self.local), self.observed.actor());
         let mut say = |what| {
             if matches!(what, Say::Rows(_)) {
                 self.observed.say_rows();

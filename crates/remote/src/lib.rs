@@ -29,9 +29,11 @@ pub mod say;
 pub mod shelf;
 pub mod teller;
 pub mod told;
+pub mod whereabouts;
 #[cfg(feature = "wire")]
 pub mod wired;
 
+mod judged;
 #[cfg(feature = "wire")]
 mod manifest;
 #[cfg(feature = "wire")]

@@ -144,7 +144,7 @@ impl Listener {
         }
         if node == Prefix::ROOT {
             self.begun = true;
-            self.digests = digests_of(self.ours.as_ref())?;
+            self.digests = digests_of(self.ours.as_ref(), &|_, _| {})?;
         }
         let known = self.digests.rows();
         if known == 0 && rows > 0 {

@@ -15,6 +15,9 @@ use instep_replica::Content;
 /// Bytes of all manifests together.
 pub const BYTES_MAX: usize = 64 * 1024 * 1024;
 
+/// Bytes of a content of which a manifest is made: that of a longer one takes too much memory.
+pub const CONTENT_BYTES_MAX: u64 = 64 * 1024 * 1024 * 1024;
+
 /// What is remembered.
 #[derive(Default)]
 pub struct Manifests {

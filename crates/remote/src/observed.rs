@@ -19,8 +19,11 @@ use instep_replica::{
 };
 
 use crate::digest::Prefix;
+use crate::judged::{Judged, Wrong};
+use crate::manifests::CONTENT_BYTES_MAX;
 use crate::mirror::Mirror;
 use crate::report::Report;
+use crate::whereabouts;
 
 /// Whoever brings contents from the far end while it can be reached.
 pub trait Bringer: Send + Sync {
@@ -80,9 +83,10 @@ impl std::fmt::Debug for Base {
     }
 }
 
-/// Sizes of contents that are put together from others: below it is not worth asking, and above it the list of what a
-/// content is made of is too long.
-const SPLICED_BYTES: RangeInclusive<u64> = 256 * 1024..=64 * 1024 * 1024 * 1024;
+/// Sizes of contents that are put together from others: below it is not worth asking.
+const SPLICED_BYTES: RangeInclusive<u64> = 256 * 1024..=CONTENT_BYTES_MAX;
+/// Sizes of what they are put together from.
+const BASE_BYTES: RangeInclusive<u64> = 64 * 1024..=CONTENT_BYTES_MAX;
 
 /// How the far end introduced itself.
 #[derive(Debug, Clone)]
@@ -144,6 +148,8 @@ impl State {
 pub struct Observed {
     introduction: Introduction,
     state: Mutex<State>,
+    /// What was here, but was not what it should have been.
+    wrong: Arc<Wrong>,
 }
 
 impl std::fmt::Debug for Observed {
@@ -173,6 +179,7 @@ impl Observed {
         Self {
             introduction,
             state: Mutex::new(state),
+            wrong: Arc::default(),
         }
     }
 
@@ -347,10 +354,21 @@ impl Observed {
         let row = ours.row(path).ok().flatten()?;
         let shown = row.present().filter(|shown| {
             let is_other = shown.kind == Kind::File && shown.content != content;
-            is_other && SPLICED_BYTES.contains(&shown.size.saturating_mul(4))
+            is_other && BASE_BYTES.contains(&shown.size)
         })?;
         let id = shown.content;
         Some((ours, id))
+    }
+
+    /// A content that is here already, at another path.
+    fn twin(&self, content: ContentId, size: u64) -> Option<Box<dyn Content>> {
+        if size < whereabouts::BYTES_MIN || self.wrong.has(content) {
+            return None;
+        }
+        let ours = Arc::clone(self.lock().mirror.ours());
+        let at = ours.whereabouts(content)?;
+        let twin = ours.open(&at, content).ok().flatten()?;
+        Some(Box::new(Judged::new(twin, content, &self.wrong)))
     }
 
     fn open_base(&self, path: &RelPath, content: ContentId, size: u64) -> Option<Base> {
@@ -477,6 +495,9 @@ impl Replica for Observed {
             return Ok(None);
         };
         let size = version.size;
+        if let Some(twin) = self.twin(content, size) {
+            return Ok(Some(twin));
+        }
         let mut here = AtHand::default();
         if size >= *SPLICED_BYTES.start() {
             here.begun = Arc::clone(self.lock().mirror.ours()).begun(content);
@@ -495,8 +516,11 @@ impl Replica for Observed {
         let has_base = |(path, content, size): &&(RelPath, ContentId, u64)| {
             self.base(path, *content, *size).is_some()
         };
+        let ours = Arc::clone(self.lock().mirror.ours());
+        let is_here = |id: ContentId| !self.wrong.has(id) && ours.whereabouts(id).is_some();
+        let wanted: Vec<_> = wanted.iter().filter(|(_, id, _)| !is_here(*id)).collect();
         if let Some(bringer) = bringer {
-            let (beside, whole): (Vec<_>, Vec<_>) = wanted.iter().partition(has_base);
+            let (beside, whole): (Vec<_>, Vec<_>) = wanted.into_iter().partition(has_base);
             bringer.prefetch_beside(&beside.into_iter().cloned().collect::<Vec<_>>());
             bringer.prefetch(&whole.into_iter().cloned().collect::<Vec<_>>());
         }

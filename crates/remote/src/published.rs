@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::manifests::Manifests;
 use crate::observed::Observed;
+use crate::whereabouts::Whereabouts;
+use instep_core::id::ContentId;
 use instep_core::path::RelPath;
 use instep_core::plan::{Action, Outcome};
 use instep_core::row::Row;
@@ -64,6 +66,7 @@ pub struct Published {
     inner: Arc<dyn Replica>,
     lists: Arc<Mutex<Lists>>,
     manifests: Arc<Manifests>,
+    whereabouts: Arc<Whereabouts>,
 }
 
 impl std::fmt::Debug for Published {
@@ -114,12 +117,18 @@ impl Published {
             inner,
             lists: Arc::default(),
             manifests: Arc::default(),
+            whereabouts: Arc::default(),
         }
     }
 
     /// Manifests of contents that it has.
     pub fn manifests(&self) -> &Arc<Manifests> {
         &self.manifests
+    }
+
+    /// Takes note of a row of its that was read.
+    pub(crate) fn note(&self, path: &RelPath, row: &Row) {
+        self.whereabouts.note(path, row);
     }
 
     /// Begins to list changes for a listener; `waker` is woken when there are some.
@@ -182,13 +191,25 @@ impl Replica for Published {
                 told.waker.wake();
             }
             let manifests = self.manifests.clone();
+            let whereabouts = self.whereabouts.clone();
             let anew = Self {
                 inner,
                 lists,
                 manifests,
+                whereabouts,
             };
             Arc::new(anew) as Arc<dyn Replica>
         }))
+    }
+
+    fn whereabouts(&self, content: ContentId) -> Option<RelPath> {
+        let at = self.whereabouts.of(content)?;
+        let row = self.inner.row(&at).ok().flatten();
+        let is_there = row.is_some_and(|r| r.present().is_some_and(|v| v.content == content));
+        if !is_there {
+            self.whereabouts.forget(content);
+        }
+        is_there.then_some(at)
     }
 
     fn rejoined(&self) -> Result<()> {

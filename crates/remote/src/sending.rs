@@ -14,7 +14,7 @@ use instep_wire::limits;
 use instep_wire::link::Link;
 use instep_wire::want::{Fingerprint, Mark, Wanted};
 
-use crate::manifests::{Known, Making, cut};
+use crate::manifests::{CONTENT_BYTES_MAX, Known, Making, cut};
 use crate::published::Published;
 
 /// How long a thread waits before it sees whether the link is over.
@@ -124,6 +124,9 @@ fn send_nodes(
     local: &Published,
     marks: &[Mark],
 ) -> Sent {
+    if content.size() > CONTENT_BYTES_MAX {
+        return Err(FAILED);
+    }
     let mut said = 0;
     let tree = loop {
         match local.manifests().get(asked.want.content, CUTTING.0) {

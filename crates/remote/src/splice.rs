@@ -3,49 +3,28 @@
 //! Owns the order in which the parts are asked for. Invariant: what it gives is a proposal: whoever reads it to the end
 //! hashes it, and so does it itself, so that a content that came out wrong is not spliced a second time.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::io::{self, Read as _};
 use std::iter;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use instep_chunk::delta::{Fingerprint, fingerprints, patch};
 use instep_chunk::manifest::{Piece, Run, Tree, mark};
 use instep_chunk::{Hasher, delta};
-use instep_core::id::ContentId;
 use instep_replica::Content;
 use instep_wire::bulk::Fetch;
 use instep_wire::limits::{DELTA_BYTES_MAX, RANGES_MAX};
 use instep_wire::link::Link;
 use instep_wire::want::{Want, Wanted};
 
+use crate::judged::Wrong;
 use crate::manifests::Manifests;
 
 /// Requests that are on their way at a time.
 const AHEAD: usize = 16;
 /// Where much is gone from the old bytes, so many of each end are compared with what is there now.
 const END_BYTES: u64 = 512 * 1024;
-/// Contents that came out wrong, of which it is remembered.
-const WRONG_MAX: usize = 1024;
-
-/// Contents that came out wrong: they are wanted as a whole.
-#[derive(Debug, Default)]
-pub(crate) struct Wrong(Mutex<BTreeSet<ContentId>>);
-
-impl Wrong {
-    pub(crate) fn has(&self, content: ContentId) -> bool {
-        let wrong = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        wrong.contains(&content)
-    }
-
-    fn add(&self, content: ContentId) {
-        let mut wrong = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if wrong.len() >= WRONG_MAX {
-            wrong.clear();
-        }
-        wrong.insert(content);
-    }
-}
 
 /// A part of the content.
 #[derive(Debug, Clone, PartialEq, Eq)]

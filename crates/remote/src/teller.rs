@@ -13,7 +13,7 @@ use instep_core::version::Kind;
 use instep_replica::{Book, Content, Error, Replica, Result};
 
 use crate::digest::{Digests, Prefix};
-use crate::published::{Changes, is_told};
+use crate::published::{Changes, Published, is_told};
 use crate::say::{BYTES_MAX, INLINE_MAX, Part, ROWS_MAX, Said, Say};
 use crate::told;
 
@@ -25,7 +25,7 @@ pub type Mouth<'a> = &'a mut dyn FnMut(Say) -> Result<()>;
 
 /// Tells one listener.
 pub struct Teller {
-    local: Arc<dyn Replica>,
+    local: Arc<Published>,
     /// Whoever listens mints under this one: it has its own contents.
     listener: ActorId,
     digests: Digests,
@@ -67,7 +67,7 @@ impl Batch {
 
 impl Teller {
     /// Begins to tell a listener what a replica knows.
-    pub fn new(local: Arc<dyn Replica>, listener: ActorId) -> Self {
+    pub fn new(local: Arc<Published>, listener: ActorId) -> Self {
         Self {
             local,
             listener,
@@ -85,8 +85,13 @@ impl Teller {
                 }
             }
         }
-        self.digests = digests_of(self.local.as_ref())?;
+        self.digests = self.digests_now()?;
         self.tell_digests(Prefix::ROOT, say)
+    }
+
+    fn digests_now(&self) -> Result<Digests> {
+        let note = |path: &RelPath, row: &Row| self.local.note(path, row);
+        digests_of(self.local.as_ref(), &note)
     }
 
     fn tell_digests(&self, node: Prefix, say: Mouth<'_>) -> Result<()> {
@@ -147,6 +152,9 @@ impl Teller {
         let mut batch = Batch::default();
         for path in &changes.paths {
             let row = self.local.row(path)?;
+            if let Some(row) = &row {
+                self.local.note(path, row);
+            }
             let inline = row
                 .as_ref()
                 .filter(|_| with_contents)
@@ -162,7 +170,7 @@ impl Teller {
         }
         batch.flush(say)?;
         if changes.lost {
-            self.digests = digests_of(self.local.as_ref())?;
+            self.digests = self.digests_now()?;
             self.tell_digests(Prefix::ROOT, say)?;
         }
         Ok(())
@@ -194,10 +202,14 @@ fn whole(content: &mut dyn Content, size: u64) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// The digests of what a replica tells.
-pub(crate) fn digests_of(replica: &dyn Replica) -> core::result::Result<Digests, Error> {
+/// The digests of what a replica tells. Of each row note is taken.
+pub(crate) fn digests_of(
+    replica: &dyn Replica,
+    note: &dyn Fn(&RelPath, &Row),
+) -> core::result::Result<Digests, Error> {
     let mut digests = Digests::default();
     replica.subtree(&RelPath::root(), &mut |path, row| {
+        note(&path, &row);
         if let Some(bytes) = told::encode(&row) {
             digests.add(&path, &bytes);
         }

@@ -22,13 +22,14 @@ use instep_wire::want::{Want, Wanted};
 
 use crate::conversation::{Conversation, Line};
 use crate::digest::Prefix;
+use crate::judged::Wrong;
 use crate::manifest::{self, Apart};
 use crate::manifests::Manifests;
 use crate::observed::{AtHand, Base, Bringer, Observed};
 use crate::published::Published;
 use crate::say::{Part, Said, Say};
 use crate::sending;
-use crate::splice::{Ground, Plan, Spliced, Wrong};
+use crate::splice::{Ground, Plan, Spliced};
 
 type Result<T, E = Error> = std::result::Result<T, E>;
 

@@ -256,3 +256,74 @@ fn a_file_that_was_replaced_by_another_one_costs_more_than_the_whole() {
     let bytes = two.bytes_until("file", &noise(2 * MIB, 5));
     assert!(bytes < 2 * MIB as u64 + 64 * 1024, "{bytes}");
 }
+
+/// Numbers that decide, the same everywhere.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, end: usize) -> usize {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % end.max(1)
+    }
+
+    /// What a program may make of a file.
+    fn edit(&mut self, bytes: &mut Vec<u8>) {
+        let at = self.below(bytes.len());
+        let end = (at + self.below(300_000)).min(bytes.len());
+        match self.below(7) {
+            0 => bytes[at] ^= 1,
+            1 => {
+                let some = noise(4 + self.below(50_000), at as u64);
+                bytes.splice(at..at, some);
+            }
+            2 => {
+                bytes.drain(at..end);
+            }
+            3 => bytes.extend(noise(4 + self.below(400_000), at as u64)),
+            4 => {
+                let moved: Vec<u8> = bytes.drain(at..end).collect();
+                let to = self.below(bytes.len());
+                bytes.splice(to..to, moved);
+            }
+            5 => {
+                let again = bytes[at..end].to_vec();
+                bytes.splice(at..at, again);
+            }
+            _ => bytes[at..end].fill(0),
+        }
+    }
+}
+
+#[test]
+fn an_edit_of_some_kind_arrives_as_something_else() {
+    let two = Two::new();
+    let mut dice = Dice(11);
+    let mut bytes = noise(2 * MIB, 6);
+    two.bytes_until("file", &bytes);
+    let (mut sent, mut whole) = (0, 0);
+    for _ in 0..30 {
+        for _ in 0..=dice.below(3) {
+            dice.edit(&mut bytes);
+        }
+        sent += two.bytes_until("file", &bytes);
+        whole += bytes.len() as u64;
+    }
+    assert!(sent < whole / 4, "{sent} of {whole}");
+    assert_eq!(two.problems.load(Ordering::SeqCst), 0);
+}
+
+#[test]
+fn a_file_that_is_there_twice_comes_twice() {
+    let two = Two::new();
+    let bytes = noise(2 * MIB, 7);
+    two.bytes_until("one", &bytes);
+    let again = two.bytes_until("d/two", &bytes);
+    let path = RelPath::new(b"one").unwrap();
+    two.a.memory.user_remove(&path).unwrap();
+    wait_for(|| !two.shows("one", &bytes));
+    let after = two.bytes_until("three", &bytes);
+    assert!(again < 4096 && after < 4096, "{again} {after}");
+}

@@ -161,6 +161,11 @@ pub trait Replica: Send + Sync {
     /// What is listed as damaged ([`records::DamageRecord`]) is not offered.
     fn open(&self, path: &RelPath, content: ContentId) -> Result<Option<Box<dyn Content>>>;
 
+    /// Where this content is shown, if that is at hand. It may be there no more.
+    fn whereabouts(&self, _content: ContentId) -> Option<RelPath> {
+        None
+    }
+
     /// These contents will be opened soon, in this order, with their sizes. Only those to whom it is far care.
     fn prefetch(&self, _wanted: &[(RelPath, ContentId, u64)]) {}
 
