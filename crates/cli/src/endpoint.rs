@@ -162,6 +162,18 @@ pub(crate) fn refuse_far(endpoints: &[Endpoint]) -> Result<(), Failure> {
     )
 }
 
+/// Refuses shares of hubs, for commands that create nothing: who is in one is known to the hub.
+pub(crate) fn refuse_hubs(endpoints: &[Endpoint]) -> Result<(), Failure> {
+    let is_hub = |e: &&Endpoint| {
+        let machine = e.far.as_ref().map(|place| &place.machine);
+        matches!(machine, Some(Machine::Hub(_)))
+    };
+    match endpoints.iter().find(is_hub) {
+        Some(hub) => refuse_far(std::slice::from_ref(hub)),
+        None => Ok(()),
+    }
+}
+
 /// Gives every folder a label: the one that was typed, else the one it had (`kept`), else the next free of
 /// `A`, `B`, …, `Z`, `A2`, …; free is what no member of the share has (`taken`).
 pub(crate) fn labels(

@@ -11,7 +11,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use instep_testkit::compare::assert_same;
 use instep_testkit::needs::{self, Need};
 use support::sshd::{Sshd, kill};
-use support::{assert_refused, has, program, put, until};
+use support::{assert_refused, assert_untouched, has, program, put, see, until};
 
 fn mode(path: &std::path::Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o777
@@ -315,4 +315,44 @@ fn a_folder_that_a_session_there_holds_is_refused_or_written_twice() {
     // One that goes one way takes nobody in.
     assert_refused(cli.run(&["sync", "--once", "a", "nas:c"]), "E1006", 8);
     drop(mirror);
+}
+
+#[test]
+fn a_plan_creates_something_or_leaves_the_other_machine_out() {
+    let name = "ssh::a_plan_creates_something_or_leaves_the_other_machine_out";
+    if !needs::met(name, &[Need::Sshd]) {
+        return;
+    }
+    let sshd = Sshd::start("");
+    let cli = sshd.reached_by(program());
+    put(&cli, "a/here", "one");
+    sshd.put("b/there", "three");
+    // Brings the program, which is kept.
+    assert_refused(cli.run(&["plan", "a", "nas:none"]), "E1004", 2);
+    let before = (see(&cli.home().join("a")), see(&sshd.home().join("b")));
+    let plan = |expected: &[&str], missing: &str| {
+        let out = cli.run(&["plan", "a", "nas:b"]).expect(0);
+        for line in expected {
+            assert!(out.stdout.contains(line), "{line}\n{out}");
+        }
+        assert!(!out.stdout.contains(missing), "{missing}\n{out}");
+    };
+    plan(&["copy A to B", "copy B to A", "here", "there"], "update");
+    let out = cli.run(&["sync", "-n", "a", "nas:b"]).expect(0);
+    assert!(out.stdout.contains("copy A to B"), "{out}");
+    assert_untouched(&before.0, &see(&cli.home().join("a")));
+    assert_untouched(&before.1, &see(&sshd.home().join("b")));
+    assert!(!sshd.home().join(".local/state").exists());
+    cli.run(&["sync", "--once", "a", "nas:b"]).expect(0);
+    put(&cli, "a/here", "changed");
+    fs::remove_file(sshd.home().join("b/there")).unwrap();
+    plan(&["update A to B", "trash on A"], "copy");
+    let held = sshd.session(&["sync", "b", "c", "--create"]);
+    until("c is there", || sshd.has("c/here", "one"));
+    plan(&["update A to B", "trash on A"], "copy");
+    assert!(sshd.has("b/here", "one") && has(&cli, "a/there", "three"));
+    drop(held);
+    let out = cli.run(&["mirror", "-n", "a", "nas:b"]).expect(0);
+    assert!(out.stdout.contains("update A to B"), "{out}");
+    until("the program there has ended", || sshd.running().is_empty());
 }

@@ -238,7 +238,7 @@ impl Session {
 
     fn row_at(&mut self, i: usize, path: &RelPath) -> Option<Row> {
         let slot = self.slots.get(i).filter(|s| s.online())?;
-        if slot.says_nothing_new(path) {
+        if slot.says_nothing_new(path) && !self.foretells {
             return None;
         }
         match slot.replica.row(path) {
@@ -259,8 +259,14 @@ impl Session {
                 Side {
                     row: rows.get(i).and_then(|r| r.as_ref()),
                     role: slot.role,
-                    writable: slot.online() && can.writable && !can.observed,
-                    modes: can.modes,
+                    writable: slot.online()
+                        && if can.observed {
+                            self.foretells
+                        } else {
+                            can.writable
+                        },
+                    // What bits a file has elsewhere is not told.
+                    modes: can.modes && !can.observed,
                     covered: false,
                     carried: can.carried,
                 }

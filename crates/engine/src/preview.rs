@@ -2,9 +2,12 @@
 //!
 //! The replicas of a preview are opened so that recording goes to memory only.
 
+use std::ops::ControlFlow;
+
 use instep_core::path::RelPath;
 use instep_core::plan::Action;
 use instep_core::row::Row;
+use instep_replica::{Look, Scope};
 
 use crate::plan::Pass;
 use crate::report::{Meeting, State};
@@ -58,24 +61,52 @@ pub struct Preview {
 impl Session {
     /// Looks, records (in memory), decides; carries nothing out.
     pub fn preview(&mut self) -> Result<Preview, SessionError> {
+        self.preview_with(|| ())
+    }
+
+    /// As [`Session::preview`]. Whoever is observed is heard from `meet` on: by then it is known what is here.
+    pub fn preview_with(&mut self, meet: impl FnOnce()) -> Result<Preview, SessionError> {
+        self.foretells = true;
+        let (observed, ours): (Vec<usize>, Vec<usize>) =
+            (0..self.slots.len()).partition(|i| self.slots[*i].is_observed());
+        let mut out = Preview::default();
+        let mut looks = self.looks_everywhere(&ours);
+        if observed.is_empty() {
+            self.foretell(&looks, &mut out)?;
+            self.record_all(looks)?;
+        } else {
+            self.record_all(looks.clone())?;
+            meet();
+            looks.extend(self.looks_everywhere(&observed));
+            looks.sort_by_key(|(i, _)| *i);
+            self.foretell(&looks, &mut out)?;
+            observed.iter().for_each(|i| self.differing_is_dirty(*i));
+        }
+        Ok(self.plan_all(out))
+    }
+
+    fn looks_everywhere(&mut self, of: &[usize]) -> Vec<(usize, Look)> {
         let mut looks = Vec::new();
-        for i in 0..self.slots.len() {
-            match self.slots[i]
-                .replica
-                .look(&instep_replica::Scope::Everything)
-            {
-                Ok(look) => looks.push((i, look)),
-                Err(e) => self.replica_failed(i, &e),
+        for i in of {
+            match self.slots[*i].replica.look(&Scope::Everything) {
+                Ok(look) => {
+                    self.slots[*i].state = State::InSync;
+                    looks.push((*i, look));
+                }
+                Err(e) => self.replica_failed(*i, &e),
             }
         }
+        looks
+    }
+
+    /// What a first meeting will do.
+    fn foretell(&mut self, looks: &[(usize, Look)], out: &mut Preview) -> Result<(), SessionError> {
         let new = self.slots.iter().any(|s| s.replica.describe().new);
-        let meeting = new.then(|| self.meeting(&looks));
-        self.first_meeting(&looks)?;
-        let mut out = Preview {
-            meeting,
-            ..Preview::default()
-        };
-        let mut held_paths = std::collections::BTreeSet::new();
+        out.meeting = new.then(|| self.meeting(looks));
+        self.first_meeting(looks)
+    }
+
+    fn record_all(&mut self, mut looks: Vec<(usize, Look)>) -> Result<(), SessionError> {
         self.rejoining_last(&mut looks);
         for (i, mut look) in looks {
             for p in std::mem::take(&mut look.problems) {
@@ -85,8 +116,26 @@ impl Session {
             self.brake(i, &mut look);
             let changed = self.slots[i].replica.record(&look, &self.share)?;
             self.dirty.extend(changed);
-            self.slots[i].state = State::InSync;
         }
+        Ok(())
+    }
+
+    /// What somebody who is observed has otherwise is planned, too.
+    fn differing_is_dirty(&mut self, i: usize) {
+        let dirty = &mut self.dirty;
+        let read = self.slots[i]
+            .replica
+            .differing(&RelPath::root(), &mut |path, _| {
+                dirty.insert(path);
+                ControlFlow::Continue(())
+            });
+        if let Err(e) = read {
+            self.replica_failed(i, &e);
+        }
+    }
+
+    fn plan_all(&mut self, mut out: Preview) -> Preview {
+        let mut held_paths = std::collections::BTreeSet::new();
         for hold in &self.holds {
             out.held = Some((hold.paths.len() as u64, hold.total));
             held_paths.extend(hold.paths.iter().cloned());
@@ -119,7 +168,7 @@ impl Session {
             });
         }
         out.lines.reverse();
-        Ok(out)
+        out
     }
 }
 

@@ -193,6 +193,8 @@ pub struct Session {
     /// When upkeep is due; not before the first settling.
     pub(crate) next_upkeep_ns: Option<u64>,
     pub(crate) checks: Checks,
+    /// It plans for everybody and changes nothing.
+    pub(crate) foretells: bool,
 }
 
 /// Something to be done at a later time.
@@ -267,6 +269,7 @@ impl Session {
             progress_ns: 0,
             next_upkeep_ns: None,
             checks: Checks::default(),
+            foretells: false,
         };
         session.agree(id)?;
         session.load_conflicts().map_err(|(_, e)| e)?;

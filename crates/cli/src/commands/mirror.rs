@@ -21,6 +21,9 @@ pub(crate) fn run(args: args::Mirror, context: &Context) -> Result<Exit, Failure
     let mut typed = vec![args.source];
     typed.extend(args.targets);
     endpoint::refuse_far(&typed[..1])?;
+    if args.session.dry_run {
+        endpoint::refuse_hubs(&typed)?;
+    }
     let role = |i| if i == 0 { Role::Source } else { Role::Target };
     let (roots, far) = sync::look_far(&typed, role)?;
     // Only targets are ever made: a source that is missing is a mistake or a disk that is not mounted.
@@ -39,7 +42,6 @@ pub(crate) fn run(args: args::Mirror, context: &Context) -> Result<Exit, Failure
         session: args.session,
     };
     if want.session.dry_run {
-        endpoint::refuse_far(&typed)?;
         let limit = if context.output.style.verbose {
             0
         } else {

@@ -12,7 +12,9 @@ use super::Context;
 use super::sync::{self, Want};
 use crate::args;
 use crate::connect::Purpose;
+use crate::endpoint;
 use crate::error::{Exit, Failure};
+use crate::far::caller::Far;
 use crate::quantity::count;
 use crate::ui::json::{meeting, put_path};
 use crate::ui::plan_table::{Cell, PlanRow, PlanView, render};
@@ -23,7 +25,8 @@ pub(crate) const LIMIT: usize = 200;
 
 /// Carries it out.
 pub(crate) fn run(args: args::Plan, context: &Context) -> Result<Exit, Failure> {
-    let roots = sync::look(&args.roots, |_| Role::Both)?;
+    endpoint::refuse_hubs(&args.roots)?;
+    let (roots, far) = sync::look_far(&args.roots, |_| Role::Both)?;
     roots::check(&roots, false)?;
     let session = args::Session {
         gitignore: args.gitignore,
@@ -32,7 +35,7 @@ pub(crate) fn run(args: args::Plan, context: &Context) -> Result<Exit, Failure> 
     };
     let mut want = Want {
         roots,
-        far: std::collections::BTreeMap::new(),
+        far,
         allow_empty: false,
         mirror: false,
         merge: args.merge_shares,
@@ -54,7 +57,7 @@ pub(crate) fn show(want: &mut Want, limit: usize, context: &Context) -> Result<b
             .why("showing what would happen creates nothing, and there is nothing to look at yet")
             .remedy(format!("mkdir {typed}")));
     }
-    let opened = sync::open(want, context, Purpose::Preview)?;
+    let mut opened = sync::open(want, context, Purpose::Preview)?;
     let options = SessionOptions {
         once: true,
         mirror: want.mirror,
@@ -63,7 +66,10 @@ pub(crate) fn show(want: &mut Want, limit: usize, context: &Context) -> Result<b
     };
     let mut session = Session::start(opened.env, opened.replicas, options, Box::new(Silent))
         .map_err(live::failure)?;
-    let preview = session.preview().map_err(live::failure)?;
+    let mut begun = Ok(());
+    let meet = || begun = opened.far.iter_mut().try_for_each(Far::hear);
+    let preview = session.preview_with(meet).map_err(live::failure)?;
+    begun?;
     let view = view(want, &preview);
     if context.output.style.json {
         context.output.json("plan", document(&view, &preview));

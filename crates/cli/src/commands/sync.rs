@@ -28,6 +28,9 @@ const LOG_LINES: usize = 50;
 
 /// Carries it out.
 pub(crate) fn run(args: args::Sync, context: &Context) -> Result<Exit, Failure> {
+    if args.session.dry_run {
+        endpoint::refuse_hubs(&args.roots)?;
+    }
     let (roots, far) = look_far(&args.roots, |_| Role::Both)?;
     roots::check(&roots, args.session.create)?;
     let labels: Vec<&str> = roots.iter().map(|r| r.label.as_str()).collect();
@@ -45,7 +48,6 @@ pub(crate) fn run(args: args::Sync, context: &Context) -> Result<Exit, Failure> 
         session: args.session,
     };
     if want.session.dry_run {
-        endpoint::refuse_far(&args.roots)?;
         let limit = if context.output.style.verbose {
             0
         } else {
@@ -111,14 +113,8 @@ pub(crate) struct Want {
     pub(crate) session: args::Session,
 }
 
-/// Looks at the folders that were typed, all on this machine. A member of a share keeps its label unless it is given
+/// Looks at the folders that were typed, also on other machines. A member of a share keeps its label unless it is given
 /// another.
-pub(crate) fn look(typed: &[Endpoint], role: impl Fn(usize) -> Role) -> Result<Vec<Root>, Failure> {
-    endpoint::refuse_far(typed)?;
-    look_far(typed, role).map(|(roots, _)| roots)
-}
-
-/// As [`look`], also on other machines.
 pub(crate) fn look_far(
     typed: &[Endpoint],
     role: impl Fn(usize) -> Role,
@@ -236,8 +232,12 @@ fn open_far(
             mirror: want.mirror,
             allow_empty: want.allow_empty,
             create: want.session.create,
+            preview: want.session.dry_run,
         };
-        let opened = reached.open(terms, published)?;
+        let mut opened = reached.open(terms, published)?;
+        if !want.session.dry_run {
+            opened.begin()?;
+        }
         replicas.insert(i, opened.observed.clone());
         far.push(opened);
     }

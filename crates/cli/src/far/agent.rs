@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use instep_core::id::ShareId;
 use instep_core::policy::Role;
+use instep_engine::report::Silent;
 use instep_engine::session::{Session, SessionOptions};
 use instep_fs::place;
 use instep_remote::published::Published;
@@ -63,6 +64,7 @@ pub(crate) fn run(context: &Context) -> Result<Exit, Failure> {
             },
             Ask::Order(_) => refuse(&link, &bad_request("an order, and no hub runs here")),
             Ask::Open(opening) => match open(&opening, context) {
+                Ok(opened) if opening.preview => return show(&link, &opening, opened),
                 Ok(opened) => return take_part(&link, &opening, opened, context, signals),
                 Err(failure) => refuse(&link, &failure),
             },
@@ -125,7 +127,9 @@ fn open(opening: &Opening, context: &Context) -> Result<Opened, Failure> {
     };
     let roots = [root];
     roots::check(&roots, opening.create)?;
-    roots::check_free(&roots)?;
+    if !opening.preview {
+        roots::check_free(&roots)?;
+    }
     let share: ShareId = opening.share.parse().map_err(|_| bad_request("no share"))?;
     let choice = if opening.new {
         Choice::New
@@ -135,7 +139,11 @@ fn open(opening: &Opening, context: &Context) -> Result<Opened, Failure> {
     let env = Context::env(None)?;
     let settings = context.settings(&args::Session::default());
     let create = opening.create;
-    let purpose = Purpose::Change { create };
+    let purpose = if opening.preview {
+        Purpose::Preview
+    } else {
+        Purpose::Change { create }
+    };
     let [root] = &roots;
     let share = (choice, share);
     let local = connect::open(&env, &settings, root, share, opening.mirror, purpose)?;
@@ -149,6 +157,28 @@ fn wait_until(settled: &AtomicBool) {
     while !settled.load(Ordering::SeqCst) && waited() < LOOKED {
         place::pause(Duration::from_millis(2));
     }
+}
+
+/// Tells what is here to a caller who plans; nothing is changed.
+fn show(link: &Arc<Link>, opening: &Opening, opened: Opened) -> Result<Exit, Failure> {
+    let Opened { env, local } = opened;
+    let met = opening.caller.met(Role::Both);
+    let met = met.ok_or_else(|| bad_request("no introduction"))?;
+    let published = Arc::new(Published::new(local));
+    let observed = super::observed(&met, published.share(), &published);
+    let options = SessionOptions {
+        mirror: opening.mirror,
+        allow_empty: true,
+        ..SessionOptions::default()
+    };
+    let replicas: Vec<Arc<dyn Replica>> = vec![published.clone(), observed.clone()];
+    let silent = Box::new(Silent);
+    let mut session =
+        Session::start(env, replicas, options, silent).map_err(crate::live::failure)?;
+    session.preview().map_err(crate::live::failure)?;
+    request::tell(link, &Tell::Opened(Card::of(published.as_ref())));
+    let _over = wired::hold(link, &published, &observed);
+    Ok(Exit::Done)
 }
 
 /// Takes part until the caller hangs up or the program is told to stop.

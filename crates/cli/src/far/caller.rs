@@ -102,6 +102,8 @@ pub(crate) struct Terms {
     pub(crate) mirror: bool,
     pub(crate) allow_empty: bool,
     pub(crate) create: bool,
+    /// Only what would happen is asked.
+    pub(crate) preview: bool,
 }
 
 impl Reached {
@@ -122,7 +124,7 @@ impl Reached {
         Ok((reached, *seen))
     }
 
-    /// Opens the folder there beside one of ours, and keeps to it until told to stop.
+    /// Opens the folder there beside one of ours.
     pub(crate) fn open(self, terms: Terms, ours: &Arc<Published>) -> Result<Far, Failure> {
         let card = ask_to_open(&self.started, &self.place, &terms, ours)?;
         let role = if terms.mirror {
@@ -154,16 +156,11 @@ impl Reached {
             observed: Arc::clone(&observed),
             stop: Arc::clone(&stop),
         };
-        let started = self.started;
-        let talking = std::thread::Builder::new()
-            .name("far".into())
-            .spawn(move || visit.stay(started))
-            .map_err(|e| Failure::new(1900, Exit::Failed, "start a thread").why(e.to_string()))?;
-        wait_until_heard(&observed);
         Ok(Far {
             observed,
             stop,
-            talking: Some(talking),
+            waiting: Some((visit, self.started)),
+            talking: None,
         })
     }
 }
@@ -202,6 +199,7 @@ fn ask_to_open(
         mirror: terms.mirror,
         allow_empty: terms.allow_empty,
         create: terms.create,
+        preview: terms.preview,
         caller: Card::of(ours.as_ref()),
     };
     match request::ask(started.link(), &at, &Ask::Open(Box::new(opening)))? {
@@ -214,7 +212,37 @@ fn ask_to_open(
 pub(crate) struct Far {
     pub(crate) observed: Arc<Observed>,
     stop: Arc<AtomicBool>,
+    /// Who is there and was told nothing yet.
+    waiting: Option<(Visit, Started)>,
     talking: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Far {
+    /// Tells and is told from now on, and keeps to it until dropped. What is there is heard when this returns, if that
+    /// did not take long.
+    pub(crate) fn begin(&mut self) -> Result<(), Failure> {
+        let Some((visit, started)) = self.waiting.take() else {
+            return Ok(());
+        };
+        let talking = std::thread::Builder::new()
+            .name("far".into())
+            .spawn(move || visit.stay(started))
+            .map_err(|e| Failure::new(1900, Exit::Failed, "start a thread").why(e.to_string()))?;
+        self.talking = Some(talking);
+        wait_until_heard(&self.observed);
+        Ok(())
+    }
+
+    /// As [`Far::begin`]; fails where it was not heard.
+    pub(crate) fn hear(&mut self) -> Result<(), Failure> {
+        self.begin()?;
+        self.observed.guard().map_err(|e| {
+            let at = self.observed.describe().location;
+            Failure::new(1040, Exit::Unreachable, format!("{at} does not answer"))
+                .why(e.to_string())
+                .remedy("try again")
+        })
+    }
 }
 
 impl Drop for Far {

@@ -129,7 +129,9 @@ impl Guests {
             return Err(roots::in_use(typed.as_ref(), "a session of its own"));
         }
         let observed = super::observed(&met, share, published);
-        self.handle.meet(observed.clone());
+        if !opening.preview {
+            self.handle.meet(observed.clone());
+        }
         request::tell(link, &Tell::Opened(Card::of(published.as_ref())));
         for news in self.news(place, published) {
             request::tell(link, &Tell::News(news));

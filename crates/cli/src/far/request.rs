@@ -58,6 +58,9 @@ pub(crate) struct Opening {
     pub(crate) allow_empty: bool,
     /// It is made where it is missing.
     pub(crate) create: bool,
+    /// It is only shown what would happen.
+    #[serde(default)]
+    pub(crate) preview: bool,
     /// Who asks.
     pub(crate) caller: Card,
 }

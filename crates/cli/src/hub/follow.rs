@@ -106,6 +106,7 @@ impl Follower {
             mirror: false,
             allow_empty: false,
             create: false,
+            preview: false,
             caller: self.share.card(),
         };
         let Tell::Opened(card) = request::ask(&link, &at, &Ask::Open(Box::new(opening)))? else {
