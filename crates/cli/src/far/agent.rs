@@ -6,13 +6,15 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use instep_core::id::ShareId;
 use instep_core::policy::Role;
 use instep_engine::report::Silent;
-use instep_engine::session::{Session, SessionOptions};
+use instep_engine::session::{Handle, Session, SessionOptions};
 use instep_fs::place;
+use instep_remote::observed::Observed;
 use instep_remote::published::Published;
 use instep_remote::wired;
 use instep_replica::Replica;
@@ -20,8 +22,8 @@ use instep_replica::env::Env;
 use instep_wire::link::Link;
 use instep_wire::pipe::Side;
 
-use super::guests::Guests;
-use super::news::Reporter;
+use super::guests::{Guests, Stay};
+use super::news::{News, Reporter};
 use super::relay;
 use super::request::{self, Ask, Card, Opening, Seen, Tell, Trouble};
 use crate::args;
@@ -64,8 +66,14 @@ pub(crate) fn run(context: &Context) -> Result<Exit, Failure> {
             },
             Ask::Order(_) => refuse(&link, &bad_request("an order, and no hub runs here")),
             Ask::Open(opening) => match open(&opening, context) {
-                Ok(opened) if opening.preview => return show(&link, &opening, opened),
-                Ok(opened) => return take_part(&link, &opening, opened, context, signals),
+                Ok(opened) => {
+                    let taken = if opening.preview {
+                        show(&link, &opening, opened)
+                    } else {
+                        take_part(&link, &opening, opened, context, signals)
+                    };
+                    return taken.inspect_err(|failure| refuse(&link, failure));
+                }
                 Err(failure) => refuse(&link, &failure),
             },
         }
@@ -159,25 +167,83 @@ fn wait_until(settled: &AtomicBool) {
     }
 }
 
+/// The folder here and the caller's, as a session here sees them.
+struct Party {
+    published: Arc<Published>,
+    observed: Arc<Observed>,
+    mirror: bool,
+}
+
+impl Party {
+    fn of(opening: &Opening, local: Arc<dyn Replica>) -> Result<Self, Failure> {
+        let role = if opening.mirror {
+            Role::Source
+        } else {
+            Role::Both
+        };
+        let met = opening.caller.met(role);
+        let met = met.ok_or_else(|| bad_request("no introduction"))?;
+        let published = Arc::new(Published::new(local));
+        let observed = super::observed(&met, published.share(), &published);
+        let mirror = opening.mirror;
+        Ok(Self {
+            published,
+            observed,
+            mirror,
+        })
+    }
+
+    /// Our own place in the session: a mirror's source comes first.
+    fn place(&self) -> usize {
+        usize::from(self.mirror)
+    }
+
+    fn replicas(&self) -> Vec<Arc<dyn Replica>> {
+        let (ours, theirs) = (self.published.clone(), self.observed.clone());
+        if self.mirror {
+            vec![theirs, ours]
+        } else {
+            vec![ours, theirs]
+        }
+    }
+
+    /// Lets others in, too, unless the session goes one way.
+    fn guests(&self, handle: Handle, context: &Context) -> Arc<Guests> {
+        let ours = (self.place(), Arc::clone(&self.published));
+        let ours = if self.mirror { Vec::new() } else { vec![ours] };
+        let settings = context.settings(&args::Session::default());
+        Guests::of(handle, ours, settings, true)
+    }
+
+    /// Tells the caller what is here once it was looked at, and stays until it hangs up.
+    fn talk(self, link: &Arc<Link>, told: (Receiver<News>, Arc<AtomicBool>), stay: Stay) {
+        let (news, settled) = told;
+        let to = Arc::clone(link);
+        std::thread::spawn(move || news.iter().for_each(|n| request::tell(&to, &Tell::News(n))));
+        let link = Arc::clone(link);
+        std::thread::spawn(move || {
+            wait_until(&settled);
+            let _over = wired::hold(&link, &self.published, &self.observed);
+            // Others may have come meanwhile.
+            drop(stay);
+        });
+    }
+}
+
 /// Tells what is here to a caller who plans; nothing is changed.
 fn show(link: &Arc<Link>, opening: &Opening, opened: Opened) -> Result<Exit, Failure> {
-    let Opened { env, local } = opened;
-    let met = opening.caller.met(Role::Both);
-    let met = met.ok_or_else(|| bad_request("no introduction"))?;
-    let published = Arc::new(Published::new(local));
-    let observed = super::observed(&met, published.share(), &published);
+    let party = Party::of(opening, opened.local)?;
     let options = SessionOptions {
         mirror: opening.mirror,
         allow_empty: true,
         ..SessionOptions::default()
     };
-    let replicas: Vec<Arc<dyn Replica>> = vec![published.clone(), observed.clone()];
     let silent = Box::new(Silent);
-    let mut session =
-        Session::start(env, replicas, options, silent).map_err(crate::live::failure)?;
+    let mut session = Session::start(opened.env, party.replicas(), options, silent)
+        .map_err(crate::live::failure)?;
     session.preview().map_err(crate::live::failure)?;
-    request::tell(link, &Tell::Opened(Card::of(published.as_ref())));
-    let _over = wired::hold(link, &published, &observed);
+    request::tell(link, &Tell::Opened(Card::of(party.published.as_ref())));
+    let _over = wired::hold(link, &party.published, &party.observed);
     Ok(Exit::Done)
 }
 
@@ -189,59 +255,29 @@ fn take_part(
     context: &Context,
     signals: Taken,
 ) -> Result<Exit, Failure> {
-    let Opened { env, local } = opened;
-    let role = if opening.mirror {
-        Role::Source
-    } else {
-        Role::Both
-    };
-    let Some(met) = opening.caller.met(role) else {
-        let failure = bad_request("no introduction");
-        refuse(link, &failure);
-        return Err(failure);
-    };
-    let published = Arc::new(Published::new(local));
-    let observed = super::observed(&met, published.share(), &published);
+    let party = Party::of(opening, opened.local)?;
     let options = SessionOptions {
         mirror: opening.mirror,
         allow_empty: opening.allow_empty,
         keep_trash: Some(context.keep_trash()),
         ..SessionOptions::default()
     };
-    let replicas: Vec<Arc<dyn Replica>> = if opening.mirror {
-        vec![observed.clone(), published.clone()]
-    } else {
-        vec![published.clone(), observed.clone()]
-    };
-    let ours = usize::from(opening.mirror);
-    let (reporter, news, settled) = Reporter::new(ours, published.clone());
-    let mut session =
-        Session::start(env, replicas, options, Box::new(reporter)).map_err(crate::live::failure)?;
+    let (reporter, news, settled) = Reporter::new(party.place(), party.published.clone());
+    let mut session = Session::start(opened.env, party.replicas(), options, Box::new(reporter))
+        .map_err(crate::live::failure)?;
     let handle = session.handle();
     let caught = signals.listen(move || handle.stop())?;
-    request::tell(link, &Tell::Opened(Card::of(published.as_ref())));
+    request::tell(link, &Tell::Opened(Card::of(party.published.as_ref())));
     let handle = session.handle();
-    let guests = vec![(ours, Arc::clone(&published))];
-    let guests = if opening.mirror { Vec::new() } else { guests };
-    let settings = context.settings(&args::Session::default());
-    let guests = Guests::of(handle.clone(), guests, settings, true);
+    let guests = party.guests(handle.clone(), context);
     let stay = guests.stay();
     let answer = move |command| handle.request(command);
-    let dir = places::runtime_dir();
-    let server = server::serve(&dir, &[published.id()], answer, Some(guests));
-    let to = Arc::clone(link);
-    std::thread::spawn(move || news.iter().for_each(|n| request::tell(&to, &Tell::News(n))));
-    let (link, local) = (Arc::clone(link), published);
-    let talking = std::thread::spawn(move || {
-        wait_until(&settled);
-        let _over = wired::hold(&link, &local, &observed);
-        // Others may have come meanwhile.
-        drop(stay);
-    });
+    let (dir, ours) = (places::runtime_dir(), [party.published.id()]);
+    // Where no socket can be made, nobody else can come.
+    let server = server::serve(&dir, &ours, answer, Some(guests));
+    party.talk(link, (news, settled), stay);
     let end = session.run().map_err(crate::live::failure);
     drop(session);
-    drop(talking);
-    // Where no socket can be made, nobody else can come.
     drop(server);
     end?;
     Ok(caught.exit().unwrap_or(Exit::Done))
