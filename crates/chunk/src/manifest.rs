@@ -122,8 +122,8 @@ impl Tree {
         tree
     }
 
-    /// The tree of a file, which is read to its end; `at` is told now and then how far that is.
-    pub fn read(reader: &mut dyn Read, at: &mut dyn FnMut(u64)) -> std::io::Result<Self> {
+    /// The tree of a file, which is read to its end; `at` is told now and then how far that is, and whether to go on.
+    pub fn read(reader: &mut dyn Read, at: &mut dyn FnMut(u64) -> bool) -> std::io::Result<Self> {
         let mut chunks = Vec::new();
         let mut window = vec![0; READ_BYTES + CHUNKS.max()];
         let (mut from, mut to, mut cut) = (0, 0, 0);
@@ -138,7 +138,9 @@ impl Tree {
                 from += length;
                 cut += length as u64;
             }
-            at(cut);
+            if !at(cut) {
+                return Err(std::io::Error::other("nobody wants the manifest any more"));
+            }
             if is_end {
                 return Ok(Self::new(chunks));
             }
@@ -536,7 +538,11 @@ mod tests {
     fn a_file_that_is_read_in_pieces_is_cut_elsewhere() {
         let bytes = noise(5 << 20, 9);
         let mut told = 0;
-        let tree = Tree::read(&mut &bytes[..], &mut |at| told = at).unwrap();
+        let mut note = |at| {
+            told = at;
+            true
+        };
+        let tree = Tree::read(&mut &bytes[..], &mut note).unwrap();
         let mut from = 0;
         for piece in tree.chunks() {
             let to = from + piece.length as usize;
@@ -546,8 +552,9 @@ mod tests {
         let lengths: Vec<usize> = CHUNKS.lengths(&bytes).collect();
         let found: Vec<usize> = tree.chunks().iter().map(|c| c.length as usize).collect();
         assert_eq!((found, told), (lengths, bytes.len() as u64));
-        let empty = Tree::read(&mut &b""[..], &mut |_| {}).unwrap();
+        let empty = Tree::read(&mut &b""[..], &mut |_| true).unwrap();
         assert_eq!(empty.top(), None);
+        assert!(Tree::read(&mut &bytes[..], &mut |at| at == 0).is_err());
     }
 
     #[test]

@@ -95,7 +95,7 @@ impl Manifests {
             match self.get(id, Duration::from_mins(1)) {
                 Known::Is(tree) => return Ok(Some(tree)),
                 Known::Not(making) => {
-                    let tree = cut(content, &mut |_| {})?;
+                    let tree = cut(content, &mut |_| true)?;
                     return Ok(tree.map(|tree| making.done(tree)));
                 }
                 Known::Soon => {}
@@ -150,12 +150,12 @@ impl Drop for Making<'_> {
     }
 }
 
-/// Cuts a content; `at` is told now and then how far that is. None, where it changed meanwhile.
-pub fn cut(content: &mut dyn Content, at: &mut dyn FnMut(u64)) -> io::Result<Option<Tree>> {
+/// Cuts a content; `at` is told now and then how far that is, and whether to go on. None, where it changed meanwhile.
+pub fn cut(content: &mut dyn Content, at: &mut dyn FnMut(u64) -> bool) -> io::Result<Option<Tree>> {
     let mut cut = 0;
     let mut progress = |now| {
         cut = now;
-        at(now);
+        at(now)
     };
     let mut reader = InOrder { content, at: 0 };
     let tree = Tree::read(&mut reader, &mut progress)?;
@@ -204,7 +204,7 @@ mod tests {
                 Known::Is(tree) => tree.chunks().len(),
                 other => panic!("{other:?}"),
             });
-            let tree = cut(&mut Bytes(vec![7; 300_000]), &mut |_| {}).unwrap();
+            let tree = cut(&mut Bytes(vec![7; 300_000]), &mut |_| true).unwrap();
             making.done(tree.unwrap());
             assert_eq!(waits.join().unwrap(), 2);
         });
@@ -254,6 +254,6 @@ mod tests {
             }
         }
         let mut changing = Changing(Bytes(vec![7; 300_000]));
-        assert_eq!(cut(&mut changing, &mut |_| {}).unwrap(), None);
+        assert_eq!(cut(&mut changing, &mut |_| true).unwrap(), None);
     }
 }

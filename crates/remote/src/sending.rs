@@ -19,9 +19,8 @@ use crate::published::Published;
 
 /// How long a thread waits before it sees whether the link is over.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// How long somebody else may be at a manifest before the far end is told that we wait for it, and how often that is
-/// said.
-const CUTTING: (Duration, usize) = (Duration::from_secs(30), limits::NODE_PATIENCES_MAX);
+/// After so many times of patience with somebody else who is at a manifest the far end is told that we wait for it.
+const TOLD: usize = 30;
 /// Bytes that are read at a time.
 const BLOCK: usize = 128 * 1024;
 /// What stands for a node while the content is still being read.
@@ -41,7 +40,7 @@ pub(crate) fn send_contents(link: &Link, local: &Published) {
             Ok(None) => continue,
             Err(_) => return,
         };
-        let outcome = match answer(&mut asked, local) {
+        let outcome = match answer(link, &mut asked, local) {
             Ok(()) => Some(Outcome::Complete),
             Err(ended) => ended,
         };
@@ -52,7 +51,7 @@ pub(crate) fn send_contents(link: &Link, local: &Published) {
     }
 }
 
-fn answer(asked: &mut Asked, local: &Published) -> Sent {
+fn answer(link: &Link, asked: &mut Asked, local: &Published) -> Sent {
     let opened = local.open(&asked.want.path, asked.want.content);
     let content = opened.map_err(|_| FAILED)?;
     let mut content = content.ok_or(Some(Outcome::Missing))?;
@@ -68,7 +67,7 @@ fn answer(asked: &mut Asked, local: &Published) -> Sent {
                 send(asked, content, range)?;
             }
         }
-        Wanted::Nodes(marks) => return send_nodes(asked, content, local, &marks),
+        Wanted::Nodes(marks) => return send_nodes(link, asked, content, local, &marks),
         Wanted::Delta { stretch, old } => send_delta(asked, content, stretch, &old)?,
     }
     if content.unchanged() {
@@ -119,6 +118,7 @@ fn send_delta(
 
 /// Sends nodes of a manifest, which is made where it is not known.
 fn send_nodes(
+    link: &Link,
     asked: &mut Asked,
     content: &mut dyn Content,
     local: &Published,
@@ -127,16 +127,19 @@ fn send_nodes(
     if content.size() > CONTENT_BYTES_MAX {
         return Err(FAILED);
     }
-    let mut said = 0;
+    let mut waited = 0;
     let tree = loop {
-        match local.manifests().get(asked.want.content, CUTTING.0) {
+        match local.manifests().get(asked.want.content, PATIENCE) {
             Known::Is(tree) => break tree,
             Known::Not(making) => break make(asked, content, making)?,
-            Known::Soon if said < CUTTING.1 => {
-                said += 1;
-                write(asked, STILL_READING.to_vec())?;
+            Known::Soon if link.ended().is_some() => return Err(None),
+            Known::Soon if waited >= TOLD * limits::NODE_PATIENCES_MAX => return Err(FAILED),
+            Known::Soon => {
+                waited += 1;
+                if waited % TOLD == 0 {
+                    write(asked, STILL_READING.to_vec())?;
+                }
             }
-            Known::Soon => return Err(FAILED),
         }
     };
     let nodes: Vec<Option<Vec<u8>>> = if marks.is_empty() {
@@ -166,8 +169,8 @@ fn make(
             told += 1;
             is_wanted = asked.write(Bytes::from_static(STILL_READING)).is_ok();
         }
+        is_wanted
     });
-    let tree = tree.map_err(|_| FAILED)?.ok_or(Some(Outcome::Changed))?;
-    let tree = making.done(tree);
-    if is_wanted { Ok(tree) } else { Err(None) }
+    let tree = tree.map_err(|_| is_wanted.then_some(Outcome::Failed))?;
+    Ok(making.done(tree.ok_or(Some(Outcome::Changed))?))
 }
