@@ -4,6 +4,7 @@
 //! Owns nothing: each function is the reader that the program itself uses, with what it understood in a form
 //! that can be compared. A refusal is its code. Nothing here touches a disk.
 
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,7 +13,7 @@ use instep_core::path::RelPath;
 use jiff::tz::TimeZone;
 
 use crate::error::{Exit, Failure};
-use crate::{config, control, endpoint, explain, quantity, records, ui, usage};
+use crate::{config, control, endpoint, explain, far, hub, quantity, records, ui, usage};
 
 /// The configuration file: for how many days trash is kept, which packs and which rules are in force.
 pub fn configuration(text: &str) -> Result<(u32, Vec<String>, Vec<String>), u16> {
@@ -50,6 +51,42 @@ pub fn request(line: &str) -> Result<String, String> {
 /// An answer on the control socket, as it would be written.
 pub fn answer(line: &str) -> Result<String, String> {
     control::protocol::answer(line).map(|answer| control::protocol::answer_line(&answer))
+}
+
+/// What a machine asks of another, as it would be written.
+pub fn asked(text: &str) -> Result<String, String> {
+    line::<far::request::Ask>(text)
+}
+
+/// What a machine tells another, as it would be written.
+pub fn told(text: &str) -> Result<String, String> {
+    line::<far::request::Tell>(text)
+}
+
+/// What a device says when it joins a hub, or else what it is told, as it would be written.
+pub fn joining(text: &str) -> Result<String, String> {
+    line::<hub::order::Joining>(text).or_else(|_| line::<hub::order::Joined>(text))
+}
+
+/// The list of hubs that a device knows, as it would be written.
+pub fn hubs(text: &str) -> Result<String, String> {
+    line::<BTreeMap<far::hubs::Address, far::hubs::Known>>(text)
+}
+
+/// The book of a hub, as it would be written; refused where an identity in it is none.
+pub fn book(text: &str) -> Result<String, String> {
+    let book: hub::rights::Book = serde_json::from_str(text).map_err(|e| e.to_string())?;
+    if !book.is_sound() {
+        return Err("unsound".into());
+    }
+    line::<hub::rights::Book>(text)
+}
+
+/// What was understood, as one line.
+fn line<T: serde::Serialize + serde::de::DeserializeOwned>(text: &str) -> Result<String, String> {
+    let read: T = serde_json::from_str(text).map_err(|e| e.to_string())?;
+    let line = serde_json::to_string(&read).map_err(|e| e.to_string())?;
+    Ok(line + "\n")
 }
 
 /// The page behind a code.

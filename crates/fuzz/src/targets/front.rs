@@ -67,6 +67,48 @@ pub(super) fn answer(bytes: &[u8]) -> String {
     again(read, input::answer)
 }
 
+/// What machines ask of each other and tell each other before rows are told.
+pub(super) fn far(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    match input::asked(&text) {
+        Ok(line) => again(Ok(line), input::asked),
+        Err(_) => again(input::told(&text), input::told),
+    }
+}
+
+/// What a hub and whoever joins it say to each other, and what both have on their disks.
+pub(super) fn hub(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    let readers = [input::joining, input::book, input::hubs];
+    let found = readers.iter().find(|read| read(&text).is_ok());
+    let read = found.copied().unwrap_or(input::hubs);
+    again(read(&text), read)
+}
+
+/// Requests of other machines to begin with.
+pub(super) fn far_seeds() -> Vec<Vec<u8>> {
+    let texts = [
+        r#"{"ask":"look","path":"61"}"#,
+        r#"{"ask":"order","order":"invite","share":null,"right":"write","uses":1,"seconds":600}"#,
+        r#"{"ask":"order","order":"set","share":"team","member":"bo","right":null}"#,
+        r#"{"tell":"answered","answer":"done"}"#,
+        r#"{"tell":"answered","answer":"invited","code":"1-a-b-c"}"#,
+        r#"{"tell":"failed","code":1069,"exit":2,"what":"a","why":"b","effect":"c","remedy":["d"]}"#,
+    ];
+    texts.iter().map(|t| t.as_bytes().to_vec()).collect()
+}
+
+/// What hubs read to begin with.
+pub(super) fn hub_seeds() -> Vec<Vec<u8>> {
+    let texts = [
+        r#"{"name":"bo@desk"}"#,
+        r#"{"you":"bo","share":"team","right":"read","refused":null}"#,
+        r#"{"members":{},"shares":{"team":{"id":"01010101010101010101010101010101","folder":null,"follows":["a:1"]}}}"#,
+        r#"{"hub.example.org:8477":{"device":"X","you":"bo"}}"#,
+    ];
+    texts.iter().map(|t| t.as_bytes().to_vec()).collect()
+}
+
 /// What was read is one line, and is read as the same again.
 fn again(read: Result<String, String>, parse: fn(&str) -> Result<String, String>) -> String {
     match read {

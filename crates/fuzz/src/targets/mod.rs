@@ -392,6 +392,27 @@ pub const TARGETS: &[Target] = &[
         ..PLAIN
     },
     Target {
+        name: "far",
+        reads: &["cli::far::request::Ask", "cli::far::request::Tell"],
+        read: front::far,
+        seeds: front::far_seeds,
+        words: JSON,
+        ..PLAIN
+    },
+    Target {
+        name: "hub",
+        reads: &[
+            "cli::hub::order::Joining",
+            "cli::hub::order::Joined",
+            "cli::hub::rights::Book",
+            "cli::far::hubs::Known",
+        ],
+        read: front::hub,
+        seeds: front::hub_seeds,
+        words: JSON,
+        ..PLAIN
+    },
+    Target {
         name: "code",
         reads: &["cli::explain::page", "cli::records::short_id"],
         read: front::code,
