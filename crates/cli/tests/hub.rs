@@ -4,10 +4,10 @@
 mod support;
 
 use std::fs;
-use std::net::TcpListener;
 
 use instep_testkit::cli::{Cli, Running};
 use instep_testkit::compare::assert_same;
+use support::sshd::free_port;
 use support::{assert_refused, has, program, put, until};
 
 /// A hub that runs.
@@ -19,8 +19,7 @@ struct Hub {
 
 /// An address that nothing listens at.
 fn free() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().to_string()
+    format!("127.0.0.1:{}", free_port())
 }
 
 impl Hub {

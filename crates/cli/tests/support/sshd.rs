@@ -24,7 +24,7 @@ pub(crate) struct Sshd {
 }
 
 /// A port that nobody has and that no connection is given: below those that the system hands out.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     loop {
         let n = NEXT.fetch_add(1, Ordering::SeqCst) + (std::process::id() % 150) as u16 * 64;
