@@ -1,13 +1,10 @@
-//! Small files of ours that are read and replaced as a whole.
+//! Small files of the front end's own, by names that are constants of this program.
 //!
-//! Invariant: whatever happens in between, the name stands for what was written last or for what was there before.
+//! Invariant: one that is longer than any of ours is refused, and never read in part.
 
 use instep_core::path::Name;
-use instep_fs::{Dir, Error, ErrorKind, Result};
+use instep_fs::{Dir, Error, Result, small_file};
 use rustix::io::Errno;
-
-/// What goes before a name while its next content is written.
-const NEW: &str = ".new";
 
 fn name(text: &str) -> Result<Name<'_>> {
     // Names are constants of this program.
@@ -24,32 +21,13 @@ pub(crate) fn read(dir: &Dir, file: &str, most: u64) -> Result<Option<Vec<u8>>> 
         let attempt = format!("read {} bytes of {file}", stat.size);
         return Err(Error::new(attempt, Errno::FBIG.raw_os_error()));
     }
-    let open = dir.open_file(name(file)?)?;
-    let mut bytes = vec![0; usize::try_from(stat.size).unwrap_or(0)];
-    let mut at = 0;
-    while at < bytes.len() {
-        match open.read_at(at as u64, &mut bytes[at..])? {
-            0 => break,
-            n => at += n,
-        }
-    }
-    bytes.truncate(at);
-    Ok(Some(bytes))
+    small_file::read(dir, name(file)?, most).map(Some)
 }
 
 /// Puts a content in the place of what was there, durably. One process at a time.
 pub(crate) fn replace(dir: &Dir, file: &str, bytes: &[u8]) -> Result<()> {
-    let new = format!("{file}{NEW}");
-    let (new, file) = (name(&new)?, name(file)?);
-    match dir.remove_file(new) {
-        Err(e) if e.kind() != ErrorKind::Absent => return Err(e),
-        Ok(()) | Err(_) => {}
-    }
-    let written = dir.create_file(new, 0o600)?;
-    written.write_all_at(0, bytes)?;
-    written.sync_data()?;
-    dir.rename_over(new, dir, file)?;
-    dir.sync()
+    let draft = format!("{file}.new");
+    small_file::replace(dir, name(file)?, name(&draft)?, bytes, |_| ())
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 //! `sim`) in which every call can fail, crash or be preceded by a user's action.
 //!
 //! Invariants: no function replaces a name that the caller did not name together with what it expects there
-//! (plain replacing renames do not exist here); an incomplete listing is an error, never a short list;
+//! (plain replacing renames do not exist here, but for small files of ours); an incomplete listing is an error, never a short list;
 //! unsafe code lives in this crate only.
 //!
 //! Start with [`dir`]; [`api`] holds the plain values.
@@ -17,6 +17,7 @@ mod os;
 pub mod place;
 #[cfg(feature = "sim")]
 pub mod sim;
+pub mod small_file;
 pub mod watch;
 
 pub use api::{Error, ErrorKind, Kind, ListItem, Party, Profile, Result, Stat};

@@ -12,7 +12,7 @@ use instep_chunk::content_id;
 use instep_chunk::cut::CHUNKS;
 use instep_core::id::ContentId;
 use instep_core::path::Name;
-use instep_fs::{Dir, Error, ErrorKind, Result};
+use instep_fs::{Dir, Error, ErrorKind, Result, small_file};
 
 /// Bytes that wait for a flush, at most: whoever brings more makes them durable first.
 const GROUP_BYTES: u64 = 256 * 1024 * 1024;
@@ -413,21 +413,7 @@ fn prefix(id: ContentId) -> String {
 }
 
 fn read(dir: &Dir, name: &str, id: ContentId) -> Chunk {
-    let bytes = || -> Result<Vec<u8>> {
-        let file = dir.open_file(ours(name))?;
-        let size = file.stat()?.size.min(CHUNKS.max() as u64 + 1);
-        let mut bytes = vec![0; size as usize];
-        let mut at = 0;
-        while at < bytes.len() {
-            match file.read_at(at as u64, &mut bytes[at..])? {
-                0 => break,
-                n => at += n,
-            }
-        }
-        bytes.truncate(at);
-        Ok(bytes)
-    };
-    match bytes() {
+    match small_file::read(dir, ours(name), CHUNKS.max() as u64 + 1) {
         Ok(bytes) if content_id(&bytes) == id => Chunk::Sound(bytes),
         Ok(_) => Chunk::Damaged,
         Err(e) if e.kind() == ErrorKind::Absent => Chunk::Missing,

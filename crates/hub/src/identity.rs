@@ -8,6 +8,7 @@
 use std::path::{Path, PathBuf};
 
 use instep_core::id::{ReplicaId, ShareId};
+use instep_fs::small_file::{self, Replacing};
 use instep_fs::{Dir, ErrorKind as FsErrorKind, place};
 use instep_replica::Result;
 use instep_replica::Step;
@@ -41,34 +42,20 @@ pub(crate) fn fs_error(attempt: &str, e: instep_fs::Error) -> Error {
 }
 
 fn read_text(dir: &Dir, name: &str) -> Option<String> {
-    let file = dir.open_file(ours(name)).ok()?;
-    let size = file.stat().ok()?.size.min(FILE_BYTES_MAX);
-    let mut bytes = vec![0; size as usize];
-    let mut at = 0;
-    while at < bytes.len() {
-        match file.read_at(at as u64, &mut bytes[at..]).ok()? {
-            0 => break,
-            n => at += n,
-        }
-    }
-    bytes.truncate(at);
+    let bytes = small_file::read(dir, ours(name), FILE_BYTES_MAX).ok()?;
     String::from_utf8(bytes).ok()
 }
 
-/// Replaces a small file of ours: it has its old text or its new text, also after a power cut.
+/// Replaces a small file of ours, durably.
 fn write_text(env: &dyn Env, dir: &Dir, name: &str, text: &str) -> instep_fs::Result<()> {
-    let temp = format!("{name}.new");
-    match dir.remove_file(ours(&temp)) {
-        Err(e) if e.kind() != FsErrorKind::Absent => return Err(e),
-        _ => {}
-    }
-    let new = dir.create_file(ours(&temp), 0o600)?;
-    new.write_all_at(0, text.as_bytes())?;
-    new.sync_data()?;
-    env.reach(Step::FileDrafted);
-    dir.rename_over(ours(&temp), dir, ours(name))?;
-    env.reach(Step::FileReplaced);
-    dir.sync()
+    let draft = format!("{name}.new");
+    let reached = |how| {
+        env.reach(match how {
+            Replacing::Drafted => Step::FileDrafted,
+            Replacing::Named => Step::FileReplaced,
+        });
+    };
+    small_file::replace(dir, ours(name), ours(&draft), text.as_bytes(), reached)
 }
 
 /// What identifies the place that a hub lives in.

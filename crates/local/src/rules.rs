@@ -252,7 +252,8 @@ impl Rules {
                 if known == Some(look) {
                     return Ok(false);
                 }
-                crate::tree::read(dir, name, FILE_BYTES_MAX).map(|text| Some((look, text)))
+                instep_fs::small_file::read(dir, name, FILE_BYTES_MAX)
+                    .map(|text| Some((look, text)))
             }
             nothing => nothing.map(|_| None),
         };

@@ -98,19 +98,3 @@ pub fn open(root: &Dir, path: &RelPath) -> Result<Dir> {
     path.components()
         .try_fold(root.clone(), |dir, name| dir.open_dir(name))
 }
-
-/// The first `max` bytes of a small file.
-pub fn read(dir: &Dir, name: Name<'_>, max: u64) -> Result<Vec<u8>> {
-    let file = dir.open_file(name)?;
-    let size = file.stat()?.size.min(max);
-    let mut bytes = vec![0; size as usize];
-    let mut at = 0;
-    while at < bytes.len() {
-        match file.read_at(at as u64, &mut bytes[at..])? {
-            0 => break,
-            n => at += n,
-        }
-    }
-    bytes.truncate(at);
-    Ok(bytes)
-}

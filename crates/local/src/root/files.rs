@@ -5,11 +5,12 @@
 //! `marker`, `lock`, `evidence`. Nothing here makes or removes a directory.
 
 use instep_core::path::{Name, RESERVED};
-use instep_fs::{Dir, ErrorKind, Result};
+use instep_fs::small_file::{self, Replacing};
+use instep_fs::{Dir, Result};
 use instep_replica::Step;
 use instep_replica::env::Env;
 
-use crate::tree::{self, ours};
+use crate::tree::ours;
 
 /// The marker's name in our directory.
 pub(super) const MARKER: &str = "marker.json";
@@ -28,22 +29,18 @@ pub(super) fn reserved() -> Name<'static> {
 
 /// Reads a small file of ours.
 pub(super) fn read_text(dir: &Dir, file: &str) -> Option<String> {
-    let bytes = tree::read(dir, ours(file), OWN_FILE_BYTES_MAX).ok()?;
+    let bytes = small_file::read(dir, ours(file), OWN_FILE_BYTES_MAX).ok()?;
     String::from_utf8(bytes).ok()
 }
 
 /// Replaces a small file of ours, durably.
 pub(super) fn write_text(env: &dyn Env, dir: &Dir, file: &str, text: &str) -> Result<()> {
-    let temp = format!("{file}.new");
-    match dir.remove_file(ours(&temp)) {
-        Err(e) if e.kind() != ErrorKind::Absent => return Err(e),
-        _ => {}
-    }
-    let new = dir.create_file(ours(&temp), 0o600)?;
-    new.write_all_at(0, text.as_bytes())?;
-    new.sync_data()?;
-    env.reach(Step::FileDrafted);
-    dir.rename_over(ours(&temp), dir, ours(file))?;
-    env.reach(Step::FileReplaced);
-    dir.sync()
+    let draft = format!("{file}.new");
+    let reached = |how| {
+        env.reach(match how {
+            Replacing::Drafted => Step::FileDrafted,
+            Replacing::Named => Step::FileReplaced,
+        });
+    };
+    small_file::replace(dir, ours(file), ours(&draft), text.as_bytes(), reached)
 }
